@@ -1,0 +1,39 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+// Condition types. Ready, Reconciling and Stalled are kstatus's own.
+const (
+	ConditionStoreReachable        = "StoreReachable"
+	ConditionEncryptionEnforced    = "EncryptionEnforced"
+	ConditionAccepted              = "Accepted"
+	ConditionControlPlaneConnected = "ControlPlaneConnected"
+	ConditionSynced                = "Synced"
+	ConditionTunnelHealthy         = "TunnelHealthy"
+)
+
+// Annotations that Fairlead reads on Services. Cilium's service.cilium.io/{global,shared,affinity} and its older
+// io.cilium/* names are understood too; ours win where both are set.
+const (
+	AnnotationGlobal   = "fairlead.dev/global"
+	AnnotationShared   = "fairlead.dev/shared"
+	AnnotationAffinity = "fairlead.dev/affinity"
+)
+
+// Annotations and labels that Fairlead writes on objects it applied from Git.
+const (
+	AnnotationSourceURL      = "fairlead.dev/source-url"
+	AnnotationSourceRevision = "fairlead.dev/source-revision"
+	AnnotationSourcePath     = "fairlead.dev/source-path"
+	LabelSourceName          = "fairlead.dev/policy-source-name"
+	LabelSourceNamespace     = "fairlead.dev/policy-source-namespace"
+)
+
+// Labels that identities carry besides the pod's own.
+const (
+	LabelCluster         = "fairlead.dev/cluster"
+	LabelNamespace       = "fairlead.dev/namespace"
+	LabelServiceAccount  = "fairlead.dev/service-account"
+	LabelNamespacePrefix = "namespace.fairlead.dev/"
+)

@@ -1,0 +1,198 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// PolicyMode says what happens to a connection that a policy would deny.
+// +kubebuilder:validation:Enum=Enforce;Audit
+type PolicyMode string
+
+// Modes: Enforce drops, Audit lets it pass and reports what it would have done.
+const (
+	PolicyEnforce PolicyMode = "Enforce"
+	PolicyAudit   PolicyMode = "Audit"
+)
+
+// MeshPolicyPeer selects who is at the other end. Exactly one of pods (by any of the selectors) or cidr.
+// +kubebuilder:validation:XValidation:rule="has(self.cidr) != (has(self.podSelector) || has(self.namespaceSelector) || has(self.clusterSelector))",message="a peer is either a cidr or pods chosen by podSelector, namespaceSelector and clusterSelector"
+// +kubebuilder:validation:XValidation:rule="!has(self.except) || has(self.cidr)",message="except needs cidr"
+type MeshPolicyPeer struct {
+	// ClusterSelector chooses clusters by their labels. Absent: the local cluster only. {}: all clusters.
+	// +optional
+	ClusterSelector *metav1.LabelSelector `json:"clusterSelector,omitempty"`
+	// NamespaceSelector chooses namespaces by their labels. Absent: the policy's own namespace (in a
+	// ClusterMeshNetworkPolicy: all). {}: all namespaces.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+	// PodSelector chooses pods by their labels. Absent or {}: all.
+	// +optional
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+	// CIDR chooses addresses outside of the mesh's pods.
+	// +optional
+	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 192.0.2.0/24"
+	CIDR string `json:"cidr,omitempty"`
+	// Except takes parts out of cidr.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:XValidation:rule="self.all(c, isCIDR(c))",message="each entry must be a CIDR"
+	// +listType=set
+	Except []string `json:"except,omitempty"`
+}
+
+// MeshPolicyPort is a port or a range.
+// +kubebuilder:validation:XValidation:rule="!has(self.endPort) || (has(self.port) && self.endPort >= self.port)",message="endPort needs port and must not be below it"
+// +kubebuilder:validation:XValidation:rule="!(has(self.port) && has(self.name))",message="give port or name, not both"
+type MeshPolicyPort struct {
+	// +optional
+	// +kubebuilder:validation:Enum=TCP;UDP;SCTP
+	// +kubebuilder:default=TCP
+	Protocol string `json:"protocol,omitempty"`
+	// Port number; without port and name: every port of the protocol.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	Port *int32 `json:"port,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	EndPort *int32 `json:"endPort,omitempty"`
+	// Name of a container port of the destination pod.
+	// +optional
+	Name string `json:"name,omitempty"`
+}
+
+// MeshPolicyRule matches connections by peer and port; empty lists match all.
+type MeshPolicyRule struct {
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Peers []MeshPolicyPeer `json:"peers,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Ports []MeshPolicyPort `json:"ports,omitempty"`
+}
+
+// MeshPolicyDirection holds the rules of one direction. Deny wins over allow. As soon as a direction is present,
+// what no rule allows is denied; to only subtract, set defaultAction to Allow.
+type MeshPolicyDirection struct {
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Allow []MeshPolicyRule `json:"allow,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Deny []MeshPolicyRule `json:"deny,omitempty"`
+	// +optional
+	// +kubebuilder:validation:Enum=Allow;Deny
+	// +kubebuilder:default=Deny
+	DefaultAction string `json:"defaultAction,omitempty"`
+}
+
+// MeshNetworkPolicySpec chooses pods of this namespace and says who may talk with them.
+// +kubebuilder:validation:XValidation:rule="has(self.ingress) || has(self.egress)",message="a policy needs ingress or egress; an empty direction ({}) denies everything in it"
+type MeshNetworkPolicySpec struct {
+	// PodSelector chooses the subjects. {}: every pod of the namespace.
+	PodSelector metav1.LabelSelector `json:"podSelector"`
+	// ClusterSelector limits the clusters in which this policy selects pods; it lets one repository serve all clusters.
+	// Absent: every cluster that applies it.
+	// +optional
+	ClusterSelector *metav1.LabelSelector `json:"clusterSelector,omitempty"`
+	// +optional
+	Ingress *MeshPolicyDirection `json:"ingress,omitempty"`
+	// +optional
+	Egress *MeshPolicyDirection `json:"egress,omitempty"`
+	// +optional
+	// +kubebuilder:default=Enforce
+	Mode PolicyMode `json:"mode,omitempty"`
+}
+
+// ClusterMeshNetworkPolicySpec is the same for pods of many namespaces.
+type ClusterMeshNetworkPolicySpec struct {
+	MeshNetworkPolicySpec `json:",inline"`
+	// NamespaceSelector chooses the subjects' namespaces. Absent or {}: all.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+}
+
+// MeshPolicyStatus sums up how far a policy got in this cluster.
+type MeshPolicyStatus struct {
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+	// AppliedRevision is the Git revision enforced on all realized nodes.
+	// +optional
+	AppliedRevision string `json:"appliedRevision,omitempty"`
+	// +optional
+	Nodes PolicyNodes `json:"nodes,omitempty"`
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// PolicyNodes counts nodes; failing names at most ten.
+type PolicyNodes struct {
+	// +optional
+	Total int32 `json:"total,omitempty"`
+	// +optional
+	Realized int32 `json:"realized,omitempty"`
+	// +optional
+	// +kubebuilder:validation:MaxItems=10
+	Failing []string `json:"failing,omitempty"`
+}
+
+// MeshNetworkPolicy is a network policy that can name pods of other clusters.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=mnp
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes.total`
+// +kubebuilder:printcolumn:name="Realized",type=integer,JSONPath=`.status.nodes.realized`
+// +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=`.status.appliedRevision`
+type MeshNetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec MeshNetworkPolicySpec `json:"spec"`
+	// +kubebuilder:default={observedGeneration:-1}
+	Status MeshPolicyStatus `json:"status,omitempty"`
+}
+
+// MeshNetworkPolicyList is a list of MeshNetworkPolicy.
+// +kubebuilder:object:root=true
+type MeshNetworkPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []MeshNetworkPolicy `json:"items"`
+}
+
+// ClusterMeshNetworkPolicy is a MeshNetworkPolicy for pods of many namespaces.
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=cmnp
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes.total`
+// +kubebuilder:printcolumn:name="Realized",type=integer,JSONPath=`.status.nodes.realized`
+// +kubebuilder:printcolumn:name="Revision",type=string,JSONPath=`.status.appliedRevision`
+type ClusterMeshNetworkPolicy struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	Spec ClusterMeshNetworkPolicySpec `json:"spec"`
+	// +kubebuilder:default={observedGeneration:-1}
+	Status MeshPolicyStatus `json:"status,omitempty"`
+}
+
+// ClusterMeshNetworkPolicyList is a list of ClusterMeshNetworkPolicy.
+// +kubebuilder:object:root=true
+type ClusterMeshNetworkPolicyList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []ClusterMeshNetworkPolicy `json:"items"`
+}
+
+func init() {
+	SchemeBuilder.Register(&MeshNetworkPolicy{}, &MeshNetworkPolicyList{},
+		&ClusterMeshNetworkPolicy{}, &ClusterMeshNetworkPolicyList{})
+}
