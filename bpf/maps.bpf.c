@@ -14,7 +14,6 @@ FL_EXPORT(enum, hook);
 FL_EXPORT(enum, direction);
 FL_EXPORT(enum, verdict);
 FL_EXPORT(enum, reason);
-FL_EXPORT(enum, config_flags);
 FL_EXPORT(enum, iface_flags);
 FL_EXPORT(enum, remote_flags);
 FL_EXPORT(enum, peer_flags);

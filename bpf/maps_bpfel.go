@@ -41,7 +41,6 @@ const (
 	mapsMapFlSockRev                = "fl_sock_rev"
 	mapsMapFlSubjects               = "fl_subjects"
 	mapsVarFlExportAffinityKind     = "fl_export_affinity_kind"
-	mapsVarFlExportConfigFlags      = "fl_export_config_flags"
 	mapsVarFlExportCtFlags          = "fl_export_ct_flags"
 	mapsVarFlExportDirection        = "fl_export_direction"
 	mapsVarFlExportEvent            = "fl_export_event"
@@ -138,7 +137,6 @@ type mapsMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type mapsVariableSpecs struct {
 	FlExportAffinityKind     *ebpf.VariableSpec `ebpf:"fl_export_affinity_kind"`
-	FlExportConfigFlags      *ebpf.VariableSpec `ebpf:"fl_export_config_flags"`
 	FlExportCtFlags          *ebpf.VariableSpec `ebpf:"fl_export_ct_flags"`
 	FlExportDirection        *ebpf.VariableSpec `ebpf:"fl_export_direction"`
 	FlExportEvent            *ebpf.VariableSpec `ebpf:"fl_export_event"`
@@ -236,7 +234,6 @@ func (m *mapsMaps) Close() error {
 // It can be passed to loadMapsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type mapsVariables struct {
 	FlExportAffinityKind     *ebpf.Variable `ebpf:"fl_export_affinity_kind"`
-	FlExportConfigFlags      *ebpf.Variable `ebpf:"fl_export_config_flags"`
 	FlExportCtFlags          *ebpf.Variable `ebpf:"fl_export_ct_flags"`
 	FlExportDirection        *ebpf.Variable `ebpf:"fl_export_direction"`
 	FlExportEvent            *ebpf.Variable `ebpf:"fl_export_event"`

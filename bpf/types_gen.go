@@ -64,6 +64,78 @@ type Maps struct {
 	Subjects    *ebpf.Map `ebpf:"fl_subjects"`
 }
 
+// Reason is enum reason.
+type Reason uint8
+
+const (
+	ReasonNone                Reason = 0
+	ReasonForwarded           Reason = 1
+	ReasonTunneled            Reason = 2
+	ReasonDelivered           Reason = 3
+	ReasonService             Reason = 4
+	ReasonHost                Reason = 5
+	ReasonAudited             Reason = 6
+	ReasonNeighbor            Reason = 7
+	ReasonTranslated          Reason = 8
+	ReasonRelated             Reason = 9
+	ReasonFirstDrop           Reason = 16
+	ReasonPolicyDenied        Reason = 17
+	ReasonDefaultDenied       Reason = 18
+	ReasonNoEndpoint          Reason = 19
+	ReasonInvalidSource       Reason = 20
+	ReasonUnknownSource       Reason = 21
+	ReasonUnknownDestination  Reason = 22
+	ReasonEncryptionNotReady  Reason = 23
+	ReasonPlaintext           Reason = 24
+	ReasonPlaintextLeak       Reason = 25
+	ReasonNotLocal            Reason = 26
+	ReasonUnsupportedProtocol Reason = 27
+	ReasonMalformed           Reason = 28
+	ReasonFragment            Reason = 29
+	ReasonTooBig              Reason = 30
+	ReasonNoBackend           Reason = 31
+	ReasonFlowTable           Reason = 32
+	ReasonPacketEdit          Reason = 33
+	ReasonUnrelated           Reason = 34
+	ReasonCount               Reason = 64
+)
+
+var namesReason = map[Reason]string{
+	ReasonNone:                "none",
+	ReasonForwarded:           "forwarded",
+	ReasonTunneled:            "tunneled",
+	ReasonDelivered:           "delivered",
+	ReasonService:             "service",
+	ReasonHost:                "host",
+	ReasonAudited:             "audited",
+	ReasonNeighbor:            "neighbor",
+	ReasonTranslated:          "translated",
+	ReasonRelated:             "related",
+	ReasonFirstDrop:           "first-drop",
+	ReasonPolicyDenied:        "policy-denied",
+	ReasonDefaultDenied:       "default-denied",
+	ReasonNoEndpoint:          "no-endpoint",
+	ReasonInvalidSource:       "invalid-source",
+	ReasonUnknownSource:       "unknown-source",
+	ReasonUnknownDestination:  "unknown-destination",
+	ReasonEncryptionNotReady:  "encryption-not-ready",
+	ReasonPlaintext:           "plaintext",
+	ReasonPlaintextLeak:       "plaintext-leak",
+	ReasonNotLocal:            "not-local",
+	ReasonUnsupportedProtocol: "unsupported-protocol",
+	ReasonMalformed:           "malformed",
+	ReasonFragment:            "fragment",
+	ReasonTooBig:              "too-big",
+	ReasonNoBackend:           "no-backend",
+	ReasonFlowTable:           "flow-table",
+	ReasonPacketEdit:          "packet-edit",
+	ReasonUnrelated:           "unrelated",
+	ReasonCount:               "count",
+}
+
+// String returns the value's name in lower case, as metrics and logs show it.
+func (v Reason) String() string { return nameOf(namesReason, v) }
+
 // Direction is enum direction.
 type Direction uint8
 
@@ -102,76 +174,6 @@ var namesVerdict = map[Verdict]string{
 // String returns the value's name in lower case, as metrics and logs show it.
 func (v Verdict) String() string { return nameOf(namesVerdict, v) }
 
-// Reason is enum reason.
-type Reason uint8
-
-const (
-	ReasonNone                Reason = 0
-	ReasonForwarded           Reason = 1
-	ReasonTunneled            Reason = 2
-	ReasonDelivered           Reason = 3
-	ReasonService             Reason = 4
-	ReasonHost                Reason = 5
-	ReasonAudited             Reason = 6
-	ReasonNeighbor            Reason = 7
-	ReasonTranslated          Reason = 8
-	ReasonRelated             Reason = 9
-	ReasonFirstDrop           Reason = 16
-	ReasonPolicyDenied        Reason = 17
-	ReasonDefaultDenied       Reason = 18
-	ReasonNoEndpoint          Reason = 19
-	ReasonInvalidSource       Reason = 20
-	ReasonUnknownSource       Reason = 21
-	ReasonUnknownDestination  Reason = 22
-	ReasonEncryptionNotReady  Reason = 23
-	ReasonPlaintext           Reason = 24
-	ReasonPlaintextLeak       Reason = 25
-	ReasonNotLocal            Reason = 26
-	ReasonUnsupportedProtocol Reason = 27
-	ReasonMalformed           Reason = 28
-	ReasonFragment            Reason = 29
-	ReasonTooBig              Reason = 30
-	ReasonNoBackend           Reason = 31
-	ReasonFlowTable           Reason = 32
-	ReasonPacketEdit          Reason = 33
-	ReasonCount               Reason = 64
-)
-
-var namesReason = map[Reason]string{
-	ReasonNone:                "none",
-	ReasonForwarded:           "forwarded",
-	ReasonTunneled:            "tunneled",
-	ReasonDelivered:           "delivered",
-	ReasonService:             "service",
-	ReasonHost:                "host",
-	ReasonAudited:             "audited",
-	ReasonNeighbor:            "neighbor",
-	ReasonTranslated:          "translated",
-	ReasonRelated:             "related",
-	ReasonFirstDrop:           "first-drop",
-	ReasonPolicyDenied:        "policy-denied",
-	ReasonDefaultDenied:       "default-denied",
-	ReasonNoEndpoint:          "no-endpoint",
-	ReasonInvalidSource:       "invalid-source",
-	ReasonUnknownSource:       "unknown-source",
-	ReasonUnknownDestination:  "unknown-destination",
-	ReasonEncryptionNotReady:  "encryption-not-ready",
-	ReasonPlaintext:           "plaintext",
-	ReasonPlaintextLeak:       "plaintext-leak",
-	ReasonNotLocal:            "not-local",
-	ReasonUnsupportedProtocol: "unsupported-protocol",
-	ReasonMalformed:           "malformed",
-	ReasonFragment:            "fragment",
-	ReasonTooBig:              "too-big",
-	ReasonNoBackend:           "no-backend",
-	ReasonFlowTable:           "flow-table",
-	ReasonPacketEdit:          "packet-edit",
-	ReasonCount:               "count",
-}
-
-// String returns the value's name in lower case, as metrics and logs show it.
-func (v Reason) String() string { return nameOf(namesReason, v) }
-
 // Enum reserved_identity.
 const (
 	IdentityUnknown = 0x0
@@ -205,12 +207,6 @@ var namesHook = map[Hook]string{
 // String returns the value's name in lower case, as metrics and logs show it.
 func (v Hook) String() string { return nameOf(namesHook, v) }
 
-// Enum config_flags.
-const (
-	ConfigEncryption = 0x1
-	ConfigStrict     = 0x2
-)
-
 // Enum iface_flags.
 const (
 	IfaceIP4 = 0x1
@@ -233,14 +229,15 @@ const (
 
 // Enum ct_flags.
 const (
-	CTByPod     = 0x1
-	CTViaTunnel = 0x2
-	CTAudit     = 0x4
-	CTReplied   = 0x8
-	CTFinPod    = 0x10
-	CTFinPeer   = 0x20
-	CTRst       = 0x40
-	CTExempt    = 0x80
+	CTByPod         = 0x1
+	CTViaTunnel     = 0x2
+	CTRequireTunnel = 0x4
+	CTAudit         = 0x8
+	CTDenied        = 0x10
+	CTReplied       = 0x20
+	CTFinPod        = 0x40
+	CTFinPeer       = 0x80
+	CTRst           = 0x100
 )
 
 // Enum subject_flags.
@@ -288,11 +285,9 @@ type Config struct {
 	PolicyEpoch   uint32
 	TunnelIfindex uint32
 	TunnelMTU     uint32
-	Flags         uint32
+	EventsPerTick uint32
 	ClusterID     uint32
 	NodeID        uint32
-	EventsPerTick uint32
-	Pad           uint32
 }
 
 // Iface is struct iface.
@@ -376,8 +371,10 @@ type CTEntry struct {
 	Subject  uint32
 	Identity uint32
 	RuleID   uint32
+	Flags    uint32
 	Peer     uint16
-	Flags    uint16
+	Reason   Reason
+	Pad      uint8
 	Tx       uint32
 	Rx       uint32
 }

@@ -80,13 +80,9 @@ enum reason {
 	FL_REASON_NO_BACKEND = 31, /* the service has none: refused */
 	FL_REASON_FLOW_TABLE = 32, /* the flow could not be remembered */
 	FL_REASON_PACKET_EDIT = 33, /* the kernel refused a rewrite */
+	FL_REASON_UNRELATED = 34, /* ICMP error about no flow of the pod's */
 	FL_REASON_COUNT = 64, /* rows of fl_metrics per hook stride */
 } __attribute__((packed));
-
-enum config_flags {
-	FL_CONFIG_ENCRYPTION = 1 << 0, /* TUNNEL destinations go encrypted or not at all */
-	FL_CONFIG_STRICT = 1 << 1, /* also guard the uplinks against plaintext */
-};
 
 enum iface_flags {
 	FL_IFACE_IP4 = 1 << 0,
@@ -108,13 +104,14 @@ enum peer_flags {
 
 enum ct_flags {
 	FL_CT_BY_POD = 1 << 0, /* the pod opened it (else its peer did) */
-	FL_CT_VIA_TUNNEL = 1 << 1, /* it came through the tunnel: so do replies */
-	FL_CT_AUDIT = 1 << 2, /* let through by audit mode only */
-	FL_CT_REPLIED = 1 << 3, /* the other side has answered */
-	FL_CT_FIN_POD = 1 << 4,
-	FL_CT_FIN_PEER = 1 << 5,
-	FL_CT_RST = 1 << 6,
-	FL_CT_EXEMPT = 1 << 7, /* host or service traffic: policy not asked */
+	FL_CT_VIA_TUNNEL = 1 << 1, /* packets from the pod go into the tunnel */
+	FL_CT_REQUIRE_TUNNEL = 1 << 2, /* packets to the pod must come out of it */
+	FL_CT_AUDIT = 1 << 3, /* let through by audit mode only */
+	FL_CT_DENIED = 1 << 4, /* was allowed, policy changed: cut both ways */
+	FL_CT_REPLIED = 1 << 5, /* the other side has answered */
+	FL_CT_FIN_POD = 1 << 6,
+	FL_CT_FIN_PEER = 1 << 7,
+	FL_CT_RST = 1 << 8,
 };
 
 enum subject_flags {
@@ -157,14 +154,14 @@ enum mark {
 /* ---- configuration and endpoints -------------------------------------- */
 
 struct config {
-	__u32 policy_epoch; /* raise it after policy or an address's identity changed */
+	/* Raise it after policy changed, or a known address changed its
+	 * identity, peer or flags: running flows are then judged anew. */
+	__u32 policy_epoch;
 	__u32 tunnel_ifindex; /* 0: there is none */
 	__u32 tunnel_mtu;
-	__u32 flags; /* config_flags */
+	__u32 events_per_tick; /* per CPU; 0: no limit */
 	__u32 cluster_id;
 	__u32 node_id;
-	__u32 events_per_tick; /* per CPU; 0: no limit */
-	__u32 pad;
 };
 
 struct addr4 {
@@ -244,8 +241,10 @@ struct ct_entry {
 	__u32 subject; /* the pod's identity then */
 	__u32 identity; /* the peer's identity then */
 	__u32 rule_id;
+	__u32 flags; /* ct_flags; u32 so that bits can be set atomically */
 	__u16 peer; /* index in fl_peers */
-	__u16 flags; /* ct_flags */
+	enum reason reason; /* what packets of this flow are counted as */
+	__u8 pad;
 	__u32 tx; /* packets from the pod; wraps, racy on purpose */
 	__u32 rx; /* packets to the pod */
 };
