@@ -63,7 +63,7 @@ func (w *World) Clusters(ctx context.Context) error {
 // Install installs Fairlead as a user does, with kubectl, and makes both clusters members of one mesh.
 func (w *World) Install(ctx context.Context) error {
 	w.Title("Install Fairlead")
-	overlay := map[string]string{East: "config/overlays/dev", West: "config/overlays/dev-own-cni"}
+	overlay := map[string]string{East: "config/overlays/lab", West: "config/overlays/lab-own-cni"}
 	for _, cluster := range []string{East, West} {
 		w.Say("%s: kubectl apply -k %s, then the credential for the shared etcd and a ClusterMesh", cluster, overlay[cluster])
 		if _, err := w.Kubectl(ctx, cluster, "apply", "--server-side", "--force-conflicts", "-k", filepath.Join(w.Root, overlay[cluster])); err != nil {
