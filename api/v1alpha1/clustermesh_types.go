@@ -136,6 +136,9 @@ type ClusterMeshStatus struct {
 	// ReadyClusters of them, itself included.
 	// +optional
 	ReadyClusters int32 `json:"readyClusters,omitempty"`
+	// OperatorVersion of the operator that wrote this status.
+	// +optional
+	OperatorVersion string `json:"operatorVersion,omitempty"`
 	// Nodes of this cluster, and how many of them run an agent that keeps up.
 	// +optional
 	Nodes NodeCounts `json:"nodes,omitempty"`
