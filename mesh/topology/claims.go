@@ -1,0 +1,116 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package topology
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// claims records who owns which prefix, and refuses a claim that overlaps another owner's. Two prefixes overlap only if
+// one contains the other, so it is enough to look a prefix up at each length in use: a claim costs that many map
+// lookups (two or three in practice) however many claims there are.
+type claims struct {
+	used4, used6 [129]bool
+	owners       map[netip.Prefix]string // accepted claims
+	within       map[netip.Prefix]string // prefix, shorter than an accepted claim inside it → that claim's owner
+}
+
+func newClaims() claims {
+	return claims{owners: map[netip.Prefix]string{}, within: map[netip.Prefix]string{}}
+}
+
+// lengths announces prefixes that will be claimed. A length that was not in use before makes the accepted claims be
+// entered at it, which happens a handful of times in all.
+func (c *claims) lengths(prefixes []netip.Prefix) {
+	for _, p := range prefixes {
+		used := c.used(p)
+		if used[p.Bits()] {
+			continue
+		}
+		used[p.Bits()] = true
+		for q, owner := range c.owners {
+			if q.Addr().Is4() == p.Addr().Is4() && q.Bits() > p.Bits() {
+				c.within[shorten(q, p.Bits())] = owner
+			}
+		}
+	}
+}
+
+func (c *claims) used(p netip.Prefix) *[129]bool {
+	if p.Addr().Is4() {
+		return &c.used4
+	}
+	return &c.used6
+}
+
+// claim gives a prefix to an owner. If it overlaps with an accepted claim nothing changes, and whose claim that is comes
+// back; it may be the same owner's, who has what it asked for already.
+func (c *claims) claim(p netip.Prefix, owner string) (other string, ok bool) {
+	used := c.used(p)
+	for bits := 0; bits <= p.Bits(); bits++ {
+		if !used[bits] {
+			continue
+		}
+		if other, taken := c.owners[shorten(p, bits)]; taken {
+			return other, false
+		}
+	}
+	if other, taken := c.within[p]; taken {
+		return other, false
+	}
+	c.owners[p] = owner
+	for bits := range p.Bits() {
+		if used[bits] {
+			c.within[shorten(p, bits)] = owner
+		}
+	}
+	return "", true
+}
+
+func shorten(p netip.Prefix, bits int) netip.Prefix {
+	return netip.PrefixFrom(p.Addr(), bits).Masked()
+}
+
+// problems collects what an administrator should read, without a line for each of a hundred thousand records that share
+// one mistake.
+type problems struct {
+	lines   []string
+	dropped int
+	groups  []string
+	counts  map[string]int
+}
+
+const maxProblems = 100
+
+func (p *problems) add(format string, args ...any) {
+	if len(p.lines) >= maxProblems {
+		p.dropped++
+		return
+	}
+	p.lines = append(p.lines, fmt.Sprintf(format, args...))
+}
+
+// group counts a problem that many records can share.
+func (p *problems) group(format string, args ...any) {
+	if p.counts == nil {
+		p.counts = map[string]int{}
+	}
+	line := fmt.Sprintf(format, args...)
+	if p.counts[line] == 0 {
+		p.groups = append(p.groups, line)
+	}
+	p.counts[line]++
+}
+
+func (p *problems) list() []string {
+	out := p.lines
+	for _, line := range p.groups {
+		out = append(out, fmt.Sprintf("%s (%d)", line, p.counts[line]))
+	}
+	if p.dropped > 0 {
+		out = append(out, fmt.Sprintf("and %d more problems like these", p.dropped))
+	}
+	return out
+}
