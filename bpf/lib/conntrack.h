@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Flows as the pod sees them: one entry, one lookup, both directions. This
+ * file only keeps state; flow.h judges. */
+#ifndef FAIRLEAD_CONNTRACK_H
+#define FAIRLEAD_CONNTRACK_H
+
+#include "clock.h"
+#include "fairlead/maps.h"
+#include "packet.h"
+
+#define FL_TCP_ESTABLISHED FL_TICKS(6 * 3600)
+#define FL_TCP_OPENING FL_TICKS(60)
+#define FL_TCP_CLOSING FL_TICKS(10)
+#define FL_UDP_IDLE FL_TICKS(90)
+#define FL_OTHER_IDLE FL_TICKS(30)
+/* Longer than TCP's longest retransmission interval: a peer that keeps trying
+ * must keep meeting the denial, or its late packet would look like a new flow
+ * from the other side. */
+#define FL_DENIED_IDLE FL_TICKS(300)
+
+union ct_key {
+	struct ct4_key v4;
+	struct ct6_key v6;
+};
+
+static __always_inline void ct_key_of(const struct packet *p, bool from_pod, union ct_key *k)
+{
+	const __u8 *pod = from_pod ? p->saddr : p->daddr;
+	const __u8 *peer = from_pod ? p->daddr : p->saddr;
+	__u16 pod_port = from_pod ? p->sport : p->dport;
+	__u16 peer_port = from_pod ? p->dport : p->sport;
+
+	if (p->family == AF_INET) {
+		*(__u32 *)k->v4.pod = *(const __u32 *)pod;
+		*(__u32 *)k->v4.peer = *(const __u32 *)peer;
+		k->v4.pod_port = pod_port;
+		k->v4.peer_port = peer_port;
+		*(__u32 *)&k->v4.proto = p->proto; /* and the padding */
+		return;
+	}
+	__builtin_memcpy(k->v6.pod, pod, 16);
+	__builtin_memcpy(k->v6.peer, peer, 16);
+	k->v6.pod_port = pod_port;
+	k->v6.peer_port = peer_port;
+	*(__u32 *)&k->v6.proto = p->proto;
+}
+
+static __always_inline struct ct_entry *ct_find(__u8 family, const union ct_key *k)
+{
+	if (family == AF_INET)
+		return bpf_map_lookup_elem(&fl_ct4, &k->v4);
+	return bpf_map_lookup_elem(&fl_ct6, &k->v6);
+}
+
+static __always_inline long ct_store(__u8 family, const union ct_key *k, const struct ct_entry *e)
+{
+	if (family == AF_INET)
+		return bpf_map_update_elem(&fl_ct4, &k->v4, e, BPF_ANY);
+	return bpf_map_update_elem(&fl_ct6, &k->v6, e, BPF_ANY);
+}
+
+static __always_inline bool ct_closing(__u32 flags)
+{
+	__u32 both = FL_CT_FIN_POD | FL_CT_FIN_PEER;
+
+	return (flags & FL_CT_RST) || (flags & both) == both;
+}
+
+static __always_inline __u32 ct_lifetime(__u8 proto, __u32 flags)
+{
+	if (flags & FL_CT_DENIED)
+		return FL_DENIED_IDLE;
+	if (proto == IPPROTO_TCP) {
+		if (ct_closing(flags))
+			return FL_TCP_CLOSING;
+		return flags & FL_CT_REPLIED ? FL_TCP_ESTABLISHED : FL_TCP_OPENING;
+	}
+	return has_ports(proto) ? FL_UDP_IDLE : FL_OTHER_IDLE;
+}
+
+static __always_inline bool ct_expired(const struct ct_entry *e, __u8 proto, __u32 now)
+{
+	/* Signed: another CPU may have written a tick we don't see yet. */
+	return (__s32)(now - e->last_seen) > (__s32)ct_lifetime(proto, e->flags);
+}
+
+/* Notes one packet. Writes as little as it can: flows are shared by CPUs. */
+static __always_inline void ct_touch(struct ct_entry *e, const struct packet *p, bool from_pod,
+				     __u32 now)
+{
+	bool by_pod = e->flags & FL_CT_BY_POD;
+	__u32 learned = by_pod == from_pod ? 0 : FL_CT_REPLIED;
+
+	if (p->tcp_flags & TCP_FIN)
+		learned |= from_pod ? FL_CT_FIN_POD : FL_CT_FIN_PEER;
+	if (p->tcp_flags & TCP_RST)
+		learned |= FL_CT_RST;
+	if ((e->flags & learned) != learned)
+		__sync_fetch_and_or(&e->flags, learned);
+	if (e->last_seen != now)
+		e->last_seen = now;
+	if (from_pod)
+		e->tx++;
+	else
+		e->rx++;
+}
+
+#endif

@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* What people get to see: new flows and drops, never each packet. Equal events
+ * are folded into one a tick, which carries the number of those it stands for;
+ * a budget per CPU bounds what a flood of unequal ones costs. */
+#ifndef FAIRLEAD_EVENTS_H
+#define FAIRLEAD_EVENTS_H
+
+#include "clock.h"
+#include "fairlead/maps.h"
+#include "packet.h"
+
+/* A reader woken for each record makes a drop fifty times dearer. The agent
+ * polls; it is only woken when a quarter of the ring has filled up. */
+#define FL_EVENTS_WAKEUP_BYTES (256 << 10)
+
+struct report {
+	__u32 subject; /* the pod's identity */
+	__u32 peer; /* who is on the other side */
+	__u32 rule_id;
+	__u32 epoch;
+	__u32 now; /* ticks */
+	__u32 events_per_tick;
+	enum hook hook;
+	enum direction packet_dir; /* which way this packet goes */
+	enum direction dir; /* whose policy spoke */
+	enum verdict verdict;
+	enum reason reason;
+	__u8 flags; /* event_flags */
+};
+
+/* Returns how many packets this event stands for; 0: folded into a later one. */
+static __always_inline __u32 event_fold(const struct packet *p, const struct report *r)
+{
+	struct event_key k = {
+		.subject = r->subject,
+		.peer = r->peer,
+		.dport = r->packet_dir == r->dir ? p->dport : p->sport,
+		.proto = p->proto,
+		.dir = r->dir,
+		.verdict = r->verdict,
+		.reason = r->reason,
+	};
+	struct event_seen *seen = bpf_map_lookup_elem(&fl_event_seen, &k);
+	__u32 count = 1;
+
+	if (!seen) {
+		struct event_seen first = { .tick = r->now };
+
+		bpf_map_update_elem(&fl_event_seen, &k, &first, BPF_ANY);
+		return 1;
+	}
+	if (seen->tick == r->now) {
+		seen->suppressed++;
+		return 0;
+	}
+	count += seen->suppressed;
+	seen->suppressed = 0;
+	seen->tick = r->now;
+	return count;
+}
+
+static __always_inline bool event_within_budget(const struct report *r)
+{
+	__u32 zero = 0;
+	struct event_budget *b;
+
+	if (!r->events_per_tick)
+		return true;
+	b = bpf_map_lookup_elem(&fl_event_budget, &zero);
+	if (!b)
+		return false;
+	if (b->tick != r->now) {
+		b->tick = r->now;
+		b->sent = 0;
+	}
+	return b->sent++ < r->events_per_tick;
+}
+
+/* Not inlined: the packet that needs it is already on the slow path, and the
+ * hot path stays short. */
+static __noinline int event_send(struct __sk_buff *skb, const struct packet *p,
+				 const struct report *r)
+{
+	struct event *e;
+	__u32 count;
+	bool wake;
+
+	if (!skb || !p || !r)
+		return 0;
+	count = event_fold(p, r);
+	if (!count || !event_within_budget(r))
+		return 0;
+	e = bpf_ringbuf_reserve(&fl_events, sizeof(*e), 0);
+	if (!e)
+		return 0; /* a slow reader loses events, never packets */
+	e->time_ns = bpf_ktime_get_coarse_ns();
+	e->ifindex = skb->ifindex;
+	e->src_identity = r->packet_dir == FL_DIR_EGRESS ? r->subject : r->peer;
+	e->dst_identity = r->packet_dir == FL_DIR_EGRESS ? r->peer : r->subject;
+	e->rule_id = r->rule_id;
+	e->epoch = r->epoch;
+	e->count = count;
+	e->bytes = skb->len;
+	__builtin_memcpy(e->saddr, p->saddr, 16);
+	__builtin_memcpy(e->daddr, p->daddr, 16);
+	e->sport = p->sport;
+	e->dport = p->dport;
+	e->family = p->family;
+	e->proto = p->proto;
+	e->hook = r->hook;
+	e->dir = r->dir;
+	e->verdict = r->verdict;
+	e->reason = r->reason;
+	e->tcp_flags = p->tcp_flags;
+	e->flags = r->flags;
+	wake = bpf_ringbuf_query(&fl_events, BPF_RB_AVAIL_DATA) >= FL_EVENTS_WAKEUP_BYTES;
+	bpf_ringbuf_submit(e, wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+#endif

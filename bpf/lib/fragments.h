@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Only the first fragment of a datagram holds the ports. It leaves them here
+ * for the others. */
+#ifndef FAIRLEAD_FRAGMENTS_H
+#define FAIRLEAD_FRAGMENTS_H
+
+#include "fairlead/maps.h"
+#include "packet.h"
+
+/* Fills in the ports of later fragments. One that comes before the first is
+ * dropped: without ports no policy can be asked, and guessing would open. */
+static __always_inline enum reason fragment_ports(struct packet *p)
+{
+	struct frag_key k = { .id = p->frag_id, .proto = p->proto, .family = p->family };
+	struct frag_ports *known;
+
+	__builtin_memcpy(k.saddr, p->saddr, 16);
+	__builtin_memcpy(k.daddr, p->daddr, 16);
+	if (p->frag_later) {
+		known = bpf_map_lookup_elem(&fl_frags, &k);
+		if (!known)
+			return FL_REASON_FRAGMENT;
+		p->sport = known->sport;
+		p->dport = known->dport;
+		return FL_REASON_NONE;
+	}
+	struct frag_ports ports = { .sport = p->sport, .dport = p->dport };
+
+	if (bpf_map_update_elem(&fl_frags, &k, &ports, BPF_ANY))
+		return FL_REASON_FLOW_TABLE;
+	return FL_REASON_NONE;
+}
+
+#endif

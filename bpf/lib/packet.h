@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* From bytes to a struct packet: addresses, ports, what kind of packet it is.
+ * Everything after this file asks the struct, not the bytes. */
+#ifndef FAIRLEAD_PACKET_H
+#define FAIRLEAD_PACKET_H
+
+#include "fairlead/types.h"
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#define FL_IPV6_MAX_EXTENSIONS 6
+#define FL_MAX_L4_OFFSET 2047
+
+enum packet_kind {
+	FL_PACKET_PLAIN = 0,
+	FL_PACKET_NEIGHBOR = 1, /* IPv6 neighbour discovery or multicast listener */
+	FL_PACKET_ICMP_ERROR = 2,
+};
+
+struct packet {
+	__u8 saddr[16] __attribute__((aligned(8))); /* IPv4: first four bytes */
+	__u8 daddr[16] __attribute__((aligned(8)));
+	__u16 sport; /* host order; of an echo: the id on the asking side */
+	__u16 dport;
+	__u8 family; /* AF_INET, AF_INET6; 0: not IP */
+	__u8 proto;
+	__u8 tcp_flags;
+	__u8 tcp_doff; /* TCP header length in bytes */
+	__u8 kind; /* packet_kind */
+	__u8 icmp_type;
+	__u8 frag_first; /* more fragments follow; this one has the ports */
+	__u8 frag_later; /* no ports inside */
+	__u32 frag_id;
+	__u16 l3; /* offset of the IP header: 14, or 0 on L3 devices */
+	__u16 l4;
+};
+
+/* Most packets have their headers in the linear part already. A pull may copy,
+ * so it is only done when the bytes are really elsewhere. */
+static __always_inline void packet_pull(struct __sk_buff *skb, __u32 need)
+{
+	__u32 linear = skb->data_end - skb->data;
+
+	if (linear < need && linear < skb->len)
+		bpf_skb_pull_data(skb, need < skb->len ? need : skb->len);
+}
+
+static __always_inline bool icmp4_is_error(__u8 type)
+{
+	return type == ICMP_DEST_UNREACH || type == ICMP_TIME_EXCEEDED ||
+	       type == ICMP_PARAMETERPROB || type == ICMP_SOURCE_QUENCH;
+}
+
+/* Reads the transport header at p->l4. IPv4 and IPv6 meet here. */
+static __always_inline enum reason parse_l4(struct __sk_buff *skb, struct packet *p)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 off = p->l4;
+	void *l4;
+
+	/* The verifier wants a bound; no honest header chain comes near it. */
+	barrier_var(off);
+	if (off > FL_MAX_L4_OFFSET)
+		return FL_REASON_MALFORMED;
+	l4 = data + off;
+
+	switch (p->proto) {
+	case IPPROTO_TCP: {
+		struct tcphdr *tcp = l4;
+
+		if ((void *)(tcp + 1) > end || tcp->doff < 5)
+			return FL_REASON_MALFORMED;
+		p->sport = bpf_ntohs(tcp->source);
+		p->dport = bpf_ntohs(tcp->dest);
+		p->tcp_flags = tcp->flags;
+		p->tcp_doff = tcp->doff * 4;
+		return FL_REASON_NONE;
+	}
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP: {
+		struct udphdr *udp = l4; /* SCTP starts with the same two ports */
+
+		if ((void *)(udp + 1) > end)
+			return FL_REASON_MALFORMED;
+		p->sport = bpf_ntohs(udp->source);
+		p->dport = bpf_ntohs(udp->dest);
+		return FL_REASON_NONE;
+	}
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6: {
+		struct icmphdr *icmp = l4;
+		bool v6 = p->proto == IPPROTO_ICMPV6;
+
+		/* ICMP inside IPv6 and the reverse are nobody's business. */
+		if ((void *)(icmp + 1) > end || v6 != (p->family == AF_INET6))
+			return FL_REASON_MALFORMED;
+		p->icmp_type = icmp->type;
+		/* The id goes to the side that asks, so that an echo and its
+		 * answer are one flow, and a ping the other way is another. */
+		if (icmp->type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO))
+			p->sport = bpf_ntohs(icmp->id);
+		else if (icmp->type == (v6 ? ICMPV6_ECHO_REPLY : ICMP_ECHOREPLY))
+			p->dport = bpf_ntohs(icmp->id);
+		else if (v6 ? icmp->type < 128 : icmp4_is_error(icmp->type))
+			p->kind = FL_PACKET_ICMP_ERROR;
+		return FL_REASON_NONE;
+	}
+	}
+	return FL_REASON_NONE; /* other protocols: a flow without ports */
+}
+
+/* Reads addresses and protocol. Leaves family 0 when the packet is neither
+ * IPv4 nor IPv6; the caller decides about those. */
+static __always_inline enum reason parse_addresses(struct __sk_buff *skb, __u16 l3, struct packet *p)
+{
+	void *data, *end;
+
+	p->l3 = l3;
+	if (skb->protocol == bpf_htons(ETH_P_IP)) {
+		struct iphdr *ip;
+
+		packet_pull(skb, l3 + sizeof(*ip));
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		ip = data + l3;
+		if ((void *)(ip + 1) > end || ip->version != 4)
+			return FL_REASON_MALFORMED;
+		p->family = AF_INET;
+		p->proto = ip->protocol;
+		*(__be32 *)p->saddr = ip->saddr;
+		*(__be32 *)p->daddr = ip->daddr;
+	} else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+		struct ipv6hdr *ip;
+
+		packet_pull(skb, l3 + sizeof(*ip));
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+		ip = data + l3;
+		if ((void *)(ip + 1) > end || ip->version != 6)
+			return FL_REASON_MALFORMED;
+		p->family = AF_INET6;
+		p->proto = ip->nexthdr;
+		__builtin_memcpy(p->saddr, &ip->saddr, 16);
+		__builtin_memcpy(p->daddr, &ip->daddr, 16);
+	}
+	return FL_REASON_NONE;
+}
+
+static __always_inline enum reason parse_ip4(struct __sk_buff *skb, struct packet *p)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct iphdr *ip = data + p->l3;
+	__u16 frag;
+
+	if ((void *)(ip + 1) > end || ip->version != 4 || ip->ihl < 5)
+		return FL_REASON_MALFORMED;
+	p->family = AF_INET;
+	*(__be32 *)p->saddr = ip->saddr;
+	*(__be32 *)p->daddr = ip->daddr;
+	p->proto = ip->protocol;
+	p->l4 = p->l3 + ip->ihl * 4;
+	frag = bpf_ntohs(ip->frag_off);
+	if (frag & (IP_MF | IP_OFFSET)) {
+		p->frag_later = (frag & IP_OFFSET) != 0;
+		p->frag_first = !p->frag_later;
+		p->frag_id = ip->id;
+	}
+	return p->frag_later ? FL_REASON_NONE : parse_l4(skb, p);
+}
+
+/* Walks the extension headers until the transport header. Loads by helper:
+ * packets with extension headers are rare, and this keeps the verifier's work
+ * small. */
+static __always_inline enum reason skip_ip6_extensions(struct __sk_buff *skb, struct packet *p)
+{
+	__u32 off = p->l4;
+
+	for (int i = 0; i < FL_IPV6_MAX_EXTENSIONS; i++) {
+		struct ipv6_opt_hdr opt;
+		struct frag_hdr frag;
+
+		switch (p->proto) {
+		case IPPROTO_HOPOPTS:
+		case IPPROTO_ROUTING:
+		case IPPROTO_DSTOPTS:
+			if (bpf_skb_load_bytes(skb, off, &opt, sizeof(opt)))
+				return FL_REASON_MALFORMED;
+			p->proto = opt.nexthdr;
+			off += (opt.hdrlen + 1) * 8;
+			break;
+		case IPPROTO_FRAGMENT:
+			if (bpf_skb_load_bytes(skb, off, &frag, sizeof(frag)))
+				return FL_REASON_MALFORMED;
+			p->proto = frag.nexthdr;
+			p->frag_id = frag.identification;
+			p->frag_later = (bpf_ntohs(frag.frag_off) & 0xfff8) != 0;
+			p->frag_first = !p->frag_later && (bpf_ntohs(frag.frag_off) & 1);
+			off += sizeof(frag);
+			if (p->frag_later)
+				return FL_REASON_NONE;
+			break;
+		default:
+			p->l4 = off;
+			return FL_REASON_NONE;
+		}
+	}
+	return FL_REASON_MALFORMED; /* an absurd chain only hides something */
+}
+
+static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packet *p)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct ipv6hdr *ip = data + p->l3;
+	enum reason r;
+	bool hop_limit_untouched;
+
+	if ((void *)(ip + 1) > end || ip->version != 6)
+		return FL_REASON_MALFORMED;
+	p->family = AF_INET6;
+	__builtin_memcpy(p->saddr, &ip->saddr, 16);
+	__builtin_memcpy(p->daddr, &ip->daddr, 16);
+	p->proto = ip->nexthdr;
+	p->l4 = p->l3 + sizeof(*ip);
+	hop_limit_untouched = ip->hop_limit == 255;
+
+	r = skip_ip6_extensions(skb, p);
+	if (r != FL_REASON_NONE || p->frag_later)
+		return r;
+	packet_pull(skb, p->l4 + sizeof(struct tcphdr));
+	r = parse_l4(skb, p);
+	if (p->proto != IPPROTO_ICMPV6)
+		return r;
+	/* Neighbour discovery must not have been forwarded (RFC 4861); listener
+	 * reports carry hop limit 1 and a link-local source. */
+	if (p->icmp_type >= NDISC_ROUTER_SOLICITATION && p->icmp_type <= NDISC_REDIRECT &&
+	    hop_limit_untouched)
+		p->kind = FL_PACKET_NEIGHBOR;
+	if ((p->icmp_type >= ICMPV6_MLD_QUERY && p->icmp_type <= ICMPV6_MLD_DONE) ||
+	    p->icmp_type == ICMPV6_MLD2_REPORT)
+		p->kind = FL_PACKET_NEIGHBOR;
+	return r;
+}
+
+/* Parses the packet whose IP header starts at l3. Leaves family 0 when it is
+ * neither IPv4 nor IPv6; the caller decides about those. */
+static __always_inline enum reason parse(struct __sk_buff *skb, __u16 l3, struct packet *p)
+{
+	p->l3 = l3;
+	switch (skb->protocol) {
+	case bpf_htons(ETH_P_IP):
+		packet_pull(skb, l3 + 60 + sizeof(struct tcphdr));
+		return parse_ip4(skb, p);
+	case bpf_htons(ETH_P_IPV6):
+		packet_pull(skb, l3 + sizeof(struct ipv6hdr) + sizeof(struct tcphdr));
+		return parse_ip6(skb, p);
+	}
+	return FL_REASON_NONE;
+}
+
+static __always_inline bool addr_equal(__u8 family, const __u8 *a, const __u8 *b)
+{
+	const __u32 *x = (const __u32 *)a, *y = (const __u32 *)b;
+
+	if (family == AF_INET)
+		return x[0] == y[0];
+	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
+}
+
+static __always_inline bool addr_is_link_local(const __u8 *a)
+{
+	return a[0] == 0xfe && (a[1] & 0xc0) == 0x80;
+}
+
+static __always_inline bool addr_is_unspecified(const __u8 *a)
+{
+	const __u32 *x = (const __u32 *)a;
+
+	return !(x[0] | x[1] | x[2] | x[3]);
+}
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* ICMP errors belong to the flow whose packet they quote. Without them path
+ * MTU discovery breaks; without a known flow they are only noise or an attack. */
+#ifndef FAIRLEAD_RELATED_H
+#define FAIRLEAD_RELATED_H
+
+#include "flow.h"
+
+/* Reads the quoted packet's header: addresses, protocol, ports. RFC 792 only
+ * promises eight bytes of transport header, which is what we read. */
+static __always_inline bool parse_quoted(struct __sk_buff *skb, const struct packet *outer,
+					 struct packet *inner)
+{
+	__u32 off = outer->l4 + sizeof(struct icmphdr);
+	struct icmphdr l4; /* its eight bytes: ports, or type and id */
+	bool v6 = outer->family == AF_INET6;
+
+	inner->family = outer->family;
+	if (v6) {
+		struct ipv6hdr ip;
+
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)))
+			return false;
+		__builtin_memcpy(inner->saddr, &ip.saddr, 16);
+		__builtin_memcpy(inner->daddr, &ip.daddr, 16);
+		inner->proto = ip.nexthdr;
+		off += sizeof(ip);
+	} else {
+		struct iphdr ip;
+
+		if (bpf_skb_load_bytes(skb, off, &ip, sizeof(ip)) || ip.ihl < 5)
+			return false;
+		*(__be32 *)inner->saddr = ip.saddr;
+		*(__be32 *)inner->daddr = ip.daddr;
+		inner->proto = ip.protocol;
+		off += ip.ihl * 4;
+	}
+	if (bpf_skb_load_bytes(skb, off, &l4, sizeof(l4)))
+		return false;
+	if (has_ports(inner->proto)) {
+		inner->sport = bpf_ntohs(*(__be16 *)&l4);
+		inner->dport = bpf_ntohs(l4.checksum);
+	} else if (inner->proto == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)) {
+		if (l4.type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO))
+			inner->sport = bpf_ntohs(l4.id);
+		else
+			inner->dport = bpf_ntohs(l4.id);
+	}
+	return true;
+}
+
+/* An error the pod sends quotes a packet it got; one it gets quotes a packet
+ * it sent. Either way the quoted packet goes against the error, and must be of
+ * a flow the pod has. */
+static __always_inline enum reason related_verdict(struct __sk_buff *skb, struct walk *w)
+{
+	bool from_pod = walk_from_pod(w);
+	struct packet inner = {};
+	union ct_key k = {};
+	struct ct_entry *e;
+
+	if (!parse_quoted(skb, &w->p, &inner))
+		return FL_REASON_MALFORMED;
+	/* The quoted sender is who must hear of it. */
+	if (!addr_equal(w->p.family, inner.saddr, w->p.daddr))
+		return FL_REASON_UNRELATED;
+	if (from_pod && !addr_equal(w->p.family, inner.daddr, w->p.saddr))
+		return FL_REASON_UNRELATED;
+	ct_key_of(&inner, !from_pod, &k);
+	e = ct_find(w->p.family, &k);
+	if (!e || ct_expired(e, inner.proto, w->now) || (e->flags & FL_CT_DENIED))
+		return FL_REASON_UNRELATED;
+	/* About an encrypted flow, only the tunnel's other end is believed: a
+	 * forged "too big" could otherwise throttle it from outside. */
+	if (!from_pod && !w->from_tunnel && (e->flags & FL_CT_REQUIRE_TUNNEL))
+		return FL_REASON_PLAINTEXT;
+	w->via_tunnel = e->flags & FL_CT_VIA_TUNNEL;
+	w->peer = e->peer;
+	return FL_REASON_RELATED;
+}
+
+#endif

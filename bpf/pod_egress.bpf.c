@@ -1,0 +1,133 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Packets FROM a pod: tc ingress on the host side of its interface. The pod
+ * must be who it says it is; its egress policy must allow the flow; and what
+ * goes to another cluster goes through the tunnel or nowhere. */
+#include "flow.h"
+#include "hook.h"
+#include "mss.h"
+#include "related.h"
+#include "toobig.h"
+
+char _license[] SEC("license") = "GPL";
+
+/* Offset of the sender's protocol address in an ARP packet. */
+#define FL_ARP_SENDER_IP 14
+
+/* ARP may pass, but not in somebody else's name: on a shared bridge that would
+ * draw other pods' packets here. A probe asks with the address zero. */
+static __always_inline enum reason arp_verdict(struct __sk_buff *skb, const struct iface *iface)
+{
+	__be32 sender;
+
+	if (bpf_skb_load_bytes(skb, ETH_HLEN + FL_ARP_SENDER_IP, &sender, sizeof(sender)))
+		return FL_REASON_MALFORMED;
+	if (sender && (!(iface->flags & FL_IFACE_IP4) || sender != *(const __be32 *)iface->ip4))
+		return FL_REASON_INVALID_SOURCE;
+	return FL_REASON_NEIGHBOR;
+}
+
+static __always_inline bool own_ip6(const struct iface *iface, const __u8 *addr)
+{
+	return (iface->flags & FL_IFACE_IP6) && addr_equal(AF_INET6, addr, iface->ip6);
+}
+
+/* Neighbour discovery likewise: asking is free, claiming somebody else's
+ * address or playing the router is not. */
+static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const struct walk *w)
+{
+	__u8 target[16];
+
+	if (!own_ip6(w->iface, w->p.saddr) && !addr_is_link_local(w->p.saddr) &&
+	    !addr_is_unspecified(w->p.saddr))
+		return FL_REASON_INVALID_SOURCE;
+	if (w->p.icmp_type == NDISC_ROUTER_ADVERTISEMENT || w->p.icmp_type == NDISC_REDIRECT)
+		return FL_REASON_INVALID_SOURCE;
+	if (w->p.icmp_type != NDISC_NEIGHBOUR_ADVERTISEMENT)
+		return FL_REASON_NEIGHBOR;
+	if (bpf_skb_load_bytes(skb, w->p.l4 + sizeof(struct icmphdr), target, sizeof(target)))
+		return FL_REASON_MALFORMED;
+	if (!own_ip6(w->iface, target) && !addr_is_link_local(target))
+		return FL_REASON_INVALID_SOURCE;
+	return FL_REASON_NEIGHBOR;
+}
+
+/* Identity goes by address, so it is worth exactly as much as this check. */
+static __always_inline bool own_source(const struct walk *w)
+{
+	if (w->p.family == AF_INET)
+		return (w->iface->flags & FL_IFACE_IP4) &&
+		       addr_equal(AF_INET, w->p.saddr, w->iface->ip4);
+	return own_ip6(w->iface, w->p.saddr);
+}
+
+static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct walk *w)
+{
+	__u32 ifindex = skb->ifindex;
+	enum reason r;
+
+	w->iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
+	if (!w->iface)
+		return FL_REASON_NO_ENDPOINT;
+	r = parse(skb, ETH_HLEN, &w->p);
+	if (r != FL_REASON_NONE)
+		return r;
+	if (!w->p.family)
+		return skb->protocol == bpf_htons(ETH_P_ARP) ? arp_verdict(skb, w->iface) :
+							       FL_REASON_UNSUPPORTED_PROTOCOL;
+	if (w->p.kind == FL_PACKET_NEIGHBOR)
+		return neighbor_verdict(skb, w);
+	if (!own_source(w))
+		return FL_REASON_INVALID_SOURCE;
+	if (w->p.kind == FL_PACKET_ICMP_ERROR)
+		return related_verdict(skb, w);
+	if (w->p.frag_first || w->p.frag_later) {
+		r = fragment_ports(&w->p);
+		if (r != FL_REASON_NONE)
+			return r;
+	}
+	return flow_verdict(w);
+}
+
+/* What stands between the packet and the tunnel. */
+static __always_inline enum reason tunnel_verdict(struct __sk_buff *skb, const struct walk *w)
+{
+	__u32 index = w->peer, mtu = w->cfg->tunnel_mtu;
+	struct peer *peer = bpf_map_lookup_elem(&fl_peers, &index);
+	enum reason r = FL_REASON_NONE;
+
+	/* Never bare: without keys for that node the packet goes nowhere. */
+	if (!w->cfg->tunnel_ifindex || !w->peer || !peer || !(peer->flags & FL_PEER_READY))
+		return FL_REASON_ENCRYPTION_NOT_READY;
+	if (mtu && !fits(skb, &w->p, mtu))
+		return FL_REASON_TOO_BIG;
+	if (mtu && w->p.tcp_flags & TCP_SYN)
+		r = mss_clamp(skb, &w->p, mtu);
+	return r == FL_REASON_NONE ? FL_REASON_TUNNELED : r;
+}
+
+SEC("tc")
+int fl_pod_egress(struct __sk_buff *skb)
+{
+	struct walk w = { .hook = FL_HOOK_POD_EGRESS, .dir = FL_DIR_EGRESS };
+	enum reason r;
+	int action;
+
+	w.cfg = config_get();
+	if (!w.cfg)
+		return TC_ACT_SHOT;
+	w.now = now_ticks();
+	r = egress_verdict(skb, &w);
+	if (r < FL_REASON_FIRST_DROP && w.via_tunnel)
+		r = tunnel_verdict(skb, &w);
+	tell(skb, &w, r);
+	action = leave(skb, FL_HOOK_POD_EGRESS, r);
+	/* Straight to the tunnel device, past the node's netfilter, so that no
+	 * CNI's masquerading rewrites the source. */
+	if (r == FL_REASON_TUNNELED)
+		return bpf_redirect(w.cfg->tunnel_ifindex, 0);
+	if (r == FL_REASON_TOO_BIG)
+		return too_big(skb, &w.p, w.cfg->tunnel_mtu);
+	return action;
+}

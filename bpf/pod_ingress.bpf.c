@@ -1,0 +1,60 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* Packets TO a pod: tc egress on the host side of its interface, whichever way
+ * they came: from the tunnel, from this node, over the CNI's network. */
+#include "flow.h"
+#include "hook.h"
+#include "related.h"
+
+char _license[] SEC("license") = "GPL";
+
+static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct walk *w)
+{
+	__u32 ifindex = skb->ifindex;
+	enum reason r;
+
+	w->iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
+	if (!w->iface)
+		return FL_REASON_NO_ENDPOINT;
+	r = parse(skb, ETH_HLEN, &w->p);
+	if (r != FL_REASON_NONE)
+		return r;
+	if (!w->p.family)
+		return skb->protocol == bpf_htons(ETH_P_ARP) ? FL_REASON_NEIGHBOR :
+							       FL_REASON_UNSUPPORTED_PROTOCOL;
+	if (w->p.kind == FL_PACKET_NEIGHBOR)
+		return FL_REASON_NEIGHBOR;
+	if (w->p.kind == FL_PACKET_ICMP_ERROR)
+		return related_verdict(skb, w);
+	if (w->p.frag_first || w->p.frag_later) {
+		r = fragment_ports(&w->p);
+		if (r != FL_REASON_NONE)
+			return r;
+	}
+	return flow_verdict(w);
+}
+
+SEC("tc")
+int fl_pod_ingress(struct __sk_buff *skb)
+{
+	struct walk w = { .hook = FL_HOOK_POD_INGRESS, .dir = FL_DIR_INGRESS };
+	__u32 mark = skb->mark;
+	enum reason r;
+
+	/* Our marks are for us: nobody behind this hook shall see them. */
+	if (mark == FL_MARK_TUNNEL || mark == FL_MARK_OWN)
+		skb->mark = 0;
+	/* Our own "too big" to the pod, made from a packet that it sent. */
+	if (mark == FL_MARK_OWN)
+		return leave(skb, FL_HOOK_POD_INGRESS, FL_REASON_RELATED);
+	w.from_tunnel = mark == FL_MARK_TUNNEL;
+
+	w.cfg = config_get();
+	if (!w.cfg)
+		return TC_ACT_SHOT;
+	w.now = now_ticks();
+	r = ingress_verdict(skb, &w);
+	tell(skb, &w, r);
+	return leave(skb, FL_HOOK_POD_INGRESS, r);
+}

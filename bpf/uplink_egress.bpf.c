@@ -1,0 +1,50 @@
+//go:build ignore
+
+/* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
+/* The last gate: tc egress on the node's uplinks. Whatever routes, NAT or
+ * other programs did, a packet from or to another cluster's pods never leaves
+ * this node in the clear. WireGuard's own datagrams go between node addresses,
+ * which are in no such range. */
+#include "clock.h"
+#include "hook.h"
+#include "ipcache.h"
+
+#include "events.h"
+
+char _license[] SEC("license") = "GPL";
+
+static __always_inline bool must_be_encrypted(const struct packet *p, const __u8 *addr)
+{
+	struct remote *r = remote_range(p->family, addr);
+
+	return r && (r->flags & FL_REMOTE_TUNNEL);
+}
+
+SEC("tc")
+int fl_uplink_egress(struct __sk_buff *skb)
+{
+	const struct config *cfg = config_get();
+	struct packet p = {};
+
+	if (!cfg)
+		return TC_ACT_SHOT;
+	/* What isn't IP, or is too broken to have addresses, isn't a pod's. */
+	if (parse_addresses(skb, ETH_HLEN, &p) != FL_REASON_NONE || !p.family)
+		return TC_ACT_UNSPEC;
+	if (!must_be_encrypted(&p, p.daddr) && !must_be_encrypted(&p, p.saddr))
+		return TC_ACT_UNSPEC;
+
+	struct report rep = {
+		.epoch = cfg->policy_epoch,
+		.now = now_ticks(),
+		.events_per_tick = cfg->events_per_tick,
+		.hook = FL_HOOK_UPLINK_EGRESS,
+		.packet_dir = FL_DIR_EGRESS,
+		.dir = FL_DIR_EGRESS,
+		.verdict = FL_VERDICT_DENY,
+		.reason = FL_REASON_PLAINTEXT_LEAK,
+	};
+
+	event_send(skb, &p, &rep);
+	return leave(skb, FL_HOOK_UPLINK_EGRESS, FL_REASON_PLAINTEXT_LEAK);
+}
