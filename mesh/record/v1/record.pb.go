@@ -260,7 +260,8 @@ type Cluster struct {
 	Region        string                 `protobuf:"bytes,7,opt,name=region,proto3" json:"region,omitempty"`
 	Zone          string                 `protobuf:"bytes,8,opt,name=zone,proto3" json:"zone,omitempty"`
 	Capabilities  []string               `protobuf:"bytes,9,rep,name=capabilities,proto3" json:"capabilities,omitempty"`
-	Version       string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"` // of the operator that wrote it
+	Version       string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`       // of the operator that wrote it
+	Encryption    *Encryption            `protobuf:"bytes,11,opt,name=encryption,proto3" json:"encryption,omitempty"` // what its own nodes do; absent: WireGuard, scope All, not strict
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -365,6 +366,74 @@ func (x *Cluster) GetVersion() string {
 	return ""
 }
 
+func (x *Cluster) GetEncryption() *Encryption {
+	if x != nil {
+		return x.Encryption
+	}
+	return nil
+}
+
+// Encryption is ClusterMesh's spec.encryption. Nodes heed only their own cluster's.
+type Encryption struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          string                 `protobuf:"bytes,1,opt,name=mode,proto3" json:"mode,omitempty"`   // WireGuard | None
+	Scope         string                 `protobuf:"bytes,2,opt,name=scope,proto3" json:"scope,omitempty"` // All | InterCluster
+	Strict        bool                   `protobuf:"varint,3,opt,name=strict,proto3" json:"strict,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Encryption) Reset() {
+	*x = Encryption{}
+	mi := &file_mesh_record_v1_record_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Encryption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Encryption) ProtoMessage() {}
+
+func (x *Encryption) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_record_v1_record_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Encryption.ProtoReflect.Descriptor instead.
+func (*Encryption) Descriptor() ([]byte, []int) {
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Encryption) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Encryption) GetScope() string {
+	if x != nil {
+		return x.Scope
+	}
+	return ""
+}
+
+func (x *Encryption) GetStrict() bool {
+	if x != nil {
+		return x.Strict
+	}
+	return false
+}
+
 // Node is a node of a cluster, and a WireGuard peer once it has a key.
 type Node struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
@@ -381,7 +450,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[2]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -393,7 +462,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[2]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -406,7 +475,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{2}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Node) GetName() string {
@@ -471,7 +540,7 @@ type Identity struct {
 
 func (x *Identity) Reset() {
 	*x = Identity{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[3]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -483,7 +552,7 @@ func (x *Identity) String() string {
 func (*Identity) ProtoMessage() {}
 
 func (x *Identity) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[3]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -496,7 +565,7 @@ func (x *Identity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Identity.ProtoReflect.Descriptor instead.
 func (*Identity) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{3}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Identity) GetId() uint32 {
@@ -528,7 +597,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[4]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -540,7 +609,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[4]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -553,7 +622,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{4}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Endpoint) GetNamespace() string {
@@ -609,7 +678,7 @@ type ServicePort struct {
 
 func (x *ServicePort) Reset() {
 	*x = ServicePort{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[5]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +690,7 @@ func (x *ServicePort) String() string {
 func (*ServicePort) ProtoMessage() {}
 
 func (x *ServicePort) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[5]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +703,7 @@ func (x *ServicePort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicePort.ProtoReflect.Descriptor instead.
 func (*ServicePort) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{5}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ServicePort) GetName() string {
@@ -677,7 +746,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[6]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -689,7 +758,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[6]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -702,7 +771,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Service) GetNamespace() string {
@@ -782,7 +851,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[7]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -794,7 +863,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[7]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -807,7 +876,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Backend) GetAddresses() []string {
@@ -866,7 +935,7 @@ type BackendSlice struct {
 
 func (x *BackendSlice) Reset() {
 	*x = BackendSlice{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[8]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +947,7 @@ func (x *BackendSlice) String() string {
 func (*BackendSlice) ProtoMessage() {}
 
 func (x *BackendSlice) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[8]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +960,7 @@ func (x *BackendSlice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendSlice.ProtoReflect.Descriptor instead.
 func (*BackendSlice) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BackendSlice) GetNamespace() string {
@@ -942,7 +1011,7 @@ type Provenance struct {
 
 func (x *Provenance) Reset() {
 	*x = Provenance{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[9]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1023,7 @@ func (x *Provenance) String() string {
 func (*Provenance) ProtoMessage() {}
 
 func (x *Provenance) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[9]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1036,7 @@ func (x *Provenance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provenance.ProtoReflect.Descriptor instead.
 func (*Provenance) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Provenance) GetSource() string {
@@ -1013,7 +1082,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[10]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1094,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[10]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1107,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Policy) GetKind() string {
@@ -1098,7 +1167,7 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\aservice\x18\x0e \x01(\v2\x1b.fairlead.record.v1.ServiceH\x00R\aservice\x12G\n" +
 	"\rbackend_slice\x18\x0f \x01(\v2 .fairlead.record.v1.BackendSliceH\x00R\fbackendSlice\x124\n" +
 	"\x06policy\x18\x10 \x01(\v2\x1a.fairlead.record.v1.PolicyH\x00R\x06policyB\t\n" +
-	"\apayload\"\xee\x02\n" +
+	"\apayload\"\xae\x03\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\rR\x02id\x12\x17\n" +
@@ -1110,10 +1179,18 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x04zone\x18\b \x01(\tR\x04zone\x12\"\n" +
 	"\fcapabilities\x18\t \x03(\tR\fcapabilities\x12\x18\n" +
 	"\aversion\x18\n" +
-	" \x01(\tR\aversion\x1a9\n" +
+	" \x01(\tR\aversion\x12>\n" +
+	"\n" +
+	"encryption\x18\v \x01(\v2\x1e.fairlead.record.v1.EncryptionR\n" +
+	"encryption\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xed\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"N\n" +
+	"\n" +
+	"Encryption\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
+	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x16\n" +
+	"\x06strict\x18\x03 \x01(\bR\x06strict\"\xed\x01\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x1b\n" +
@@ -1202,45 +1279,47 @@ func file_mesh_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_mesh_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
 var file_mesh_record_v1_record_proto_goTypes = []any{
 	(Affinity)(0),        // 0: fairlead.record.v1.Affinity
 	(*Record)(nil),       // 1: fairlead.record.v1.Record
 	(*Cluster)(nil),      // 2: fairlead.record.v1.Cluster
-	(*Node)(nil),         // 3: fairlead.record.v1.Node
-	(*Identity)(nil),     // 4: fairlead.record.v1.Identity
-	(*Endpoint)(nil),     // 5: fairlead.record.v1.Endpoint
-	(*ServicePort)(nil),  // 6: fairlead.record.v1.ServicePort
-	(*Service)(nil),      // 7: fairlead.record.v1.Service
-	(*Backend)(nil),      // 8: fairlead.record.v1.Backend
-	(*BackendSlice)(nil), // 9: fairlead.record.v1.BackendSlice
-	(*Provenance)(nil),   // 10: fairlead.record.v1.Provenance
-	(*Policy)(nil),       // 11: fairlead.record.v1.Policy
-	nil,                  // 12: fairlead.record.v1.Cluster.LabelsEntry
-	nil,                  // 13: fairlead.record.v1.Identity.LabelsEntry
-	nil,                  // 14: fairlead.record.v1.Endpoint.NamedPortsEntry
+	(*Encryption)(nil),   // 3: fairlead.record.v1.Encryption
+	(*Node)(nil),         // 4: fairlead.record.v1.Node
+	(*Identity)(nil),     // 5: fairlead.record.v1.Identity
+	(*Endpoint)(nil),     // 6: fairlead.record.v1.Endpoint
+	(*ServicePort)(nil),  // 7: fairlead.record.v1.ServicePort
+	(*Service)(nil),      // 8: fairlead.record.v1.Service
+	(*Backend)(nil),      // 9: fairlead.record.v1.Backend
+	(*BackendSlice)(nil), // 10: fairlead.record.v1.BackendSlice
+	(*Provenance)(nil),   // 11: fairlead.record.v1.Provenance
+	(*Policy)(nil),       // 12: fairlead.record.v1.Policy
+	nil,                  // 13: fairlead.record.v1.Cluster.LabelsEntry
+	nil,                  // 14: fairlead.record.v1.Identity.LabelsEntry
+	nil,                  // 15: fairlead.record.v1.Endpoint.NamedPortsEntry
 }
 var file_mesh_record_v1_record_proto_depIdxs = []int32{
 	2,  // 0: fairlead.record.v1.Record.cluster_info:type_name -> fairlead.record.v1.Cluster
-	3,  // 1: fairlead.record.v1.Record.node:type_name -> fairlead.record.v1.Node
-	4,  // 2: fairlead.record.v1.Record.identity:type_name -> fairlead.record.v1.Identity
-	5,  // 3: fairlead.record.v1.Record.endpoint:type_name -> fairlead.record.v1.Endpoint
-	7,  // 4: fairlead.record.v1.Record.service:type_name -> fairlead.record.v1.Service
-	9,  // 5: fairlead.record.v1.Record.backend_slice:type_name -> fairlead.record.v1.BackendSlice
-	11, // 6: fairlead.record.v1.Record.policy:type_name -> fairlead.record.v1.Policy
-	12, // 7: fairlead.record.v1.Cluster.labels:type_name -> fairlead.record.v1.Cluster.LabelsEntry
-	13, // 8: fairlead.record.v1.Identity.labels:type_name -> fairlead.record.v1.Identity.LabelsEntry
-	14, // 9: fairlead.record.v1.Endpoint.named_ports:type_name -> fairlead.record.v1.Endpoint.NamedPortsEntry
-	6,  // 10: fairlead.record.v1.Service.ports:type_name -> fairlead.record.v1.ServicePort
-	0,  // 11: fairlead.record.v1.Service.affinity:type_name -> fairlead.record.v1.Affinity
-	6,  // 12: fairlead.record.v1.BackendSlice.ports:type_name -> fairlead.record.v1.ServicePort
-	8,  // 13: fairlead.record.v1.BackendSlice.backends:type_name -> fairlead.record.v1.Backend
-	10, // 14: fairlead.record.v1.Policy.provenance:type_name -> fairlead.record.v1.Provenance
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	4,  // 1: fairlead.record.v1.Record.node:type_name -> fairlead.record.v1.Node
+	5,  // 2: fairlead.record.v1.Record.identity:type_name -> fairlead.record.v1.Identity
+	6,  // 3: fairlead.record.v1.Record.endpoint:type_name -> fairlead.record.v1.Endpoint
+	8,  // 4: fairlead.record.v1.Record.service:type_name -> fairlead.record.v1.Service
+	10, // 5: fairlead.record.v1.Record.backend_slice:type_name -> fairlead.record.v1.BackendSlice
+	12, // 6: fairlead.record.v1.Record.policy:type_name -> fairlead.record.v1.Policy
+	13, // 7: fairlead.record.v1.Cluster.labels:type_name -> fairlead.record.v1.Cluster.LabelsEntry
+	3,  // 8: fairlead.record.v1.Cluster.encryption:type_name -> fairlead.record.v1.Encryption
+	14, // 9: fairlead.record.v1.Identity.labels:type_name -> fairlead.record.v1.Identity.LabelsEntry
+	15, // 10: fairlead.record.v1.Endpoint.named_ports:type_name -> fairlead.record.v1.Endpoint.NamedPortsEntry
+	7,  // 11: fairlead.record.v1.Service.ports:type_name -> fairlead.record.v1.ServicePort
+	0,  // 12: fairlead.record.v1.Service.affinity:type_name -> fairlead.record.v1.Affinity
+	7,  // 13: fairlead.record.v1.BackendSlice.ports:type_name -> fairlead.record.v1.ServicePort
+	9,  // 14: fairlead.record.v1.BackendSlice.backends:type_name -> fairlead.record.v1.Backend
+	11, // 15: fairlead.record.v1.Policy.provenance:type_name -> fairlead.record.v1.Provenance
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_mesh_record_v1_record_proto_init() }
@@ -1263,7 +1342,7 @@ func file_mesh_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_record_v1_record_proto_rawDesc), len(file_mesh_record_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   14,
+			NumMessages:   15,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
