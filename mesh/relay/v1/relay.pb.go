@@ -269,6 +269,7 @@ type ClusterState struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Synced        bool                   `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"` // its initial list was complete; only then may missing records mean "gone"
 	Stale         bool                   `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`   // no heartbeat; records are kept
+	Local         bool                   `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`   // the relay's own cluster, so the agent's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -320,6 +321,13 @@ func (x *ClusterState) GetSynced() bool {
 func (x *ClusterState) GetStale() bool {
 	if x != nil {
 		return x.Stale
+	}
+	return false
+}
+
+func (x *ClusterState) GetLocal() bool {
+	if x != nil {
+		return x.Local
 	}
 	return false
 }
@@ -801,11 +809,12 @@ const file_mesh_relay_v1_relay_proto_rawDesc = "" +
 	"\x0esnapshot_start\x18\x02 \x01(\bR\rsnapshotStart\x12!\n" +
 	"\fsnapshot_end\x18\x03 \x01(\bR\vsnapshotEnd\x123\n" +
 	"\achanges\x18\x04 \x03(\v2\x19.fairlead.relay.v1.ChangeR\achanges\x12;\n" +
-	"\bclusters\x18\x05 \x03(\v2\x1f.fairlead.relay.v1.ClusterStateR\bclusters\"P\n" +
+	"\bclusters\x18\x05 \x03(\v2\x1f.fairlead.relay.v1.ClusterStateR\bclusters\"f\n" +
 	"\fClusterState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06synced\x18\x02 \x01(\bR\x06synced\x12\x14\n" +
-	"\x05stale\x18\x03 \x01(\bR\x05stale\"\x8a\x05\n" +
+	"\x05stale\x18\x03 \x01(\bR\x05stale\x12\x14\n" +
+	"\x05local\x18\x04 \x01(\bR\x05local\"\x8a\x05\n" +
 	"\rReportRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
 	"\x14wireguard_public_key\x18\x02 \x01(\tR\x12wireguardPublicKey\x12%\n" +
