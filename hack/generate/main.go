@@ -1,10 +1,12 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// generate remakes every generated file that is committed. CI runs it and fails if anything changed.
+// generate remakes every generated file that is committed. With -check it also fails, naming the files, if anything
+// changed by that: then somebody changed a source and did not generate, or edited what is generated.
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,15 +37,31 @@ var steps = []step{
 }
 
 func main() {
+	check := flag.Bool("check", false, "fail if a generated file was not what its source makes")
+	flag.Parse()
+	before, err := snapshot()
+	if err == nil {
+		err = generate()
+	}
+	if err == nil && *check {
+		err = before.compare()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "generate:", err)
+		os.Exit(1)
+	}
+}
+
+func generate() error {
 	for _, s := range steps {
 		fmt.Println("generate:", s.says)
 		cmd := exec.Command(s.argv[0], s.argv[1:]...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		if err := cmd.Run(); err != nil {
-			fmt.Fprintf(os.Stderr, "generate: %s: %v\n", s.says, err)
-			os.Exit(1)
+			return fmt.Errorf("%s: %w", s.says, err)
 		}
 	}
+	return nil
 }
 
 // toolPath builds a Go tool of go.mod once and gives its path, because protoc wants executables and not `go tool` lines.
