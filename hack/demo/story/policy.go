@@ -49,7 +49,7 @@ func (w *World) git(ctx context.Context, args ...string) (string, error) {
 
 // checkout clones the repository anew and empties its policies, so that a second demo begins like the first.
 func (w *World) checkout(ctx context.Context) error {
-	url, err := w.gitURL(ctx)
+	url, err := w.gitURL()
 	if err != nil {
 		return err
 	}

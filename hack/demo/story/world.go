@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/hack/lab/instance"
 )
 
 // Clusters of the story. East runs the reference bridge CNI, west our own plugin.
@@ -189,10 +191,10 @@ func Unexpected(wanted, seen, look string) error {
 func nodes(cluster string) []string { return []string{cluster + "-1", cluster + "-2"} }
 
 // gitURL is the Git server as the root namespace reaches it; it carries the instance's index.
-func (w *World) gitURL(ctx context.Context) (string, error) {
-	out, err := w.Lab(ctx, "git-url")
+func (w *World) gitURL() (string, error) {
+	lab, err := instance.Open(w.Instance)
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("open lab instance %s: %w", w.Instance, err)
 	}
-	return strings.TrimSpace(out), nil
+	return "http://" + lab.Topology.UplinkGit().String(), nil
 }
