@@ -1,0 +1,190 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kjson "sigs.k8s.io/json"
+
+	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+)
+
+// decode understands a policy, as far as it can. It returns nil if not even the subjects can be told; the problems say
+// what is wrong in any case. What is wrong with a policy never makes it open anything: see model.close.
+func decode(rec *recordv1.Policy) (*model, []string) {
+	m := &model{key: Key(rec), rec: rec}
+	var ok bool
+	switch rec.GetKind() {
+	case KindNetworkPolicy:
+		ok = decodeNetworkPolicy(m)
+	case KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy:
+		ok = decodeMeshPolicy(m)
+	default:
+		m.problem(fmt.Sprintf("kind %q is not known; known are %s, %s and %s",
+			rec.GetKind(), KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy))
+	}
+	if !ok {
+		return nil, m.problems
+	}
+	if len(m.problems) > 0 {
+		m.close()
+	}
+	m.describe()
+	return m, m.problems
+}
+
+// unmarshal reads a spec. Field names are compared exactly, unknown and doubled fields are problems: a restriction that
+// this version does not know must not be dropped in silence. False means that nothing could be read.
+func (m *model) unmarshal(into any) bool {
+	strict, err := kjson.UnmarshalStrict(m.rec.GetSpecJson(), into)
+	for _, e := range strict {
+		m.problem("spec: " + e.Error())
+	}
+	if err != nil {
+		m.problem("spec is not readable: " + err.Error())
+		return false
+	}
+	return true
+}
+
+// raw reads the outermost fields of a spec that could not be read as a whole, to learn whom it is about.
+func (m *model) raw() (map[string]json.RawMessage, bool) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(m.rec.GetSpecJson(), &fields); err != nil || fields == nil {
+		return nil, false
+	}
+	return fields, true
+}
+
+// salvage finds whom a broken policy is about, and closes the directions it speaks about.
+func (m *model) salvage() bool {
+	fields, ok := m.raw()
+	if !ok {
+		return false
+	}
+	read := func(field string) (*metav1.LabelSelector, bool) {
+		text, present := fields[field]
+		if !present {
+			return nil, true
+		}
+		var s *metav1.LabelSelector
+		strict, err := kjson.UnmarshalStrict(text, &s)
+		return s, err == nil && len(strict) == 0
+	}
+	pods, ok1 := read("podSelector")
+	namespaces, ok2 := read("namespaceSelector")
+	clusters, ok3 := read("clusterSelector")
+	if !ok1 || !ok2 || !ok3 || !m.setSubjects(pods, namespaces, clusters) {
+		return false
+	}
+	var mode string
+	if json.Unmarshal(fields["mode"], &mode) == nil {
+		m.audit = m.rec.GetKind() != KindNetworkPolicy && mode == "Audit"
+	}
+	_, ingress := fields["ingress"]
+	_, egress := fields["egress"]
+	if m.rec.GetKind() == KindNetworkPolicy {
+		ingress, egress = salvageTypes(fields, egress)
+	}
+	if ingress {
+		m.dirs[Ingress] = &direction{isolates: true}
+	}
+	if egress {
+		m.dirs[Egress] = &direction{isolates: true}
+	}
+	return true
+}
+
+// salvageTypes finds the directions of a broken NetworkPolicy; if it can't tell, both.
+func salvageTypes(fields map[string]json.RawMessage, hasEgress bool) (ingress, egress bool) {
+	text, present := fields["policyTypes"]
+	if !present {
+		return true, hasEgress
+	}
+	var types []string
+	if json.Unmarshal(text, &types) != nil {
+		return true, true
+	}
+	for _, t := range types {
+		switch t {
+		case "Ingress":
+			ingress = true
+		case "Egress":
+			egress = true
+		default:
+			return true, true
+		}
+	}
+	if len(types) == 0 {
+		return true, hasEgress
+	}
+	return ingress, egress
+}
+
+// setSubjects compiles the selectors of the pods that a policy is about.
+func (m *model) setSubjects(pods, namespaces, clusters *metav1.LabelSelector) bool {
+	clusterScoped := m.rec.GetKind() == KindClusterMeshNetworkPolicy
+	if !clusterScoped && m.rec.GetNamespace() == "" {
+		m.problem("a " + m.rec.GetKind() + " needs a namespace")
+		return false
+	}
+	m.subjects = podSelector{local: true}
+	if !clusterScoped {
+		m.subjects.namespace = m.rec.GetNamespace()
+	}
+	var ok [3]bool
+	m.subjects.pods, ok[0] = m.selector("spec.podSelector", pods)
+	m.subjects.namespaces, ok[1] = m.selector("spec.namespaceSelector", namespaces)
+	m.clusters, ok[2] = m.selector("spec.clusterSelector", clusters)
+	return ok[0] && ok[1] && ok[2]
+}
+
+// selector compiles one, and says which field it is if it can't.
+func (m *model) selector(field string, s *metav1.LabelSelector) (*selector, bool) {
+	out, err := compileSelector(s)
+	if err != nil {
+		m.problem(fmt.Sprintf("%s: %v", field, err))
+		return nil, false
+	}
+	return out, true
+}
+
+// cidr reads a CIDR and what is taken out of it.
+func (m *model) cidr(field, text string, except []string) (peer, bool) {
+	prefix, err := parseCIDR(text)
+	if err != nil {
+		m.problem(fmt.Sprintf("%s: %v", field, err))
+		return peer{}, false
+	}
+	out, ok := peer{cidr: prefix}, true
+	for i, e := range except {
+		sub, err := parseCIDR(e)
+		if err == nil && (sub.Bits() <= prefix.Bits() || !prefix.Contains(sub.Addr())) {
+			err = fmt.Errorf("%s is not a part of %s", sub, prefix)
+		}
+		if err != nil {
+			m.problem(fmt.Sprintf("%s.except[%d]: %v", strings.TrimSuffix(field, ".cidr"), i, err))
+			ok = false
+			continue
+		}
+		out.except = append(out.except, sub)
+	}
+	return out, ok
+}
+
+func parseCIDR(text string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not a CIDR such as 192.0.2.0/24", text)
+	}
+	if p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is an IPv4 address in IPv6 form; write it as IPv4", text)
+	}
+	return p.Masked(), nil
+}

@@ -1,0 +1,70 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import "github.com/fairlead-mesh/fairlead/mesh/identity"
+
+// Decision is what becomes of a connection.
+type Decision struct {
+	Verdict Verdict
+	Rule    uint32 // in Result.Rules; 0 if no rule was needed
+	// ByDefault says that no entry matched: the subject's isolation (or its lack) decided.
+	ByDefault bool
+}
+
+// Passes says whether the connection is let through.
+func (d Decision) Passes() bool { return d.Verdict != Deny }
+
+// Evaluate looks up what becomes of a connection between a subject and its peer. port is the destination's, whichever
+// side that is; 0 for protocols without. It mirrors bpf/lib/policy.h lookup by lookup.
+func (r *Result) Evaluate(subject, peer uint32, dir Direction, proto uint8, port uint16) Decision {
+	switch peer {
+	case identity.Unknown:
+		return Decision{Verdict: Deny, ByDefault: true}
+	case identity.Host: // the subject's own node
+		return Decision{Verdict: Allow, ByDefault: true}
+	}
+	s, selected := r.Subjects[SubjectKey{subject, dir}]
+	if !selected {
+		return Decision{Verdict: Allow, ByDefault: true}
+	}
+	if best, ok := r.lookup(s, subject, peer, dir, proto, port); ok {
+		return Decision{Verdict: best.Verdict, Rule: best.Rule}
+	}
+	d := Decision{Verdict: Allow, ByDefault: true}
+	if s.Isolated {
+		d.Verdict, d.Rule = Deny, s.DefaultRule
+		if s.Audit {
+			d.Verdict = AuditDeny
+		}
+	}
+	return d
+}
+
+// lookup finds the entry with the highest precedence among {peer, any} × {proto, any} × the prefix lengths in use.
+func (r *Result) lookup(s Subject, subject, peer uint32, dir Direction, proto uint8, port uint16) (best Entry, found bool) {
+	for kind := range LookupKind(len(s.Prefixes)) {
+		key := EntryKey{Subject: subject, Peer: peer, Proto: proto, Dir: dir}
+		if kind == PeerAnyProto || kind == AnyPeerAnyProto {
+			key.Proto = 0
+		}
+		if kind == AnyPeerProto || kind == AnyPeerAnyProto {
+			key.Peer = 0
+		}
+		for bits := uint8(0); bits <= 16; bits++ {
+			if s.Prefixes[kind]&(1<<bits) == 0 {
+				continue
+			}
+			key.PortPrefix, key.Port = bits, maskPort(port, bits)
+			e, ok := r.Entries[key]
+			if !ok {
+				continue
+			}
+			if !found || e.Precedence > best.Precedence || (e.Precedence == best.Precedence && e.Verdict == Deny) {
+				best, found = e, true
+			}
+		}
+	}
+	return best, found
+}

@@ -1,0 +1,135 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+)
+
+// decodeMeshPolicy reads MeshNetworkPolicy and ClusterMeshNetworkPolicy, which differ only in whom they are about.
+func decodeMeshPolicy(m *model) bool {
+	var spec v1alpha1.ClusterMeshNetworkPolicySpec
+	if m.rec.GetKind() == KindMeshNetworkPolicy {
+		if !m.unmarshal(&spec.MeshNetworkPolicySpec) {
+			return m.salvage()
+		}
+	} else if !m.unmarshal(&spec) {
+		return m.salvage()
+	}
+	if !m.setSubjects(&spec.PodSelector, spec.NamespaceSelector, spec.ClusterSelector) {
+		return false
+	}
+	switch spec.Mode {
+	case v1alpha1.PolicyEnforce, "":
+	case v1alpha1.PolicyAudit:
+		m.audit = true
+	default:
+		m.problem(fmt.Sprintf("spec.mode: %q is neither Enforce nor Audit", spec.Mode))
+	}
+	if spec.Ingress == nil && spec.Egress == nil {
+		m.problem("spec: needs ingress or egress")
+	}
+	m.dirs[Ingress] = meshDirection(m, "spec.ingress", spec.Ingress)
+	m.dirs[Egress] = meshDirection(m, "spec.egress", spec.Egress)
+	return true
+}
+
+func meshDirection(m *model, field string, in *v1alpha1.MeshPolicyDirection) *direction {
+	if in == nil {
+		return nil
+	}
+	d := &direction{isolates: true}
+	switch in.DefaultAction {
+	case "Deny", "":
+	case "Allow":
+		d.isolates = false
+	default:
+		m.problem(fmt.Sprintf("%s.defaultAction: %q is neither Allow nor Deny", field, in.DefaultAction))
+	}
+	for i := range in.Deny {
+		d.rules = append(d.rules, meshRule(m, fmt.Sprintf("%s.deny[%d]", field, i), RuleDeny, i, &in.Deny[i]))
+	}
+	for i := range in.Allow {
+		d.rules = append(d.rules, meshRule(m, fmt.Sprintf("%s.allow[%d]", field, i), RuleAllow, i, &in.Allow[i]))
+	}
+	return d
+}
+
+func meshRule(m *model, field string, kind RuleKind, index int, in *v1alpha1.MeshPolicyRule) rule {
+	r := rule{kind: kind, index: index, anyPeer: len(in.Peers) == 0, anyPort: len(in.Ports) == 0}
+	broken := false
+	for i := range in.Peers {
+		p, ok := meshPeer(m, fmt.Sprintf("%s.peers[%d]", field, i), &in.Peers[i])
+		if ok {
+			r.peers = append(r.peers, p)
+		}
+		broken = broken || !ok
+	}
+	for i := range in.Ports {
+		p, ok := meshPort(m, fmt.Sprintf("%s.ports[%d]", field, i), &in.Ports[i])
+		if ok {
+			r.ports = append(r.ports, p)
+		}
+		broken = broken || !ok
+	}
+	if broken && kind == RuleDeny {
+		// What it meant to keep out is not known, so nothing comes in.
+		return rule{kind: kind, index: index, anyPeer: true, anyPort: true}
+	}
+	return r
+}
+
+func meshPeer(m *model, field string, in *v1alpha1.MeshPolicyPeer) (peer, bool) {
+	selects := in.PodSelector != nil || in.NamespaceSelector != nil || in.ClusterSelector != nil
+	switch {
+	case in.CIDR != "" && selects:
+		m.problem(field + ": cidr can't be combined with selectors")
+		return peer{}, false
+	case in.CIDR != "":
+		return m.cidr(field+".cidr", in.CIDR, in.Except)
+	case len(in.Except) > 0:
+		m.problem(field + ": except needs cidr")
+		return peer{}, false
+	case !selects:
+		m.problem(field + ": has none of podSelector, namespaceSelector, clusterSelector and cidr; it matches nothing")
+		return peer{}, false
+	}
+	out := &podSelector{local: in.ClusterSelector == nil}
+	var ok [3]bool
+	out.pods, ok[0] = m.selector(field+".podSelector", in.PodSelector)
+	out.namespaces, ok[1] = m.selector(field+".namespaceSelector", in.NamespaceSelector)
+	out.clusters, ok[2] = m.selector(field+".clusterSelector", in.ClusterSelector)
+	if in.NamespaceSelector == nil {
+		out.namespace = m.rec.GetNamespace() // none for cluster-scoped policies: all namespaces
+	}
+	return peer{pods: out}, ok[0] && ok[1] && ok[2]
+}
+
+func meshPort(m *model, field string, in *v1alpha1.MeshPolicyPort) (port, bool) {
+	proto, err := parseProtocol(in.Protocol)
+	if err != nil {
+		m.problem(fmt.Sprintf("%s.protocol: %v", field, err))
+		return port{}, false
+	}
+	switch {
+	case in.Name != "" && (in.Port != nil || in.EndPort != nil):
+		m.problem(field + ": give port or name, not both")
+		return port{}, false
+	case in.Name != "":
+		return m.namedPort(field+".name", proto, in.Name)
+	case in.Port == nil && in.EndPort != nil:
+		m.problem(field + ": endPort needs port")
+		return port{}, false
+	case in.Port == nil:
+		return port{proto: proto}, true
+	}
+	out, err := numericPort(proto, int64(*in.Port), in.EndPort)
+	if err != nil {
+		m.problem(fmt.Sprintf("%s: %v", field, err))
+		return port{}, false
+	}
+	return out, true
+}

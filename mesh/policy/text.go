@@ -1,0 +1,108 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// describe gives each rule a text: what people see beside a verdict.
+func (m *model) describe() {
+	for dir, d := range m.dirs {
+		if d == nil {
+			continue
+		}
+		for i := range d.rules {
+			d.rules[i].text = ruleText(Direction(dir), &d.rules[i])
+		}
+	}
+}
+
+func (m *model) isolationText(dir Direction) string {
+	if len(m.problems) > 0 {
+		return fmt.Sprintf("the policy is not valid, so it allows no %s: %s", dir, m.problems[0])
+	}
+	return fmt.Sprintf("isolates: %s that no rule allows is denied", dir)
+}
+
+func ruleText(dir Direction, r *rule) string {
+	word := "from"
+	if dir == Egress {
+		word = "to"
+	}
+	return fmt.Sprintf("%s %s %s%s", r.kind, word, peersText(r), portsText(r))
+}
+
+func peersText(r *rule) string {
+	if r.anyPeer {
+		return "anywhere"
+	}
+	texts := make([]string, len(r.peers))
+	for i, p := range r.peers {
+		texts[i] = p.String()
+	}
+	if len(texts) == 0 {
+		return "nowhere"
+	}
+	return strings.Join(texts, " or ")
+}
+
+func portsText(r *rule) string {
+	if r.anyPort {
+		return ""
+	}
+	texts := make([]string, len(r.ports))
+	for i, p := range r.ports {
+		texts[i] = p.String()
+	}
+	if len(texts) == 0 {
+		return " on no port"
+	}
+	return " on " + strings.Join(texts, ", ")
+}
+
+func (p peer) String() string {
+	if p.pods != nil {
+		return p.pods.String()
+	}
+	if len(p.except) == 0 {
+		return p.cidr.String()
+	}
+	return fmt.Sprintf("%s except %s", p.cidr, joinPrefixes(p.except))
+}
+
+func joinPrefixes(prefixes []netip.Prefix) string {
+	texts := make([]string, len(prefixes))
+	for i, p := range prefixes {
+		texts[i] = p.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+func (s *podSelector) String() string {
+	var b strings.Builder
+	if s.pods == nil {
+		b.WriteString("all pods")
+	} else {
+		b.WriteString("pods " + s.pods.text)
+	}
+	switch {
+	case s.namespace != "":
+		b.WriteString(" in namespace " + s.namespace)
+	case s.namespaces != nil:
+		b.WriteString(" in namespaces " + s.namespaces.text)
+	default:
+		b.WriteString(" in all namespaces")
+	}
+	switch {
+	case s.local:
+	case s.clusters == nil:
+		b.WriteString(" of all clusters")
+	default:
+		b.WriteString(" of clusters " + s.clusters.text)
+	}
+	return b.String()
+}
