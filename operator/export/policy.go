@@ -1,0 +1,83 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package export
+
+import (
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+)
+
+// Kinds of policy objects, as they are named in records.
+const (
+	KindNetworkPolicy            = "NetworkPolicy"
+	KindMeshNetworkPolicy        = "MeshNetworkPolicy"
+	KindClusterMeshNetworkPolicy = "ClusterMeshNetworkPolicy"
+)
+
+// Policy is a policy object of any dialect.
+type Policy struct {
+	Kind, Namespace, Name string
+	Generation            int64
+	Spec                  any
+	Labels, Annotations   map[string]string
+}
+
+// FromNetworkPolicy takes what export needs from a NetworkPolicy.
+func FromNetworkPolicy(p *networkingv1.NetworkPolicy) Policy {
+	return policyOf(KindNetworkPolicy, &p.ObjectMeta, p.Spec)
+}
+
+// FromMeshNetworkPolicy takes what export needs from a MeshNetworkPolicy.
+func FromMeshNetworkPolicy(p *v1alpha1.MeshNetworkPolicy) Policy {
+	return policyOf(KindMeshNetworkPolicy, &p.ObjectMeta, p.Spec)
+}
+
+// FromClusterMeshNetworkPolicy takes what export needs from a ClusterMeshNetworkPolicy.
+func FromClusterMeshNetworkPolicy(p *v1alpha1.ClusterMeshNetworkPolicy) Policy {
+	return policyOf(KindClusterMeshNetworkPolicy, &p.ObjectMeta, p.Spec)
+}
+
+func policyOf(kind string, m *metav1.ObjectMeta, spec any) Policy {
+	return Policy{
+		Kind: kind, Namespace: m.Namespace, Name: m.Name, Generation: m.Generation, Spec: spec,
+		Labels: m.Labels, Annotations: m.Annotations,
+	}
+}
+
+// Labels that Flux's kustomize-controller puts on what it applies.
+const (
+	labelKustomizationName      = "kustomize.toolkit.fluxcd.io/name"
+	labelKustomizationNamespace = "kustomize.toolkit.fluxcd.io/namespace"
+)
+
+// provenance says where a policy came from: from the marks that Fairlead's own GitOps leaves, or from those of a Flux
+// Kustomization, whose revision is looked up by name. Nil: applied by hand.
+func provenance(p Policy, kustomizations map[nsName]Kustomization) *recordv1.Provenance {
+	if name := p.Labels[v1alpha1.LabelSourceName]; name != "" {
+		return &recordv1.Provenance{
+			Source:   p.Labels[v1alpha1.LabelSourceNamespace] + "/" + name,
+			Url:      p.Annotations[v1alpha1.AnnotationSourceURL],
+			Revision: p.Annotations[v1alpha1.AnnotationSourceRevision],
+			Path:     p.Annotations[v1alpha1.AnnotationSourcePath],
+		}
+	}
+	if k, ok := kustomizationOf(p); ok {
+		from := kustomizations[k]
+		return &recordv1.Provenance{
+			Source: "Kustomization/" + k.namespace + "/" + k.name, Url: from.URL, Revision: from.Revision, Path: from.Path,
+		}
+	}
+	return nil
+}
+
+func kustomizationOf(p Policy) (nsName, bool) {
+	k := nsName{p.Labels[labelKustomizationNamespace], p.Labels[labelKustomizationName]}
+	return k, k.name != ""
+}
+
+// Kustomization is what is known of a Flux Kustomization that applies policies.
+type Kustomization struct{ URL, Revision, Path string }

@@ -1,0 +1,229 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package gitops
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/util/csaupgrade"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+)
+
+// FieldManager is the name under which policies from Git are applied.
+const FieldManager = "fairlead-gitops"
+
+// parallel requests to the API server while a tree is checked or applied.
+const parallel = 8
+
+// applier carries plans out.
+type applier struct{ client client.Client }
+
+// check asks the API server about every object before any is applied: whether somebody else's PolicySource owns it,
+// and whether admission would accept it.
+func (a applier) check(ctx context.Context, src *v1alpha1.PolicySource, objects []Object) error {
+	var problems collectedProblems
+	err := each(ctx, objects, func(ctx context.Context, o Object) error {
+		live, err := a.live(ctx, o)
+		if err != nil {
+			return err
+		}
+		if owner, foreign := foreignOwner(live, src); foreign {
+			problems.add(o, fmt.Sprintf("%s is managed by PolicySource %s", o.ref(), owner))
+			return nil
+		}
+		err = a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o.DeepCopy()),
+			client.FieldOwner(FieldManager), client.ForceOwnership, client.DryRunAll)
+		if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
+			problems.add(o, rejection(err))
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("check %s of %s: %w", o.ref(), o.Path, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return problems.err()
+}
+
+// apply writes every object and gives their contents as the API server has them now.
+func (a applier) apply(ctx context.Context, objects []Object) (map[string]string, error) {
+	var mu sync.Mutex
+	prints := map[string]string{}
+	err := each(ctx, objects, func(ctx context.Context, o Object) error {
+		if err := a.takeOver(ctx, o); err != nil {
+			return err
+		}
+		applied := o.DeepCopy()
+		err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner(FieldManager), client.ForceOwnership)
+		if err != nil {
+			return fmt.Errorf("apply %s of %s: %w", o.ref(), o.Path, err)
+		}
+		print, err := fingerprintUnstructured(applied)
+		if err != nil {
+			return fmt.Errorf("read back %s: %w", o.ref(), err)
+		}
+		mu.Lock()
+		prints[o.ref()] = print
+		mu.Unlock()
+		return nil
+	})
+	return prints, err
+}
+
+// takeOver makes this manager the owner of everything that others wrote into a policy's spec by hand. Without it,
+// server-side apply would leave a rule that somebody added with kubectl edit.
+func (a applier) takeOver(ctx context.Context, o Object) error {
+	live, err := a.live(ctx, o)
+	if err != nil || live == nil {
+		return err
+	}
+	managers := sets.New[string]()
+	for _, m := range live.GetManagedFields() {
+		if m.Operation == metav1.ManagedFieldsOperationUpdate && m.Subresource == "" && ownsSpec(m) {
+			managers.Insert(m.Manager)
+		}
+	}
+	if len(managers) == 0 {
+		return nil
+	}
+	patch, err := csaupgrade.UpgradeManagedFieldsPatch(live, managers, FieldManager)
+	if err != nil {
+		return fmt.Errorf("take over the fields of %s: %w", o.ref(), err)
+	}
+	if len(patch) == 0 {
+		return nil
+	}
+	if err := a.client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch)); err != nil {
+		return fmt.Errorf("take over the fields of %s: %w", o.ref(), err)
+	}
+	return nil
+}
+
+func ownsSpec(m metav1.ManagedFieldsEntry) bool {
+	if m.FieldsV1 == nil {
+		return false
+	}
+	var fields map[string]json.RawMessage
+	err := json.Unmarshal(m.FieldsV1.GetRawBytes(), &fields)
+	_, spec := fields["f:spec"]
+	return err == nil && spec
+}
+
+// prune deletes what a source no longer holds, if it is still marked as this source's.
+func (a applier) prune(ctx context.Context, src *v1alpha1.PolicySource, entries []v1alpha1.InventoryEntry) ([]string, error) {
+	var pruned []string
+	for _, e := range entries {
+		o := objectOf(e)
+		live, err := a.live(ctx, o)
+		if err != nil {
+			return pruned, err
+		}
+		if live == nil || !managedBy(live, src) {
+			continue
+		}
+		uid, version := live.GetUID(), live.GetResourceVersion()
+		err = a.client.Delete(ctx, live, client.Preconditions{UID: &uid, ResourceVersion: &version})
+		if client.IgnoreNotFound(err) != nil {
+			return pruned, fmt.Errorf("prune %s: %w", o.ref(), err)
+		}
+		pruned = append(pruned, o.ref())
+	}
+	return pruned, nil
+}
+
+func (a applier) live(ctx context.Context, o Object) (*unstructured.Unstructured, error) {
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(o.GroupVersionKind())
+	err := a.client.Get(ctx, client.ObjectKeyFromObject(o), u)
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", o.ref(), err)
+	}
+	return u, nil
+}
+
+func objectOf(e v1alpha1.InventoryEntry) Object {
+	u := &unstructured.Unstructured{}
+	u.SetGroupVersionKind(schema.FromAPIVersionAndKind(kinds[e.Kind].apiVersion, e.Kind))
+	u.SetNamespace(e.Namespace)
+	u.SetName(e.Name)
+	return Object{Unstructured: u, Path: e.Path}
+}
+
+func managedBy(o client.Object, src *v1alpha1.PolicySource) bool {
+	l := o.GetLabels()
+	return l[v1alpha1.LabelSourceName] == src.Name && l[v1alpha1.LabelSourceNamespace] == src.Namespace
+}
+
+func foreignOwner(live *unstructured.Unstructured, src *v1alpha1.PolicySource) (string, bool) {
+	if live == nil || managedBy(live, src) {
+		return "", false
+	}
+	l := live.GetLabels()
+	name := l[v1alpha1.LabelSourceName]
+	return l[v1alpha1.LabelSourceNamespace] + "/" + name, name != ""
+}
+
+// rejection shortens the API server's answer to what its causes say; the object is named beside it.
+func rejection(err error) string {
+	var status apierrors.APIStatus
+	if errors.As(err, &status) && status.Status().Details != nil {
+		var causes []string
+		for _, c := range status.Status().Details.Causes {
+			causes = append(causes, strings.TrimSpace(c.Field+": "+c.Message))
+		}
+		if len(causes) > 0 {
+			return strings.Join(causes, ", ")
+		}
+	}
+	return err.Error()
+}
+
+// collectedProblems gathers problems from several goroutines.
+type collectedProblems struct {
+	mu   sync.Mutex
+	list []Problem
+}
+
+func (c *collectedProblems) add(o Object, message string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.list = append(c.list, Problem{Path: o.Path, Line: o.Line, Message: o.ref() + ": " + message})
+}
+
+func (c *collectedProblems) err() error {
+	if len(c.list) == 0 {
+		return nil
+	}
+	sortProblems(c.list)
+	return &BuildError{Problems: c.list}
+}
+
+func each(ctx context.Context, objects []Object, do func(context.Context, Object) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for _, o := range objects {
+		g.Go(func() error { return do(ctx, o) })
+	}
+	return g.Wait()
+}

@@ -1,0 +1,82 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package gitops
+
+import (
+	"context"
+
+	"github.com/fluxcd/pkg/apis/meta"
+	networkingv1 "k8s.io/api/networking/v1"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+)
+
+// SetupWithManager starts the reconciler with the manager. Besides PolicySources it watches the policies themselves:
+// one that is changed or deleted by hand is put right at once, not at the next interval.
+func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
+	back := handler.EnqueueRequestsFromMapFunc(r.sourceOfDrifted)
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("policysource").
+		For(&v1alpha1.PolicySource{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, requested{}))).
+		Watches(&networkingv1.NetworkPolicy{}, back).
+		Watches(&v1alpha1.MeshNetworkPolicy{}, back).
+		Watches(&v1alpha1.ClusterMeshNetworkPolicy{}, back).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
+		Complete(r)
+}
+
+// requested lets updates pass that ask for a look now (flux reconcile, an annotation set by hand).
+type requested struct{ predicate.Funcs }
+
+func (requested) Update(e event.UpdateEvent) bool {
+	was, _ := meta.ReconcileAnnotationValue(e.ObjectOld.GetAnnotations())
+	is, ok := meta.ReconcileAnnotationValue(e.ObjectNew.GetAnnotations())
+	return ok && is != was
+}
+
+// sourceOfDrifted names the PolicySource of a policy that is no longer what was applied.
+func (r *Reconciler) sourceOfDrifted(ctx context.Context, o client.Object) []reconcile.Request {
+	l := o.GetLabels()
+	key := client.ObjectKey{Namespace: l[v1alpha1.LabelSourceNamespace], Name: l[v1alpha1.LabelSourceName]}
+	if key.Name == "" {
+		return nil
+	}
+	r.mu.Lock()
+	var want string
+	if mem := r.memory[key]; mem != nil {
+		want = mem.prints[refOf(kindOf(o), o.GetNamespace(), o.GetName())]
+	}
+	r.mu.Unlock()
+	if want == "" {
+		return nil // never applied by this process: the first look will see to it
+	}
+	// A deleted object arrives here with its last contents, so ask the cache rather than compare what came.
+	live := newTyped(kindOf(o))
+	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(o), live); err == nil {
+		if is, err := fingerprint(live); err == nil && is == want {
+			return nil
+		}
+	}
+	return []reconcile.Request{{NamespacedName: key}}
+}
+
+func kindOf(o client.Object) string {
+	switch o.(type) {
+	case *networkingv1.NetworkPolicy:
+		return "NetworkPolicy"
+	case *v1alpha1.MeshNetworkPolicy:
+		return "MeshNetworkPolicy"
+	case *v1alpha1.ClusterMeshNetworkPolicy:
+		return "ClusterMeshNetworkPolicy"
+	}
+	return ""
+}

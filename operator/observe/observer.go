@@ -1,0 +1,163 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package observe follows this cluster's objects in the Kubernetes API and keeps the records that are made from them
+// up to date.
+//
+//	informers ── handlers.go ──► export.State ── flush at once, then at most every few ms ──► Sinks
+//
+// Every replica of the operator does this: each serves agents, and any may become the one that publishes.
+package observe
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/tools/cache"
+	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/operator/export"
+)
+
+// gather is how long changes are gathered after a flush. The first change after a quiet moment is not held back.
+const gather = 5 * time.Millisecond
+
+// Sink takes what changed, with the membership it was made under (nil: none).
+type Sink interface {
+	// Changed is called from one goroutine. The first call holds everything.
+	Changed(mesh *v1alpha1.ClusterMeshSpec, d export.Delta)
+}
+
+// Observer keeps an export.State in step with the API server.
+type Observer struct {
+	cache ctrlcache.Cache
+	log   *slog.Logger
+	sinks []Sink
+
+	mu     sync.Mutex
+	state  *export.State
+	mesh   *v1alpha1.ClusterMeshSpec
+	synced bool
+	wake   chan struct{}
+}
+
+// New makes an Observer that tells sinks, in their order, of each change.
+func New(c ctrlcache.Cache, version string, log *slog.Logger, sinks ...Sink) *Observer {
+	return &Observer{cache: c, log: log, sinks: sinks, state: export.NewState(version), wake: make(chan struct{}, 1)}
+}
+
+// NeedLeaderElection says that every replica observes.
+func (o *Observer) NeedLeaderElection() bool { return false }
+
+// Start runs until ctx ends.
+func (o *Observer) Start(ctx context.Context) error {
+	var ready []cache.InformerSynced
+	for _, f := range o.feeds() {
+		informer, err := o.cache.GetInformer(ctx, f.object)
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", f.object, err)
+		}
+		reg, err := informer.AddEventHandler(f.handler)
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", f.object, err)
+		}
+		ready = append(ready, reg.HasSynced)
+	}
+	if !cache.WaitForCacheSync(ctx.Done(), ready...) {
+		return ctx.Err()
+	}
+	o.mu.Lock()
+	o.synced = true
+	joined := o.mesh != nil
+	o.mu.Unlock()
+	o.log.Info("this cluster's objects are known", "joined", joined)
+	if !joined {
+		o.log.Warn("there is no ClusterMesh named \"mesh\": this cluster belongs to no mesh yet, so there is nothing to serve; waiting for one")
+	}
+	o.nudge()
+	o.flushLoop(ctx)
+	return nil
+}
+
+func (o *Observer) flushLoop(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-o.wake:
+		}
+		o.flush()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(gather):
+		}
+	}
+}
+
+func (o *Observer) flush() {
+	o.mu.Lock()
+	d, mesh := o.state.Flush(), o.mesh
+	o.mu.Unlock()
+	for _, s := range o.sinks {
+		s.Changed(mesh, d)
+	}
+}
+
+// change applies one change to the state and sees to it that it is flushed.
+func (o *Observer) change(f func(*export.State)) {
+	o.mu.Lock()
+	f(o.state)
+	synced := o.synced
+	o.mu.Unlock()
+	if synced {
+		o.nudge()
+	}
+}
+
+func (o *Observer) nudge() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Synced says whether every object was seen once, so that what is missing is gone.
+func (o *Observer) Synced() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.synced
+}
+
+// Published gives the whole published view.
+func (o *Observer) Published() record.Set {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state.Published()
+}
+
+// Unnumbered lists label sets of pods that wait for an identity.
+func (o *Observer) Unnumbered() []map[string]string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state.Unnumbered()
+}
+
+// Identities gives every identity known.
+func (o *Observer) Identities() map[uint32]map[string]string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state.Identities()
+}
+
+// InUse says whether a pod has this identity.
+func (o *Observer) InUse(number uint32) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.state.InUse(number)
+}
