@@ -66,6 +66,9 @@ func main() {
 	if errors.As(err, &exit) && isPassed(err) {
 		os.Exit(exit.ExitCode())
 	}
+	if ctx.Err() != nil {
+		err = errors.New("interrupted: the same command goes on where it stopped, `lab down` cleans up")
+	}
 	fmt.Fprintln(os.Stderr, "lab:", err)
 	if errors.As(err, new(usageError)) {
 		os.Exit(2)

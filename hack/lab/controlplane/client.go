@@ -40,8 +40,24 @@ func (cp *ControlPlane) Client() (*Client, error) {
 	return &Client{base: cp.cluster.UplinkAPIServer(), http: &http.Client{Transport: transport}}, nil
 }
 
-// Ready gives no error when the API server calls itself ready.
-func (c *Client) Ready(ctx context.Context) error { return c.Get(ctx, "/readyz", nil) }
+// Ready gives no error when the API server calls itself ready, and else the
+// checks that fail.
+func (c *Client) Ready(ctx context.Context) error {
+	err := c.Get(ctx, "/readyz", nil)
+	if err == nil {
+		return nil
+	}
+	var failing []string
+	for line := range strings.Lines(err.Error()) {
+		if name, ok := strings.CutPrefix(line, "[-]"); ok {
+			failing = append(failing, strings.Fields(name)[0])
+		}
+	}
+	if len(failing) > 0 {
+		return fmt.Errorf("the API server is not ready: %s", strings.Join(failing, ", "))
+	}
+	return err
+}
 
 // Get reads the object at path into out, unless out is nil.
 func (c *Client) Get(ctx context.Context, path string, out any) error {

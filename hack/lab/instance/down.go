@@ -25,11 +25,11 @@ func Down(ctx context.Context, name string, progress io.Writer) error {
 	if err := topology.ValidName(name); err != nil {
 		return err
 	}
-	unlock, err := lock(name, false)
+	unlock, err := lock(ctx, name)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer unlock(removeLock)
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	s := newSteps(progress)
@@ -50,7 +50,7 @@ func Down(ctx context.Context, name string, progress io.Writer) error {
 	if err := removeState(e.Dir); err != nil {
 		return err
 	}
-	if err := unregister(name, e); err != nil {
+	if err := unregister(ctx, name, e); err != nil {
 		return err
 	}
 	s.done("instance %s is gone", name)

@@ -4,6 +4,7 @@
 package instance
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,12 +13,8 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fairlead-mesh/fairlead/hack/lab/topology"
 )
-
-const registry = "/run/fairlead-lab"
 
 // StateRoot is the directory that new instances get theirs in.
 func StateRoot() (string, error) {
@@ -40,9 +37,8 @@ func StateRoot() (string, error) {
 type entry struct {
 	Index int    `json:"index"`
 	Dir   string `json:"dir"`
-	// MountPoints are the directories that this instance had to make on the
-	// machine for its nodes to mount over.
-	MountPoints []string `json:"mountPoints,omitempty"`
+	// Debt is what this instance changed on the machine itself.
+	Debt debt `json:"debt"`
 }
 
 func entryFile(name string) string { return filepath.Join(registry, name+".json") }
@@ -72,16 +68,16 @@ func (e entry) write(name string) error {
 }
 
 // register enters the instance, with a free index, unless it is there.
-func register(name string) (entry, error) {
+func register(ctx context.Context, name string) (entry, error) {
 	root, err := StateRoot()
 	if err != nil {
 		return entry{}, err
 	}
-	unlock, err := lock("registry", true)
+	unlock, err := lock(ctx, registryLock)
 	if err != nil {
 		return entry{}, err
 	}
-	defer unlock()
+	defer unlock(keepLock)
 	dir := filepath.Join(root, name)
 	e, err := readEntry(name)
 	if err == nil {
@@ -137,64 +133,15 @@ func Names() ([]string, error) {
 	return names, nil
 }
 
-// lock takes the named lock for this process. Not waiting, it fails when
-// another process has it.
-func lock(name string, wait bool) (unlock func(), err error) {
-	if err := os.MkdirAll(registry, 0o755); err != nil {
-		return nil, fmt.Errorf("make registry: %w", err)
-	}
-	f, err := os.OpenFile(filepath.Join(registry, name+".lock"), os.O_CREATE|os.O_RDWR, 0o644)
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", name, err)
-	}
-	how := unix.LOCK_EX
-	if !wait {
-		how |= unix.LOCK_NB
-	}
-	if err := unix.Flock(int(f.Fd()), how); err != nil {
-		_ = f.Close()
-		return nil, fmt.Errorf("instance %s is being changed by another process: %w", name, err)
-	}
-	return func() { _ = f.Close() }, nil
-}
-
-// ensureMountPoints makes the directories that nodes mount over and notes
-// which of them the machine did not have.
-func ensureMountPoints(name string, e *entry, points []string) error {
-	unlock, err := lock("registry", true)
+// unregister forgets the instance. What it changed on the machine passes to
+// another instance or, with the last one, is undone.
+func unregister(ctx context.Context, name string, e entry) error {
+	unlock, err := lock(ctx, registryLock)
 	if err != nil {
 		return err
 	}
-	defer unlock()
-	for _, p := range points {
-		var missing []string
-		for dir := p; ; dir = filepath.Dir(dir) {
-			if _, err := os.Stat(dir); err == nil {
-				break
-			}
-			missing = append(missing, dir)
-		}
-		e.MountPoints = append(e.MountPoints, missing...)
-	}
-	if err := e.write(name); err != nil {
-		return err
-	}
-	for _, p := range points {
-		if err := os.MkdirAll(p, 0o755); err != nil {
-			return fmt.Errorf("make mount point: %w", err)
-		}
-	}
-	return nil
-}
-
-// unregister forgets the instance. The mount points it had made pass to
-// another instance or, with the last one, go.
-func unregister(name string, e entry) error {
-	unlock, err := lock("registry", true)
-	if err != nil {
-		return err
-	}
-	defer unlock()
+	last := false
+	defer func() { unlock(last) }()
 	others, err := Names()
 	if err != nil {
 		return err
@@ -205,15 +152,13 @@ func unregister(name string, e entry) error {
 		if err != nil {
 			return err
 		}
-		heir.MountPoints = append(heir.MountPoints, e.MountPoints...)
+		heir.Debt.add(e.Debt)
 		if err := heir.write(others[0]); err != nil {
 			return err
 		}
 	} else {
-		slices.SortFunc(e.MountPoints, func(a, b string) int { return len(b) - len(a) })
-		for _, p := range e.MountPoints {
-			_ = os.Remove(p) // only if nobody put anything there
-		}
+		last = true
+		e.Debt.settle()
 	}
 	if err := os.Remove(entryFile(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("unregister instance %s: %w", name, err)

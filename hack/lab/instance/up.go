@@ -36,11 +36,11 @@ func Up(ctx context.Context, tools *toolchain.Cache, o Options) (*Lab, error) {
 	if err := topology.ValidName(o.Spec.Name); err != nil {
 		return nil, err
 	}
-	unlock, err := lock(o.Spec.Name, false)
+	unlock, err := lock(ctx, o.Spec.Name)
 	if err != nil {
 		return nil, err
 	}
-	defer unlock()
+	defer unlock(keepLock)
 	old, err := Open(o.Spec.Name)
 	if err != nil {
 		old = nil
@@ -53,7 +53,7 @@ func Up(ctx context.Context, tools *toolchain.Cache, o Options) (*Lab, error) {
 	if _, err := topology.New(spec, 0); err != nil {
 		return nil, err
 	}
-	e, err := register(spec.Name)
+	e, err := register(ctx, spec.Name)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func Up(ctx context.Context, tools *toolchain.Cache, o Options) (*Lab, error) {
 	}
 	l := &Lab{Topology: in, Dir: e.Dir}
 	u := &up{Lab: l, tools: tools, steps: newSteps(o.Progress)}
-	if err := u.prepare(e, o.LabProgram); err != nil {
+	if err := u.prepare(ctx, e, o.LabProgram); err != nil {
 		return nil, err
 	}
 	return l, u.run(ctx)
@@ -104,7 +104,7 @@ type up struct {
 }
 
 // prepare makes the directories and writes down what the instance is made of.
-func (u *up) prepare(e entry, labProgram string) error {
+func (u *up) prepare(ctx context.Context, e entry, labProgram string) error {
 	for _, dir := range []string{"bin", "hub", "images", "clusters", "nodes"} {
 		if err := os.MkdirAll(u.path(dir), 0o755); err != nil {
 			return fmt.Errorf("make state directory: %w", err)
@@ -117,7 +117,7 @@ func (u *up) prepare(e entry, labProgram string) error {
 	if err := os.WriteFile(u.path(specFile), raw, 0o644); err != nil {
 		return fmt.Errorf("write instance file: %w", err)
 	}
-	if err := ensureMountPoints(u.Topology.Name, &e, node.MountPoints()); err != nil {
+	if err := borrow(ctx, u.Topology.Name, &e, node.MountPoints()); err != nil {
 		return err
 	}
 	return copyProgram(labProgram, u.path("bin/lab"))
