@@ -1,0 +1,400 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/ringbuf"
+)
+
+// The cast of every packet test, in both families. The pod under test sits
+// behind the loopback interface of the test's machine: PROG_TEST_RUN only
+// takes interfaces that exist, and no packet is really sent.
+const (
+	podIfindex    = 1
+	tunnelIfindex = 77
+	tunnelMTU     = 1400
+
+	podIdentity     = 1000 // the pod under test
+	friendIdentity  = 3000 // a pod of the same cluster, reached by the CNI
+	remoteIdentity  = 2000 // a pod of another cluster, behind the tunnel
+	blockIdentity   = 9000 // an ipBlock
+	remotePeer      = 5    // remote's node
+	remoteCluster   = 2
+	defaultRule     = 4242
+	firstEpoch      = 100
+	tcActPass       = int32(-1)
+	tcActDrop       = int32(2)
+	tcActRedirect   = int32(7)
+	ethHeaderLength = 14
+)
+
+type cast struct {
+	family       uint8
+	pod          netip.Addr // identity podIdentity, behind podIfindex
+	friend       netip.Addr
+	remote       netip.Addr
+	remoteNobody netip.Addr // in the other cluster's range, but no pod
+	host         netip.Addr // this node
+	world        netip.Addr
+	block        netip.Addr
+	service      netip.Addr // in the service range
+	other        netip.Addr // some other local pod's address
+}
+
+var (
+	cast4 = cast{
+		family: 2,
+		pod:    netip.MustParseAddr("10.1.0.10"), friend: netip.MustParseAddr("10.1.9.9"),
+		remote: netip.MustParseAddr("10.2.0.20"), remoteNobody: netip.MustParseAddr("10.2.0.99"),
+		host: netip.MustParseAddr("10.1.0.1"), world: netip.MustParseAddr("1.1.1.1"),
+		block: netip.MustParseAddr("192.0.2.7"), service: netip.MustParseAddr("10.96.0.10"),
+		other: netip.MustParseAddr("10.1.0.11"),
+	}
+	cast6 = cast{
+		family: 10,
+		pod:    netip.MustParseAddr("fd00:1::10"), friend: netip.MustParseAddr("fd00:1:9::9"),
+		remote: netip.MustParseAddr("fd00:2::20"), remoteNobody: netip.MustParseAddr("fd00:2::99"),
+		host: netip.MustParseAddr("fd00:1::1"), world: netip.MustParseAddr("2606:4700::1111"),
+		block: netip.MustParseAddr("2001:db8::7"), service: netip.MustParseAddr("fd00:96::10"),
+		other: netip.MustParseAddr("fd00:1::11"),
+	}
+	podMAC  = [6]byte{2, 0, 0, 0, 0, 0x10}
+	hostMAC = [6]byte{2, 0, 0, 0, 0, 0x01}
+)
+
+// eachFamily runs a story once over IPv4 and once over IPv6, each with fresh maps.
+func eachFamily(t *testing.T, story func(t *testing.T, f *fixture, c cast)) {
+	t.Helper()
+	t.Run("ip4", func(t *testing.T) { story(t, newFixture(t), cast4) })
+	t.Run("ip6", func(t *testing.T) { story(t, newFixture(t), cast6) })
+}
+
+// fixture is a node's datapath with the cast in its maps and no policy.
+type fixture struct {
+	t      *testing.T
+	maps   *Maps
+	progs  *Programs
+	tunnel *ebpf.Program // fl_tunnel_ingress, see loadTunnelForTest
+	cfg    Config
+}
+
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	small := map[string]uint32{
+		MapCT4: 4096, MapCT6: 4096, MapFrags: 256, MapIpcache4: 4096, MapIpcache6: 4096,
+		MapCIDR4: 1024, MapCIDR6: 1024, MapPolicy: 65536, MapSubjects: 4096, MapSlots: 1024,
+		MapServices4: 1024, MapServices6: 1024, MapSockRev: 1024, MapAffinity: 1024,
+		MapEventSeen: 1024, MapRuleStats: 1024, MapPeers: 65536,
+	}
+	m, _, err := OpenMaps("", small)
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	t.Cleanup(m.Close)
+	p, err := LoadPrograms(m)
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	t.Cleanup(p.Close)
+	f := &fixture{t: t, maps: m, progs: p, tunnel: loadTunnelForTest(t, m)}
+	f.configure(Config{PolicyEpoch: firstEpoch, TunnelIfindex: tunnelIfindex, TunnelMTU: tunnelMTU})
+	f.must(m.Ifaces.Put(uint32(podIfindex), &Iface{
+		Identity: podIdentity, Flags: IfaceIP4 | IfaceIP6,
+		IP4: cast4.pod.As4(), IP6: cast6.pod.As16(), PodMAC: podMAC, HostMAC: hostMAC,
+	}))
+	f.must(m.Peers.Put(uint32(remotePeer), &Peer{Flags: PeerReady, NodeID: 7}))
+	for _, c := range []cast{cast4, cast6} {
+		f.address(c.pod, Remote{Identity: podIdentity})
+		f.address(c.friend, Remote{Identity: friendIdentity})
+		f.address(c.remote, Remote{Identity: remoteIdentity, Peer: remotePeer,
+			Flags: RemoteTunnel | RemoteRequireTunnel, ClusterID: remoteCluster})
+		f.address(c.host, Remote{Identity: IdentityHost, Flags: RemoteHost})
+		f.local(c.pod, Local{Ifindex: podIfindex, Identity: podIdentity, PodMAC: podMAC, HostMAC: hostMAC})
+	}
+	remoteRange := Remote{Flags: RemoteTunnel | RemoteRequireTunnel, ClusterID: remoteCluster}
+	f.cidr("10.2.0.0/16", remoteRange)
+	f.cidr("fd00:2::/32", remoteRange)
+	f.cidr("10.96.0.0/12", Remote{Flags: RemoteService})
+	f.cidr("fd00:96::/112", Remote{Flags: RemoteService})
+	f.cidr("192.0.2.0/24", Remote{Identity: blockIdentity})
+	f.cidr("2001:db8::/32", Remote{Identity: blockIdentity})
+	return f
+}
+
+// loadTunnelForTest loads the tunnel hook as a lightweight-tunnel program: of
+// the types PROG_TEST_RUN knows, that is the one whose packets start at the IP
+// header, as they do on the tunnel device.
+func loadTunnelForTest(t *testing.T, m *Maps) *ebpf.Program {
+	t.Helper()
+	loaded := map[string]*ebpf.Program{}
+	asLWT := func() (*ebpf.CollectionSpec, error) {
+		spec, err := loadTunnelIngress()
+		if err == nil {
+			spec.Programs["fl_tunnel_ingress"].Type = ebpf.LWTXmit
+		}
+		return spec, err
+	}
+	if err := loadObject(asLWT, m, loaded); err != nil {
+		t.Fatalf("%+v", err)
+	}
+	prog := loaded["fl_tunnel_ingress"]
+	t.Cleanup(func() { prog.Close() })
+	return prog
+}
+
+func (f *fixture) must(err error) {
+	f.t.Helper()
+	if err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) configure(cfg Config) {
+	f.t.Helper()
+	f.cfg = cfg
+	f.must(f.maps.Config.Put(uint32(0), &cfg))
+}
+
+func (f *fixture) bumpEpoch() {
+	f.t.Helper()
+	f.cfg.PolicyEpoch++
+	f.configure(f.cfg)
+}
+
+func (f *fixture) address(a netip.Addr, r Remote) {
+	f.t.Helper()
+	if a.Is4() {
+		f.must(f.maps.Ipcache4.Put(a.As4(), &r))
+		return
+	}
+	f.must(f.maps.Ipcache6.Put(a.As16(), &r))
+}
+
+func (f *fixture) local(a netip.Addr, l Local) {
+	f.t.Helper()
+	if a.Is4() {
+		f.must(f.maps.Locals4.Put(a.As4(), &l))
+		return
+	}
+	f.must(f.maps.Locals6.Put(a.As16(), &l))
+}
+
+func (f *fixture) cidr(s string, r Remote) {
+	f.t.Helper()
+	p := netip.MustParsePrefix(s)
+	if p.Addr().Is4() {
+		f.must(f.maps.CIDR4.Put(&CIDR4{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}, &r))
+		return
+	}
+	f.must(f.maps.CIDR6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, &r))
+}
+
+// isolate makes the pod default-deny in a direction.
+func (f *fixture) isolate(dir Direction, flags uint32) {
+	f.t.Helper()
+	key := SubjectKey{Identity: podIdentity, Dir: dir}
+	var s Subject
+	_ = f.maps.Subjects.Lookup(&key, &s) // absent: start from nothing
+	s.Flags |= SubjectIsolated | flags
+	s.DefaultRule = defaultRule
+	f.must(f.maps.Subjects.Put(&key, &s))
+}
+
+// rule adds a policy entry for the pod, and its prefix length to the subject.
+func (f *fixture) rule(k PolicyKey, e PolicyEntry) {
+	f.t.Helper()
+	if k.Subject == 0 {
+		k.Subject = podIdentity
+	}
+	f.must(f.maps.Policy.Put(&k, &e))
+	key := SubjectKey{Identity: k.Subject, Dir: k.Dir}
+	var s Subject
+	_ = f.maps.Subjects.Lookup(&key, &s)
+	s.Prefixes[kindOf(k)] |= 1 << k.PortPrefix
+	f.must(f.maps.Subjects.Put(&key, &s))
+}
+
+func (f *fixture) removeRule(k PolicyKey) {
+	f.t.Helper()
+	k.Subject = podIdentity
+	f.must(f.maps.Policy.Delete(&k))
+}
+
+func kindOf(k PolicyKey) int {
+	kind := 0
+	if k.Peer == 0 {
+		kind |= 2
+	}
+	if k.Proto == 0 {
+		kind |= 1
+	}
+	return kind
+}
+
+// skb is struct __sk_buff, as PROG_TEST_RUN takes and returns it.
+type skb struct {
+	Len, PktType, Mark, QueueMapping, Protocol, VlanPresent, VlanTCI, VlanProto uint32
+	Priority, IngressIfindex, Ifindex, TCIndex                                  uint32
+	CB                                                                          [5]uint32
+	Hash, TCClassid, Data, DataEnd, NapiID, Family, RemoteIP4, LocalIP4         uint32
+	RemoteIP6, LocalIP6                                                         [4]uint32
+	RemotePort, LocalPort, DataMeta                                             uint32
+	FlowKeys, Tstamp                                                            uint64
+	WireLen, GSOSegs                                                            uint32
+	Sk                                                                          uint64
+	GSOSize, TstampType                                                         uint32
+	Hwtstamp                                                                    uint64
+}
+
+// result is what came out of a program.
+type result struct {
+	action int32
+	data   []byte
+	mark   uint32
+	delta  map[uint32]uint64 // counters that moved, by metric index
+}
+
+// run sends one packet through a program.
+func (f *fixture) run(prog *ebpf.Program, data []byte, in skb) result {
+	f.t.Helper()
+	before := f.metrics()
+	if in.Ifindex == 0 {
+		in.Ifindex = podIfindex
+	}
+	var out skb
+	opts := &ebpf.RunOptions{
+		Data: data, DataOut: make([]byte, len(data)+256), Context: in, ContextOut: &out, Repeat: 1,
+	}
+	ret, err := prog.Run(opts)
+	if err != nil {
+		f.t.Fatalf("running %s: %v", prog, err)
+	}
+	delta := map[uint32]uint64{}
+	for i, n := range f.metrics() {
+		if n != before[i] {
+			delta[i] = n - before[i]
+		}
+	}
+	return result{action: int32(ret), data: opts.DataOut, mark: out.Mark, delta: delta}
+}
+
+func (f *fixture) egress(data []byte) result { return f.run(f.progs.PodEgress, data, skb{}) }
+
+func (f *fixture) ingress(data []byte) result { return f.run(f.progs.PodIngress, data, skb{}) }
+
+func (f *fixture) ingressFromTunnel(data []byte) result {
+	return f.run(f.progs.PodIngress, data, skb{Mark: MarkTunnel})
+}
+
+func (f *fixture) metrics() map[uint32]uint64 {
+	f.t.Helper()
+	out := map[uint32]uint64{}
+	var index uint32
+	var perCPU []Counter
+	it := f.maps.Metrics.Iterate()
+	for it.Next(&index, &perCPU) {
+		for _, c := range perCPU {
+			if c.Packets > 0 {
+				out[index] += c.Packets
+			}
+		}
+	}
+	f.must(it.Err())
+	return out
+}
+
+// expect checks the action, and that exactly this fate was counted, once.
+func (r result) expect(t *testing.T, what string, action int32, hook Hook, reason Reason) {
+	t.Helper()
+	if r.action != action {
+		t.Errorf("%s: action %d, want %d", what, r.action, action)
+	}
+	want := MetricIndex(reason, hook)
+	if r.delta[want] != 1 || len(r.delta) != 1 {
+		var got []string
+		for i, n := range r.delta {
+			gr, gh := MetricOf(i)
+			for range n {
+				got = append(got, gh.String()+"/"+gr.String())
+			}
+		}
+		t.Errorf("%s: counted %v, want one %s/%s", what, got, hook, reason)
+	}
+}
+
+func (r result) passes(t *testing.T, what string, hook Hook, reason Reason) {
+	t.Helper()
+	r.expect(t, what, tcActPass, hook, reason)
+}
+
+func (r result) drops(t *testing.T, what string, hook Hook, reason Reason) {
+	t.Helper()
+	r.expect(t, what, tcActDrop, hook, reason)
+}
+
+func (r result) tunnels(t *testing.T, what string) {
+	t.Helper()
+	r.expect(t, what, tcActRedirect, HookPodEgress, ReasonTunneled)
+}
+
+// events drains the ring buffer.
+func (f *fixture) events() []Event {
+	f.t.Helper()
+	rd, err := ringbuf.NewReader(f.maps.Events)
+	f.must(err)
+	defer rd.Close()
+	rd.SetDeadline(time.Unix(1, 0)) // long past: return what is there
+	var out []Event
+	for {
+		rec, err := rd.Read()
+		if err != nil {
+			return out
+		}
+		var e Event
+		f.must(binary.Read(bytes.NewReader(rec.RawSample), binary.LittleEndian, &e))
+		out = append(out, e)
+	}
+}
+
+// ctKey is the key of a flow of the pod's, in the maps of its family.
+type ctKey struct {
+	c                 cast
+	peer              netip.Addr
+	podPort, peerPort uint16
+	proto             uint8
+}
+
+func (f *fixture) ctMap(k ctKey) (*ebpf.Map, any) {
+	if k.peer.Is4() {
+		return f.maps.CT4, &CT4Key{Pod: k.c.pod.As4(), Peer: k.peer.As4(),
+			PodPort: k.podPort, PeerPort: k.peerPort, Proto: k.proto}
+	}
+	return f.maps.CT6, &CT6Key{Pod: k.c.pod.As16(), Peer: k.peer.As16(),
+		PodPort: k.podPort, PeerPort: k.peerPort, Proto: k.proto}
+}
+
+func (f *fixture) flow(k ctKey) (CTEntry, bool) {
+	f.t.Helper()
+	m, key := f.ctMap(k)
+	var e CTEntry
+	err := m.Lookup(key, &e)
+	return e, err == nil
+}
+
+// age makes a flow look as if it was last seen so long ago.
+func (f *fixture) age(k ctKey, d time.Duration) {
+	f.t.Helper()
+	m, key := f.ctMap(k)
+	var e CTEntry
+	f.must(m.Lookup(key, &e))
+	e.LastSeen -= uint32(d.Nanoseconds() >> 30)
+	f.must(m.Put(key, &e))
+}

@@ -1,0 +1,149 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+)
+
+func TestEgressPassesAndTunnels(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.egress(tcp(c.pod, 4000, c.friend, 80, "S").bytes(t)).passes(t, "same cluster", HookPodEgress, ReasonForwarded)
+		f.egress(tcp(c.pod, 4000, c.world, 443, "S").bytes(t)).passes(t, "world", HookPodEgress, ReasonForwarded)
+		f.egress(udp(c.pod, 4000, c.host, 53).bytes(t)).passes(t, "own node", HookPodEgress, ReasonHost)
+		f.egress(udp(c.pod, 4000, c.service, 53).bytes(t)).passes(t, "service address", HookPodEgress, ReasonService)
+		f.egress(tcp(c.pod, 4000, c.remote, 80, "S").bytes(t)).tunnels(t, "other cluster")
+		f.egress(udp(c.pod, 4000, c.remote, 80).bytes(t)).tunnels(t, "other cluster, UDP")
+		f.egress(echo(c.pod, c.remote, 9, false).bytes(t)).tunnels(t, "other cluster, ping")
+	})
+}
+
+func TestEgressSourceMustBeThePods(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		for _, to := range []netip.Addr{c.friend, c.remote, c.host, c.world} {
+			f.egress(tcp(c.other, 4000, to, 80, "S").bytes(t)).drops(t, "forged source", HookPodEgress, ReasonInvalidSource)
+		}
+		e := f.events()
+		if len(e) == 0 || e[0].Reason != ReasonInvalidSource || e[0].SrcIdentity != podIdentity {
+			t.Errorf("events = %+v, want the forgery told", e)
+		}
+	})
+}
+
+func TestEgressLinkLocalSourceOnlyForNeighbours(t *testing.T) {
+	f := newFixture(t)
+	ll := netip.MustParseAddr("fe80::10")
+	f.egress(udp(ll, 5353, netip.MustParseAddr("ff02::fb"), 5353).bytes(t)).
+		drops(t, "mDNS from link-local", HookPodEgress, ReasonInvalidSource)
+	f.egress(neighbour(ll, cast6.host, layers.ICMPv6TypeNeighborSolicitation, cast6.host).bytes(t)).
+		passes(t, "solicitation", HookPodEgress, ReasonNeighbor)
+	f.egress(neighbour(cast6.pod, cast6.host, layers.ICMPv6TypeNeighborAdvertisement, cast6.pod).bytes(t)).
+		passes(t, "own advertisement", HookPodEgress, ReasonNeighbor)
+	f.egress(neighbour(cast6.pod, cast6.host, layers.ICMPv6TypeNeighborAdvertisement, cast6.other).bytes(t)).
+		drops(t, "advertising somebody else", HookPodEgress, ReasonInvalidSource)
+	f.egress(neighbour(ll, cast6.host, layers.ICMPv6TypeRouterAdvertisement, cast6.host).bytes(t)).
+		drops(t, "posing as a router", HookPodEgress, ReasonInvalidSource)
+	forwarded := neighbour(cast6.pod, cast6.friend, layers.ICMPv6TypeNeighborSolicitation, cast6.friend)
+	forwarded.hopLimit = 64
+	f.egress(forwarded.bytes(t)).passes(t, "forwarded: ordinary ICMPv6", HookPodEgress, ReasonForwarded)
+}
+
+func neighbour(from, to netip.Addr, typ uint8, target netip.Addr) *packetSpec {
+	p := base(from, to)
+	p.hopLimit = 255
+	p.proto = layers.IPProtocolICMPv6
+	p.l4 = &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(typ, 0)}
+	p.payload = append([]byte{0, 0, 0, 0}, target.AsSlice()...)
+	return p
+}
+
+func TestEgressARP(t *testing.T) {
+	f := newFixture(t)
+	arp := func(sender netip.Addr) []byte {
+		buf := gopacket.NewSerializeBuffer()
+		if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true},
+			&layers.Ethernet{SrcMAC: podMAC[:], DstMAC: hostMAC[:], EthernetType: layers.EthernetTypeARP},
+			&layers.ARP{AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4,
+				HwAddressSize: 6, ProtAddressSize: 4, Operation: layers.ARPRequest,
+				SourceHwAddress: podMAC[:], SourceProtAddress: sender.AsSlice(),
+				DstHwAddress: make([]byte, 6), DstProtAddress: cast4.host.AsSlice()}); err != nil {
+			t.Fatal(err)
+		}
+		return buf.Bytes()
+	}
+	f.egress(arp(cast4.pod)).passes(t, "own name", HookPodEgress, ReasonNeighbor)
+	f.egress(arp(netip.IPv4Unspecified())).passes(t, "probe", HookPodEgress, ReasonNeighbor)
+	f.egress(arp(cast4.other)).drops(t, "somebody else's name", HookPodEgress, ReasonInvalidSource)
+	f.ingress(arp(cast4.host)).passes(t, "to the pod", HookPodIngress, ReasonNeighbor)
+}
+
+func TestEgressFailsClosed(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.egress(tcp(c.pod, 4000, c.remoteNobody, 80, "S").bytes(t)).
+			drops(t, "other cluster, no such pod", HookPodEgress, ReasonUnknownDestination)
+
+		foreign := tcp(c.pod, 4000, c.friend, 80, "S")
+		foreign.etherType = layers.EthernetTypeMPLSUnicast
+		f.egress(foreign.bytes(t)).drops(t, "neither IPv4 nor IPv6", HookPodEgress, ReasonUnsupportedProtocol)
+
+		short := tcp(c.pod, 4000, c.friend, 80, "S").bytes(t)
+		f.egress(short[:len(short)-8]).drops(t, "cut TCP header", HookPodEgress, ReasonMalformed)
+
+		f.must(f.maps.Ifaces.Delete(uint32(podIfindex)))
+		f.egress(tcp(c.pod, 4000, c.friend, 80, "S").bytes(t)).
+			drops(t, "nobody registered", HookPodEgress, ReasonNoEndpoint)
+	})
+}
+
+func TestEgressNeverBare(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		syn := tcp(c.pod, 4000, c.remote, 80, "S").bytes(t)
+		notReady := func(what string) {
+			t.Helper()
+			f.egress(syn).drops(t, what, HookPodEgress, ReasonEncryptionNotReady)
+		}
+		f.must(f.maps.Peers.Put(uint32(remotePeer), &Peer{}))
+		notReady("no keys yet")
+		f.must(f.maps.Peers.Put(uint32(remotePeer), &Peer{Flags: PeerReady}))
+		f.egress(syn).tunnels(t, "keys exchanged: the flow goes on")
+
+		f.must(f.maps.Peers.Put(uint32(remotePeer), &Peer{}))
+		notReady("keys lost under a running flow")
+		f.must(f.maps.Peers.Put(uint32(remotePeer), &Peer{Flags: PeerReady}))
+
+		cfg := f.cfg
+		cfg.TunnelIfindex = 0
+		f.configure(cfg)
+		notReady("no tunnel device")
+		cfg.TunnelIfindex = tunnelIfindex
+		f.configure(cfg)
+
+		f.address(c.remote, Remote{Identity: remoteIdentity, Flags: RemoteTunnel | RemoteRequireTunnel})
+		f.bumpEpoch()
+		notReady("no peer known for the address")
+
+		// Peer 0 means none, whatever stands in its row.
+		f.must(f.maps.Peers.Put(uint32(0), &Peer{Flags: PeerReady}))
+		notReady("peer 0 is nobody")
+	})
+}
+
+func TestEgressIdentityByRange(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.isolate(DirEgress, 0)
+		f.rule(PolicyKey{Peer: blockIdentity, Proto: 6, Dir: DirEgress}, PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+		f.egress(tcp(c.pod, 4000, c.block, 80, "S").bytes(t)).passes(t, "in the ipBlock", HookPodEgress, ReasonForwarded)
+		f.egress(tcp(c.pod, 4000, c.world, 80, "S").bytes(t)).drops(t, "outside", HookPodEgress, ReasonDefaultDenied)
+		// An address of its own beats the range around it.
+		f.address(c.block, Remote{Identity: friendIdentity})
+		f.egress(tcp(c.pod, 4001, c.block, 80, "S").bytes(t)).drops(t, "exact entry wins", HookPodEgress, ReasonDefaultDenied)
+		f.egress(tcp(c.pod, 4000, c.host, 80, "S").bytes(t)).passes(t, "own node, isolated or not", HookPodEgress, ReasonHost)
+		f.rule(PolicyKey{Peer: IdentityWorld, Dir: DirEgress}, PolicyEntry{RuleID: 2, Verdict: VerdictAllow})
+		f.egress(tcp(c.pod, 4000, c.world, 80, "S").bytes(t)).passes(t, "world allowed", HookPodEgress, ReasonForwarded)
+	})
+}

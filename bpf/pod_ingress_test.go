@@ -1,0 +1,125 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"testing"
+)
+
+func TestIngressWhoMayKnock(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.ingress(tcp(c.friend, 4000, c.pod, 80, "S").bytes(t)).passes(t, "same cluster", HookPodIngress, ReasonForwarded)
+		f.ingress(tcp(c.world, 4000, c.pod, 80, "S").bytes(t)).passes(t, "world", HookPodIngress, ReasonForwarded)
+		f.ingress(tcp(c.host, 4000, c.pod, 80, "S").bytes(t)).passes(t, "own node", HookPodIngress, ReasonHost)
+		f.ingressFromTunnel(tcp(c.remote, 4000, c.pod, 80, "S").bytes(t)).
+			passes(t, "other cluster by the tunnel", HookPodIngress, ReasonForwarded)
+		f.ingressFromTunnel(tcp(c.remoteNobody, 4000, c.pod, 80, "S").bytes(t)).
+			drops(t, "other cluster, no such pod", HookPodIngress, ReasonUnknownSource)
+		f.ingress(tcp(c.service, 4000, c.pod, 80, "S").bytes(t)).
+			drops(t, "a service address opens nothing", HookPodIngress, ReasonUnknownSource)
+	})
+}
+
+func TestIngressPlaintextOfAnotherCluster(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		syn := tcp(c.remote, 4000, c.pod, 80, "S").bytes(t)
+		f.ingress(syn).drops(t, "in the clear", HookPodIngress, ReasonPlaintext)
+		f.ingressFromTunnel(syn).passes(t, "by the tunnel", HookPodIngress, ReasonForwarded)
+		f.ingress(tcp(c.remote, 4000, c.pod, 80, "A").bytes(t)).
+			drops(t, "in the clear into a running flow", HookPodIngress, ReasonPlaintext)
+
+		// The pod's own flow: its answers must be encrypted too.
+		f.egress(tcp(c.pod, 5000, c.remote, 80, "S").bytes(t)).tunnels(t, "pod opens")
+		answer := tcp(c.remote, 80, c.pod, 5000, "SA").bytes(t)
+		f.ingress(answer).drops(t, "answer in the clear", HookPodIngress, ReasonPlaintext)
+		f.ingressFromTunnel(answer).passes(t, "answer by the tunnel", HookPodIngress, ReasonForwarded)
+	})
+}
+
+func TestIngressMarkIsCleared(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		syn := tcp(c.remote, 4000, c.pod, 80, "S").bytes(t)
+		if r := f.ingressFromTunnel(syn); r.mark != 0 {
+			t.Errorf("mark %#x left on the packet", r.mark)
+		}
+		r := f.run(f.progs.PodIngress, tcp(c.friend, 1, c.pod, 80, "S").bytes(t), skb{Mark: 0x4000})
+		if r.mark != 0x4000 {
+			t.Errorf("somebody else's mark became %#x", r.mark)
+		}
+	})
+}
+
+func TestAnswersGoBackTheWayTheyCame(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		// A node of the same cluster that may use either way.
+		f.address(c.friend, Remote{Identity: friendIdentity, Peer: remotePeer})
+
+		f.ingressFromTunnel(tcp(c.friend, 4000, c.pod, 80, "S").bytes(t)).
+			passes(t, "came by the tunnel", HookPodIngress, ReasonForwarded)
+		f.egress(tcp(c.pod, 80, c.friend, 4000, "SA").bytes(t)).tunnels(t, "so does the answer")
+
+		f.ingress(tcp(c.friend, 4001, c.pod, 80, "S").bytes(t)).
+			passes(t, "came by the CNI's network", HookPodIngress, ReasonForwarded)
+		f.egress(tcp(c.pod, 80, c.friend, 4001, "SA").bytes(t)).
+			passes(t, "so does the answer", HookPodEgress, ReasonForwarded)
+
+		f.ingressFromTunnel(tcp(c.remote, 4000, c.pod, 80, "S").bytes(t)).
+			passes(t, "other cluster", HookPodIngress, ReasonForwarded)
+		f.egress(tcp(c.pod, 80, c.remote, 4000, "SA").bytes(t)).tunnels(t, "always by the tunnel")
+	})
+}
+
+func TestICMPErrorsBelongToAFlow(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		out := udp(c.pod, 5000, c.friend, 53)
+		back := unreachable(t, c.friend, c.pod, out)
+		f.ingress(back.bytes(t)).drops(t, "about nothing", HookPodIngress, ReasonUnrelated)
+		f.egress(out.bytes(t)).passes(t, "pod sends", HookPodEgress, ReasonForwarded)
+		f.isolate(DirIngress, 0)
+		f.ingress(back.bytes(t)).passes(t, "about the pod's flow", HookPodIngress, ReasonRelated)
+		f.ingress(unreachable(t, c.world, c.pod, out).bytes(t)).
+			passes(t, "from a router on the way", HookPodIngress, ReasonRelated)
+		f.ingress(unreachable(t, c.friend, c.pod, udp(c.other, 5000, c.friend, 53)).bytes(t)).
+			drops(t, "quotes somebody else", HookPodIngress, ReasonUnrelated)
+
+		in := udp(c.remote, 6000, c.pod, 99)
+		f.rule(PolicyKey{Dir: DirIngress}, PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+		f.ingressFromTunnel(in.bytes(t)).passes(t, "remote asks", HookPodIngress, ReasonForwarded)
+		f.egress(unreachable(t, c.pod, c.remote, in).bytes(t)).tunnels(t, "pod's refusal goes by the tunnel")
+		f.egress(unreachable(t, c.pod, c.friend, in).bytes(t)).
+			drops(t, "refusal to a bystander", HookPodEgress, ReasonUnrelated)
+
+		f.egress(udp(c.pod, 7000, c.remote, 53).bytes(t)).tunnels(t, "pod asks remote")
+		f.ingress(unreachable(t, c.remote, c.pod, udp(c.pod, 7000, c.remote, 53)).bytes(t)).
+			drops(t, "error about an encrypted flow, in the clear", HookPodIngress, ReasonPlaintext)
+	})
+}
+
+func TestPingsTheTwoWaysAreTwoFlows(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.isolate(DirIngress, 0)
+		f.egress(echo(c.pod, c.friend, 7, false).bytes(t)).passes(t, "pod pings", HookPodEgress, ReasonForwarded)
+		f.ingress(echo(c.friend, c.pod, 7, true).bytes(t)).passes(t, "the answer", HookPodIngress, ReasonForwarded)
+		f.ingress(echo(c.friend, c.pod, 7, false).bytes(t)).
+			drops(t, "a ping with the same id is no answer", HookPodIngress, ReasonDefaultDenied)
+	})
+}
+
+func TestFragmentsFollowTheFirst(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.isolate(DirIngress, 0)
+		f.rule(PolicyKey{Proto: 17, Port: 53, PortPrefix: 16, Dir: DirIngress}, PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+		later := func(id uint32) []byte {
+			return udp(c.friend, 4000, c.pod, 53).data(make([]byte, 64)).fragment(id, 1024, false).bytes(t)
+		}
+		first := func(id uint32, dport uint16) []byte {
+			return udp(c.friend, 4000, c.pod, dport).data(make([]byte, 64)).fragment(id, 0, true).bytes(t)
+		}
+		f.ingress(later(1)).drops(t, "first not seen", HookPodIngress, ReasonFragment)
+		f.ingress(first(1, 53)).passes(t, "first", HookPodIngress, ReasonForwarded)
+		f.ingress(later(1)).passes(t, "its follower", HookPodIngress, ReasonForwarded)
+		f.ingress(first(2, 54)).drops(t, "first of a denied one", HookPodIngress, ReasonDefaultDenied)
+		f.ingress(later(2)).drops(t, "its follower", HookPodIngress, ReasonDefaultDenied)
+	})
+}
