@@ -56,6 +56,13 @@ func (d *Device) current() error {
 	if err := d.learn(told); err != nil {
 		return err
 	}
+	for key := range d.have {
+		if _, known := told[key]; !known {
+			if err := d.remove(key); err != nil { // gone since the last Save
+				return err
+			}
+		}
+	}
 	for _, p := range d.want {
 		if err := d.apply(p); err != nil {
 			return fmt.Errorf("telling the restarted device again: %w", err)
@@ -145,6 +152,21 @@ func (d *Device) apply(p Peer) error {
 		return fmt.Errorf("setting peer %s at %s: %w", p.PublicKey, p.Endpoint, err)
 	}
 	d.remember(p, wanted, removed)
+	return nil
+}
+
+func (d *Device) remove(key Key) error {
+	if d.have[key] == nil {
+		return nil
+	}
+	err := d.configure(wgtypes.PeerConfig{PublicKey: wgtypes.Key(key), Remove: true})
+	if err != nil {
+		return fmt.Errorf("removing peer %s: %w", key, err)
+	}
+	for prefix := range d.have[key].allowed {
+		delete(d.owner, prefix)
+	}
+	delete(d.have, key)
 	return nil
 }
 

@@ -214,20 +214,7 @@ func (d *Device) RemovePeer(key Key) error {
 	if err := d.current(); err != nil {
 		return err
 	}
-	if d.have[key] == nil {
-		return nil
-	}
-	err := d.configure(wgtypes.PeerConfig{PublicKey: wgtypes.Key(key), Remove: true})
-	if err != nil {
-		return fmt.Errorf("removing peer %s: %w", key, err)
-	}
-	for prefix := range d.have[key].allowed {
-		if d.owner[prefix] == key {
-			delete(d.owner, prefix)
-		}
-	}
-	delete(d.have, key)
-	return nil
+	return d.remove(key)
 }
 
 // Peers reads the device. Peers that were set through this door and that the
