@@ -112,9 +112,6 @@ func (c *compiler) findSubjects(models []*model) {
 	c.states = map[SubjectKey]*state{}
 	c.resolved = map[*rule]*resolvedRule{}
 	for _, m := range models {
-		for _, why := range m.subjects.pods.unusable() {
-			c.problem(m.key, "spec.podSelector: "+why)
-		}
 		subjects := c.index.resolve(&m.subjects, true)
 		c.out.PolicySubjects[m.key] = len(subjects)
 		for _, id := range subjects {

@@ -29,14 +29,15 @@ func decode(rec *recordv1.Policy) (*model, []string) {
 		m.problem(fmt.Sprintf("kind %q is not known; known are %s, %s and %s",
 			rec.GetKind(), KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy))
 	}
+	said := append(m.problems[:len(m.problems):len(m.problems)], m.warnings...)
 	if !ok {
-		return nil, m.problems
+		return nil, said
 	}
 	if len(m.problems) > 0 {
 		m.close()
 	}
 	m.describe()
-	return m, m.problems
+	return m, said
 }
 
 // unmarshal reads a spec. Field names are compared exactly, unknown and doubled fields are problems: a restriction that
@@ -142,7 +143,27 @@ func (m *model) setSubjects(pods, namespaces, clusters *metav1.LabelSelector) bo
 	m.subjects.pods, ok[0] = m.selector("spec.podSelector", pods)
 	m.subjects.namespaces, ok[1] = m.selector("spec.namespaceSelector", namespaces)
 	m.clusters, ok[2] = m.selector("spec.clusterSelector", clusters)
+	texts, _ := m.subjects.pods.unusable()
+	for _, why := range texts {
+		m.warn("spec.podSelector: " + why)
+	}
 	return ok[0] && ok[1] && ok[2]
+}
+
+// podPeers compiles the selector of a peer's pods. One that asks for labels which identities leave out matches nothing,
+// which is safe in an allow rule and so only told; a problem is what would open something.
+func (m *model) podPeers(field string, kind RuleKind, s *metav1.LabelSelector) (*selector, bool) {
+	out, ok := m.selector(field, s)
+	texts, wide := out.unusable()
+	for _, why := range texts {
+		if wide || kind == RuleDeny {
+			m.problem(field + ": " + why)
+			ok = false
+		} else {
+			m.warn(field + ": " + why)
+		}
+	}
+	return out, ok
 }
 
 // selector compiles one, and says which field it is if it can't.

@@ -42,8 +42,13 @@ func (r *Result) Evaluate(subject, peer uint32, dir Direction, proto uint8, port
 	return d
 }
 
-// lookup finds the entry with the highest precedence among {peer, any} × {proto, any} × the prefix lengths in use.
+// lookup finds the entry with the highest precedence among {peer, any} × {proto, any} × the prefix lengths in use. Only
+// protocols with ports are looked up by port.
 func (r *Result) lookup(s Subject, subject, peer uint32, dir Direction, proto uint8, port uint16) (best Entry, found bool) {
+	longest := uint8(0)
+	if proto == protoTCP || proto == protoUDP || proto == protoSCTP {
+		longest = 16
+	}
 	for kind := range LookupKind(len(s.Prefixes)) {
 		key := EntryKey{Subject: subject, Peer: peer, Proto: proto, Dir: dir}
 		if kind == PeerAnyProto || kind == AnyPeerAnyProto {
@@ -52,19 +57,33 @@ func (r *Result) lookup(s Subject, subject, peer uint32, dir Direction, proto ui
 		if kind == AnyPeerProto || kind == AnyPeerAnyProto {
 			key.Peer = 0
 		}
-		for bits := uint8(0); bits <= 16; bits++ {
+		for bits := uint8(0); bits <= longest; bits++ {
 			if s.Prefixes[kind]&(1<<bits) == 0 {
 				continue
 			}
 			key.PortPrefix, key.Port = bits, maskPort(port, bits)
-			e, ok := r.Entries[key]
-			if !ok {
-				continue
-			}
-			if !found || e.Precedence > best.Precedence || (e.Precedence == best.Precedence && e.Verdict == Deny) {
+			if e, ok := r.Entries[key]; ok && (!found || e.beats(best)) {
 				best, found = e, true
 			}
 		}
 	}
 	return best, found
+}
+
+// beats compares precedence, then strictness.
+func (e Entry) beats(other Entry) bool {
+	if e.Precedence != other.Precedence {
+		return e.Precedence > other.Precedence
+	}
+	return e.Verdict.strictness() > other.Verdict.strictness()
+}
+
+func (v Verdict) strictness() int {
+	switch v {
+	case Allow:
+		return 1
+	case AuditDeny:
+		return 2
+	}
+	return 3
 }

@@ -62,7 +62,7 @@ func meshRule(m *model, field string, kind RuleKind, index int, in *v1alpha1.Mes
 	r := rule{kind: kind, index: index, anyPeer: len(in.Peers) == 0, anyPort: len(in.Ports) == 0}
 	broken := false
 	for i := range in.Peers {
-		p, ok := meshPeer(m, fmt.Sprintf("%s.peers[%d]", field, i), &in.Peers[i])
+		p, ok := meshPeer(m, fmt.Sprintf("%s.peers[%d]", field, i), kind, &in.Peers[i])
 		if ok {
 			r.peers = append(r.peers, p)
 		}
@@ -82,7 +82,7 @@ func meshRule(m *model, field string, kind RuleKind, index int, in *v1alpha1.Mes
 	return r
 }
 
-func meshPeer(m *model, field string, in *v1alpha1.MeshPolicyPeer) (peer, bool) {
+func meshPeer(m *model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer) (peer, bool) {
 	selects := in.PodSelector != nil || in.NamespaceSelector != nil || in.ClusterSelector != nil
 	switch {
 	case in.CIDR != "" && selects:
@@ -99,7 +99,7 @@ func meshPeer(m *model, field string, in *v1alpha1.MeshPolicyPeer) (peer, bool) 
 	}
 	out := &podSelector{local: in.ClusterSelector == nil}
 	var ok [3]bool
-	out.pods, ok[0] = m.selector(field+".podSelector", in.PodSelector)
+	out.pods, ok[0] = m.podPeers(field+".podSelector", kind, in.PodSelector)
 	out.namespaces, ok[1] = m.selector(field+".namespaceSelector", in.NamespaceSelector)
 	out.clusters, ok[2] = m.selector(field+".clusterSelector", in.ClusterSelector)
 	if in.NamespaceSelector == nil {

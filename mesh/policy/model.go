@@ -17,7 +17,8 @@ type model struct {
 	clusters *selector // in which clusters it has subjects; nil: all
 	subjects podSelector
 	dirs     [2]*direction // by Direction; nil: the policy does not speak about it
-	problems []string
+	problems []string      // each makes the policy closed
+	warnings []string      // to be told, without effect
 }
 
 // direction holds the rules of one direction.
@@ -63,6 +64,7 @@ type port struct {
 }
 
 func (m *model) problem(text string) { m.problems = append(m.problems, text) }
+func (m *model) warn(text string)    { m.warnings = append(m.warnings, text) }
 
 // close makes a policy that was not understood safe: it isolates whatever it speaks about and allows nothing.
 func (m *model) close() {

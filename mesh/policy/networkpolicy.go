@@ -84,7 +84,7 @@ func networkPeer(m *model, field string, p *networkingv1.NetworkPolicyPeer) (pee
 	}
 	out := &podSelector{local: true}
 	var ok1, ok2 bool
-	out.pods, ok1 = m.selector(field+".podSelector", p.PodSelector)
+	out.pods, ok1 = m.podPeers(field+".podSelector", RuleAllow, p.PodSelector)
 	out.namespaces, ok2 = m.selector(field+".namespaceSelector", p.NamespaceSelector)
 	if p.NamespaceSelector == nil {
 		out.namespace = m.rec.GetNamespace()

@@ -52,19 +52,22 @@ func (s *selector) String() string {
 	return s.text
 }
 
-// unusable names the labels a selector asks for that identities leave out: it can't match what its author meant.
-func (s *selector) unusable() []string {
+// unusable names the labels a selector asks for that identities leave out: it can't match what its author meant. wide
+// says that it matches more than that, not less.
+func (s *selector) unusable() (texts []string, wide bool) {
 	if s == nil {
-		return nil
+		return nil, false
 	}
-	var out []string
 	requirements, _ := s.match.Requirements()
 	for _, r := range requirements {
-		if why, is := identity.Excluded(r.Key()); is {
-			out = append(out, fmt.Sprintf("label %s is not part of a pod's identity, because %s", r.Key(), why))
+		why, is := identity.Excluded(r.Key())
+		if !is {
+			continue
 		}
+		texts = append(texts, fmt.Sprintf("label %s is not part of a pod's identity, because %s", r.Key(), why))
+		wide = wide || r.Operator() == selection.NotIn || r.Operator() == selection.NotEquals || r.Operator() == selection.DoesNotExist
 	}
-	return out
+	return texts, wide
 }
 
 // prefixed is a view of the labels under a prefix, without it: an identity's labels of its namespace.

@@ -1,0 +1,287 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"pgregory.net/rapid"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+)
+
+// Small vocabularies, so that random policies meet random pods often.
+var (
+	genNamespaces = map[string]map[string]string{"a": {"team": "red"}, "b": {"team": "blue"}}
+	genClusters   = map[string]map[string]string{"east": {"env": "prod"}, "west": {"env": "dev"}}
+	genCIDRs      = map[string][]string{
+		"0.0.0.0/0":     {"10.0.0.0/8", "192.0.2.0/24"},
+		"::/0":          {"2001:db8::/32"},
+		"10.0.0.0/8":    {"10.1.0.0/16", "10.1.2.0/24"},
+		"10.1.0.0/16":   {"10.1.2.0/24", "10.1.2.3/32"},
+		"192.0.2.0/24":  {"192.0.2.128/25"},
+		"2001:db8::/32": {"2001:db8:1::/48"},
+	}
+	genAddresses = []string{"10.0.0.1", "10.1.0.1", "10.1.2.3", "10.1.2.4", "192.0.2.7", "192.0.2.200", "8.8.8.8", "2001:db8::1", "2001:db8:1::1", "2600::1"}
+	genPorts     = []int32{80, 81, 443, 8080, 8090, 65535}
+)
+
+func genSelector(t *rapid.T, name, key string, values ...string) *metav1.LabelSelector {
+	switch rapid.IntRange(0, 5).Draw(t, name) {
+	case 0, 1:
+		return &metav1.LabelSelector{}
+	case 2, 3:
+		return &metav1.LabelSelector{MatchLabels: map[string]string{key: rapid.SampledFrom(values).Draw(t, name+" value")}}
+	}
+	e := metav1.LabelSelectorRequirement{Key: key, Operator: rapid.SampledFrom([]metav1.LabelSelectorOperator{
+		metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn, metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist,
+	}).Draw(t, name+" operator")}
+	if e.Operator == metav1.LabelSelectorOpIn || e.Operator == metav1.LabelSelectorOpNotIn {
+		e.Values = rapid.SliceOfNDistinct(rapid.SampledFrom(values), 1, 2, rapid.ID[string]).Draw(t, name+" values")
+	}
+	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{e}}
+}
+
+func genPods(t *rapid.T, name string) *metav1.LabelSelector {
+	return genSelector(t, name, rapid.SampledFrom([]string{"app", "tier"}).Draw(t, name+" key"), "web", "db", "1")
+}
+
+func genNS(t *rapid.T, name string) *metav1.LabelSelector {
+	return genSelector(t, name, "team", "red", "blue")
+}
+
+func genClusterSelector(t *rapid.T, name string) *metav1.LabelSelector {
+	return genSelector(t, name, "env", "prod", "dev")
+}
+
+func maybe[T any](t *rapid.T, name string, gen func(*rapid.T, string) *T) *T {
+	if rapid.Bool().Draw(t, name+"?") {
+		return gen(t, name)
+	}
+	return nil
+}
+
+func genCIDR(t *rapid.T) (cidr string, except []string) {
+	keys := []string{"0.0.0.0/0", "::/0", "10.0.0.0/8", "10.1.0.0/16", "192.0.2.0/24", "2001:db8::/32"}
+	cidr = rapid.SampledFrom(keys).Draw(t, "cidr")
+	if rapid.Bool().Draw(t, "except?") {
+		except = rapid.SliceOfNDistinct(rapid.SampledFrom(genCIDRs[cidr]), 1, -1, rapid.ID[string]).Draw(t, "except")
+	}
+	return cidr, except
+}
+
+func genNetworkPeer(t *rapid.T) networkingv1.NetworkPolicyPeer {
+	if rapid.IntRange(0, 2).Draw(t, "block?") == 0 {
+		cidr, except := genCIDR(t)
+		return networkingv1.NetworkPolicyPeer{IPBlock: &networkingv1.IPBlock{CIDR: cidr, Except: except}}
+	}
+	p := networkingv1.NetworkPolicyPeer{PodSelector: maybe(t, "pods", genPods), NamespaceSelector: maybe(t, "namespaces", genNS)}
+	if p.PodSelector == nil && p.NamespaceSelector == nil {
+		p.PodSelector = genPods(t, "pods")
+	}
+	return p
+}
+
+func genProtocol(t *rapid.T) string {
+	return rapid.SampledFrom([]string{"TCP", "UDP", "SCTP"}).Draw(t, "protocol")
+}
+
+func genNetworkPort(t *rapid.T) networkingv1.NetworkPolicyPort {
+	proto := corev1.Protocol(genProtocol(t))
+	out := networkingv1.NetworkPolicyPort{Protocol: &proto}
+	switch rapid.IntRange(0, 3).Draw(t, "port kind") {
+	case 1:
+		v := intstr.FromString(rapid.SampledFrom([]string{"http", "admin"}).Draw(t, "name"))
+		out.Port = &v
+	case 2:
+		v := intstr.FromInt32(rapid.SampledFrom(genPorts).Draw(t, "port"))
+		out.Port = &v
+	case 3:
+		from := rapid.Int32Range(1, 65535).Draw(t, "from")
+		to := rapid.Int32Range(from, 65535).Draw(t, "to")
+		v := intstr.FromInt32(from)
+		out.Port, out.EndPort = &v, &to
+	}
+	return out
+}
+
+func genNetworkPolicy(t *rapid.T) *networkingv1.NetworkPolicySpec {
+	spec := &networkingv1.NetworkPolicySpec{PodSelector: *genPods(t, "subjects")}
+	peers := rapid.SliceOfN(rapid.Custom(genNetworkPeer), 0, 2)
+	ports := rapid.SliceOfN(rapid.Custom(genNetworkPort), 0, 2)
+	for range rapid.IntRange(0, 2).Draw(t, "ingress rules") {
+		spec.Ingress = append(spec.Ingress, networkingv1.NetworkPolicyIngressRule{From: peers.Draw(t, "from"), Ports: ports.Draw(t, "ports")})
+	}
+	for range rapid.IntRange(0, 2).Draw(t, "egress rules") {
+		spec.Egress = append(spec.Egress, networkingv1.NetworkPolicyEgressRule{To: peers.Draw(t, "to"), Ports: ports.Draw(t, "ports")})
+	}
+	types := []networkingv1.PolicyType{networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress}
+	spec.PolicyTypes = rapid.SliceOfNDistinct(rapid.SampledFrom(types), 0, 2, rapid.ID[networkingv1.PolicyType]).Draw(t, "types")
+	return spec
+}
+
+func genMeshPeer(t *rapid.T) v1alpha1.MeshPolicyPeer {
+	if rapid.IntRange(0, 2).Draw(t, "cidr?") == 0 {
+		cidr, except := genCIDR(t)
+		return v1alpha1.MeshPolicyPeer{CIDR: cidr, Except: except}
+	}
+	p := v1alpha1.MeshPolicyPeer{
+		ClusterSelector:   maybe(t, "clusters", genClusterSelector),
+		NamespaceSelector: maybe(t, "namespaces", genNS),
+		PodSelector:       maybe(t, "pods", genPods),
+	}
+	if p.ClusterSelector == nil && p.NamespaceSelector == nil && p.PodSelector == nil {
+		p.PodSelector = genPods(t, "pods")
+	}
+	return p
+}
+
+func genMeshPort(t *rapid.T) v1alpha1.MeshPolicyPort {
+	out := v1alpha1.MeshPolicyPort{Protocol: rapid.SampledFrom([]string{"", "TCP", "UDP", "SCTP"}).Draw(t, "protocol")}
+	switch rapid.IntRange(0, 3).Draw(t, "port kind") {
+	case 1:
+		out.Name = rapid.SampledFrom([]string{"http", "admin"}).Draw(t, "name")
+	case 2:
+		v := rapid.SampledFrom(genPorts).Draw(t, "port")
+		out.Port = &v
+	case 3:
+		from := rapid.Int32Range(1, 65535).Draw(t, "from")
+		to := rapid.Int32Range(from, 65535).Draw(t, "to")
+		out.Port, out.EndPort = &from, &to
+	}
+	return out
+}
+
+func genMeshDirection(t *rapid.T, name string) *v1alpha1.MeshPolicyDirection {
+	rules := func(what string) []v1alpha1.MeshPolicyRule {
+		var out []v1alpha1.MeshPolicyRule
+		for range rapid.IntRange(0, 2).Draw(t, name+" "+what) {
+			out = append(out, v1alpha1.MeshPolicyRule{
+				Peers: rapid.SliceOfN(rapid.Custom(genMeshPeer), 0, 2).Draw(t, "peers"),
+				Ports: rapid.SliceOfN(rapid.Custom(genMeshPort), 0, 2).Draw(t, "ports"),
+			})
+		}
+		return out
+	}
+	return &v1alpha1.MeshPolicyDirection{
+		Allow: rules("allow"), Deny: rules("deny"),
+		DefaultAction: rapid.SampledFrom([]string{"", "Deny", "Allow"}).Draw(t, "default"),
+	}
+}
+
+func genMeshPolicy(t *rapid.T, clusterScoped bool) *v1alpha1.ClusterMeshNetworkPolicySpec {
+	spec := &v1alpha1.ClusterMeshNetworkPolicySpec{MeshNetworkPolicySpec: v1alpha1.MeshNetworkPolicySpec{
+		PodSelector:     *genPods(t, "subjects"),
+		ClusterSelector: maybe(t, "subject clusters", genClusterSelector),
+		Ingress:         maybe(t, "ingress", genMeshDirection),
+		Egress:          maybe(t, "egress", genMeshDirection),
+		Mode:            rapid.SampledFrom([]v1alpha1.PolicyMode{"", v1alpha1.PolicyEnforce, v1alpha1.PolicyAudit}).Draw(t, "mode"),
+	}}
+	if spec.Ingress == nil && spec.Egress == nil {
+		spec.Ingress = genMeshDirection(t, "ingress")
+	}
+	if clusterScoped {
+		spec.NamespaceSelector = maybe(t, "subject namespaces", genNS)
+	}
+	return spec
+}
+
+// scene is a random mesh in both forms: as records for the compiler, as API objects for the oracle.
+type scene struct {
+	in     Input
+	oracle oracle
+	pods   map[uint32]*oraclePod
+}
+
+func genScene(t *rapid.T, networkOnly bool) *scene {
+	s := &scene{
+		in:     Input{Cluster: "east", Clusters: genClusters, Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{}},
+		oracle: oracle{local: "east", clusters: genClusters},
+		pods:   map[uint32]*oraclePod{},
+	}
+	for i := range rapid.IntRange(2, 8).Draw(t, "pods") {
+		s.addPod(t, i)
+	}
+	for i := range rapid.IntRange(1, 5).Draw(t, "policies") {
+		kind := KindNetworkPolicy
+		if !networkOnly {
+			kind = rapid.SampledFrom([]string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy}).Draw(t, "kind")
+		}
+		s.addPolicy(t, kind, i)
+	}
+	return s
+}
+
+func (s *scene) addPod(t *rapid.T, i int) {
+	p := &oraclePod{
+		cluster:   rapid.SampledFrom([]string{"east", "east", "west"}).Draw(t, "cluster"),
+		namespace: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"),
+		labels:    map[string]string{}, named: map[string][]uint16{},
+	}
+	p.namespaceLabels = genNamespaces[p.namespace]
+	if v := rapid.SampledFrom([]string{"", "web", "db"}).Draw(t, "app"); v != "" {
+		p.labels["app"] = v
+	}
+	if v := rapid.SampledFrom([]string{"", "1", "web"}).Draw(t, "tier"); v != "" {
+		p.labels["tier"] = v
+	}
+	for _, name := range []string{"http/TCP", "http/UDP", "admin/TCP"} {
+		for _, n := range rapid.SliceOfNDistinct(rapid.SampledFrom(genPorts), 0, 2, rapid.ID[int32]).Draw(t, name) {
+			p.named[name] = append(p.named[name], uint16(n))
+		}
+	}
+	cluster := uint8(1)
+	if p.cluster == "west" {
+		cluster = 2
+	}
+	id := identity.Of(cluster, uint16(identity.FirstLocal+i))
+	s.pods[id] = p
+	s.in.Identities[id] = identity.PodLabels(p.cluster, p.namespace, "default", p.labels, p.namespaceLabels)
+	s.in.NamedPorts[id] = p.named
+}
+
+func (s *scene) addPolicy(t *rapid.T, kind string, i int) {
+	rec := &recordv1.Policy{Kind: kind, Name: fmt.Sprintf("p%d", i)}
+	if kind != KindClusterMeshNetworkPolicy {
+		rec.Namespace = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "policy namespace")
+	}
+	o := oraclePolicy{namespace: rec.Namespace}
+	var spec any
+	switch kind {
+	case KindNetworkPolicy:
+		o.network = genNetworkPolicy(t)
+		spec = o.network
+	case KindMeshNetworkPolicy:
+		o.mesh = genMeshPolicy(t, false)
+		spec = o.mesh.MeshNetworkPolicySpec
+	default:
+		o.mesh = genMeshPolicy(t, true)
+		spec = o.mesh
+	}
+	var err error
+	if rec.SpecJson, err = json.Marshal(spec); err != nil {
+		t.Fatal(err)
+	}
+	s.in.Policies = append(s.in.Policies, rec)
+	s.oracle.policies = append(s.oracle.policies, o)
+}
+
+// identify finds the identity of an address as the datapath does: the longest prefix, else World.
+func identify(r *Result, addr netip.Addr) uint32 {
+	best, bits := identity.World, -1
+	for p, id := range r.CIDRs {
+		if p.Contains(addr) && p.Bits() > bits {
+			best, bits = id, p.Bits()
+		}
+	}
+	return best
+}
