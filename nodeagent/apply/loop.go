@@ -1,0 +1,89 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apply
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/cilium/statedb"
+)
+
+// Step is one follower, whatever its rows are.
+type Step interface {
+	Name() string
+	Collect(ctx context.Context, txn statedb.ReadTxn) <-chan struct{}
+	Upsert(ctx context.Context, now time.Time)
+	Prune(txn statedb.ReadTxn)
+	Remove(ctx context.Context, now time.Time)
+	Commit(now time.Time) (retry time.Time, err error)
+	Outcome() Outcome
+}
+
+// Loop runs steps in order.
+type Loop struct {
+	db    *statedb.DB
+	steps []Step
+	after []func(context.Context, []Outcome) error
+}
+
+// NewLoop makes a loop over the given steps, in this order.
+func NewLoop(db *statedb.DB, steps ...Step) *Loop { return &Loop{db: db, steps: steps} }
+
+// After adds a hook that runs at the end of a pass, when everything is written and removed. A hook that fails is
+// called again soon and must itself remember what it still owes.
+func (l *Loop) After(hook func(context.Context, []Outcome) error) { l.after = append(l.after, hook) }
+
+// Pass is what one pass did, and when the next is due.
+type Pass struct {
+	Outcomes []Outcome
+	Retry    time.Time         // zero: only when something changes
+	Watch    []<-chan struct{} // each closes when there is more to do
+}
+
+// Failing counts rows that the kernel doesn't hold as wanted.
+func (p Pass) Failing() (n int) {
+	for _, o := range p.Outcomes {
+		n += o.Failing
+	}
+	return n
+}
+
+// Pass does what there is to do. complete says that the tables hold everything, so that what they don't want may go.
+func (l *Loop) Pass(ctx context.Context, now time.Time, complete bool) (Pass, error) {
+	var p Pass
+	txn := l.db.ReadTxn()
+	for _, s := range l.steps {
+		p.Watch = append(p.Watch, s.Collect(ctx, txn))
+	}
+	for _, s := range l.steps {
+		s.Upsert(ctx, now)
+	}
+	if complete {
+		for _, s := range l.steps {
+			s.Prune(txn)
+		}
+	}
+	for _, s := range slices.Backward(l.steps) {
+		s.Remove(ctx, now)
+	}
+	var errs []error
+	for _, s := range l.steps {
+		retry, err := s.Commit(now)
+		errs = append(errs, err)
+		if !retry.IsZero() && (p.Retry.IsZero() || retry.Before(p.Retry)) {
+			p.Retry = retry
+		}
+		p.Outcomes = append(p.Outcomes, s.Outcome())
+	}
+	for _, hook := range l.after {
+		if err := hook(ctx, p.Outcomes); err != nil {
+			errs = append(errs, err)
+			p.Retry = now.Add(firstRetry)
+		}
+	}
+	return p, errors.Join(errs...)
+}

@@ -1,0 +1,197 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// spot is one program of a role.
+type spot struct {
+	hook    bpf.Hook
+	ingress bool // of the interface, as the host sees it
+	program *ebpf.Program
+}
+
+func (s spot) pin(ifindex uint32) string { return fmt.Sprintf("%s-%d", s.hook, ifindex) }
+
+// spots of a role, in the order they are attached. To a pod first: what comes in is decided before what it may answer.
+func (d *Datapath) spots(role table.Role) []spot {
+	switch role {
+	case table.RolePod:
+		return []spot{
+			{bpf.HookPodIngress, false, d.programs.PodIngress},
+			{bpf.HookPodEgress, true, d.programs.PodEgress},
+		}
+	case table.RoleTunnel:
+		return []spot{{bpf.HookTunnelIngress, true, d.programs.TunnelIngress}}
+	case table.RoleUplink:
+		return []spot{{bpf.HookUplinkEgress, false, d.programs.UplinkEgress}}
+	}
+	return nil
+}
+
+// Attach puts a role's programs on an interface, or swaps them where older ones sit.
+func (d *Datapath) Attach(role table.Role, ifindex uint32) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, s := range d.spots(role) {
+		var err error
+		if d.mode == Clsact {
+			err = attachFilter(s, ifindex)
+		} else {
+			err = d.attachLink(s, ifindex)
+		}
+		if err != nil {
+			return fmt.Errorf("attaching %s to interface %d: %w", s.hook, ifindex, err)
+		}
+	}
+	return nil
+}
+
+// Detach takes a role's programs off an interface, which may be gone already.
+func (d *Datapath) Detach(role table.Role, ifindex uint32) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, s := range d.spots(role) {
+		if d.mode == Clsact {
+			errs = append(errs, detachFilter(s, ifindex))
+		} else {
+			errs = append(errs, d.unpin(s.pin(ifindex)))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("detaching from %s interface %d: %w", role, ifindex, err)
+	}
+	return nil
+}
+
+// Attached lists the interfaces that bear a role's programs, from this run or an earlier one.
+func (d *Datapath) Attached(role table.Role) ([]uint32, error) {
+	if d.mode == Clsact {
+		return filtered(d.spots(role))
+	}
+	pins, err := os.ReadDir(d.linkDir())
+	if err != nil {
+		return nil, fmt.Errorf("listing pinned links: %w", err)
+	}
+	found := map[uint32]bool{}
+	for _, s := range d.spots(role) {
+		for _, pin := range pins {
+			if n, ok := strings.CutPrefix(pin.Name(), s.hook.String()+"-"); ok {
+				if ifindex, err := strconv.ParseUint(n, 10, 32); err == nil {
+					found[uint32(ifindex)] = true
+				}
+			}
+		}
+	}
+	return sortedKeys(found), nil
+}
+
+func (d *Datapath) linkDir() string { return filepath.Join(d.dir, "links") }
+
+// attachLink swaps the program of a pinned link, or makes and pins a new one.
+func (d *Datapath) attachLink(s spot, ifindex uint32) error {
+	name := s.pin(ifindex)
+	if swapped, err := d.swap(name, s.program, func(l link.Link) (bool, error) { return sitsOn(l, ifindex) }); swapped || err != nil {
+		return err
+	}
+	// First on the way from a pod, so that nothing acts on a forged source; last on the way to it, so that what
+	// others rewrote is what gets judged.
+	options := link.TCXOptions{
+		Interface: int(ifindex), Program: s.program, Attach: ebpf.AttachTCXEgress, Anchor: link.Tail(),
+	}
+	if s.ingress {
+		options.Attach, options.Anchor = ebpf.AttachTCXIngress, link.Head()
+	}
+	l, err := link.AttachTCX(options)
+	if err != nil {
+		return err
+	}
+	return d.pin(name, l)
+}
+
+// swap gives a pinned link another program. It reports false if there is no such link, or a stale one (whose device or
+// cgroup is gone, judged by valid), which it then removes.
+func (d *Datapath) swap(name string, program *ebpf.Program, valid func(link.Link) (bool, error)) (bool, error) {
+	l, held := d.links[name]
+	if !held {
+		var err error
+		l, err = link.LoadPinnedLink(filepath.Join(d.linkDir(), name), nil)
+		if errors.Is(err, os.ErrNotExist) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("opening pinned link %s: %w", name, err)
+		}
+		d.links[name] = l
+	}
+	ok, err := valid(l)
+	if err != nil {
+		return false, fmt.Errorf("looking at pinned link %s: %w", name, err)
+	}
+	if !ok {
+		return false, d.unpin(name)
+	}
+	if held {
+		return true, nil // attached by this very run
+	}
+	if err := l.Update(program); err != nil {
+		return false, fmt.Errorf("swapping the program of link %s: %w", name, err)
+	}
+	return true, nil
+}
+
+func (d *Datapath) pin(name string, l link.Link) error {
+	if err := l.Pin(filepath.Join(d.linkDir(), name)); err != nil {
+		return errors.Join(fmt.Errorf("pinning link %s: %w", name, err), l.Close())
+	}
+	d.links[name] = l
+	return nil
+}
+
+// unpin removes a link; closing its last handle detaches it.
+func (d *Datapath) unpin(name string) error {
+	if err := os.Remove(filepath.Join(d.linkDir(), name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing pinned link %s: %w", name, err)
+	}
+	l, held := d.links[name]
+	if !held {
+		return nil
+	}
+	delete(d.links, name)
+	return l.Close()
+}
+
+// sitsOn tells whether a TCX link is still on the interface: a deleted device leaves a link to nowhere.
+func sitsOn(l link.Link, ifindex uint32) (bool, error) {
+	info, err := l.Info()
+	if err != nil {
+		return false, err
+	}
+	tcx := info.TCX()
+	return tcx != nil && tcx.Ifindex == ifindex, nil
+}
+
+func sortedKeys(set map[uint32]bool) []uint32 {
+	var out []uint32
+	for k := range set {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}

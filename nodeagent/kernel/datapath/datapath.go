@@ -1,0 +1,133 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+)
+
+// DefaultDir is where everything is pinned.
+const DefaultDir = "/sys/fs/bpf/fairlead"
+
+// Mode is how programs sit on interfaces.
+type Mode string
+
+// The modes: Auto takes TCX where the kernel has it.
+const (
+	Auto   Mode = "auto"
+	TCX    Mode = "tcx"
+	Clsact Mode = "clsact"
+)
+
+// Config of the door.
+type Config struct {
+	Dir   string            // DefaultDir if empty
+	Mode  Mode              // Auto if empty
+	Sizes map[string]uint32 // of maps that aren't to have their default size
+	Log   *slog.Logger
+}
+
+// Datapath is the open door.
+type Datapath struct {
+	dir      string
+	mode     Mode
+	log      *slog.Logger
+	maps     *bpf.Maps
+	programs *bpf.Programs
+	// replaced are maps of an older layout that the running programs still use, see Settle.
+	replaced []string
+
+	mu    sync.Mutex
+	links map[string]link.Link // by pin name; a handle that nobody holds would be closed by the garbage collector
+}
+
+// Open mounts nothing and attaches nothing: it opens or makes the maps and loads the programs.
+func Open(cfg Config) (*Datapath, error) {
+	if cfg.Dir == "" {
+		cfg.Dir = DefaultDir
+	}
+	if cfg.Mode == "" {
+		cfg.Mode = Auto
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if err := checkKernel(cfg.Dir); err != nil {
+		return nil, err
+	}
+	// Only kernels before 5.11 charge maps against this limit; failing to lift it is no reason to stop.
+	if err := rlimit.RemoveMemlock(); err != nil {
+		cfg.Log.Debug("the memory lock limit stays", "error", err)
+	}
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, "links"), 0o700); err != nil {
+		return nil, fmt.Errorf("making the directory of the pins: %w", err)
+	}
+	maps, replaced, err := bpf.OpenMaps(cfg.Dir, cfg.Sizes)
+	if err != nil {
+		return nil, fmt.Errorf("opening maps in %s: %w", cfg.Dir, err)
+	}
+	programs, err := bpf.LoadPrograms(maps)
+	if err != nil {
+		maps.Close()
+		return nil, fmt.Errorf("loading programs: %w", err)
+	}
+	d := &Datapath{
+		dir: cfg.Dir, mode: cfg.Mode, log: cfg.Log, maps: maps, programs: programs,
+		replaced: replaced, links: map[string]link.Link{},
+	}
+	if d.mode == Auto {
+		d.mode = d.probeMode()
+	}
+	if len(replaced) == 0 {
+		return d, d.pinMaps()
+	}
+	d.log.Warn("maps of another layout are replaced", "maps", replaced)
+	return d, nil
+}
+
+// Mode says how programs are attached.
+func (d *Datapath) Mode() Mode { return d.mode }
+
+// Settle is called when the maps are filled and the programs attached. If an upgrade replaced maps, only now are the
+// new ones pinned: had it failed on the way, the old programs would go on with the old maps.
+func (d *Datapath) Settle() error {
+	if len(d.replaced) == 0 {
+		return nil
+	}
+	if err := d.pinMaps(); err != nil {
+		return err
+	}
+	d.replaced = nil
+	return nil
+}
+
+func (d *Datapath) pinMaps() error {
+	if err := d.maps.PinMaps(d.dir); err != nil {
+		return fmt.Errorf("pinning maps in %s: %w", d.dir, err)
+	}
+	return nil
+}
+
+// Close lets go of all handles. What is pinned goes on working.
+func (d *Datapath) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var errs []error
+	for _, l := range d.links {
+		errs = append(errs, l.Close())
+	}
+	d.programs.Close()
+	d.maps.Close()
+	return errors.Join(errs...)
+}

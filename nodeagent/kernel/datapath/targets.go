@@ -1,0 +1,107 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package datapath
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// Target is a door to rows, as package apply wants it.
+type Target[K, V comparable] interface {
+	Update(ctx context.Context, key K, value V) error
+	Delete(ctx context.Context, key K) error
+	Have(ctx context.Context) (map[K]V, error)
+}
+
+// Entries is fl_policy.
+func (d *Datapath) Entries() Target[bpf.PolicyKey, bpf.PolicyEntry] {
+	return Map[bpf.PolicyKey, bpf.PolicyEntry]{d.maps.Policy}
+}
+
+// Subjects is fl_subjects.
+func (d *Datapath) Subjects() Target[bpf.SubjectKey, bpf.Subject] {
+	return Map[bpf.SubjectKey, bpf.Subject]{d.maps.Subjects}
+}
+
+// Addresses is fl_ipcache4 and fl_ipcache6.
+func (d *Datapath) Addresses() Target[netip.Addr, bpf.Remote] {
+	return byAddress[bpf.Remote](d.maps.Ipcache4, d.maps.Ipcache6)
+}
+
+// Ranges is fl_cidr4 and fl_cidr6.
+func (d *Datapath) Ranges() Target[netip.Prefix, bpf.Remote] {
+	return byPrefix(d.maps.CIDR4, d.maps.CIDR6)
+}
+
+// Ifaces is fl_ifaces.
+func (d *Datapath) Ifaces() Target[uint32, bpf.Iface] { return Map[uint32, bpf.Iface]{d.maps.Ifaces} }
+
+// Locals is fl_locals4 and fl_locals6.
+func (d *Datapath) Locals() Target[netip.Addr, bpf.Local] {
+	return byAddress[bpf.Local](d.maps.Locals4, d.maps.Locals6)
+}
+
+// Peers is fl_peers.
+func (d *Datapath) Peers() Target[uint16, bpf.Peer] { return peers{d.maps.Peers} }
+
+// Slots is fl_slots.
+func (d *Datapath) Slots() Target[bpf.SlotKey, bpf.Backend] {
+	return Map[bpf.SlotKey, bpf.Backend]{d.maps.Slots}
+}
+
+// Frontends is fl_services4 and fl_services6.
+func (d *Datapath) Frontends() Target[table.Frontend, bpf.Service] {
+	return byFrontend(d.maps.Services4, d.maps.Services6)
+}
+
+// Settings reads fl_config.
+func (d *Datapath) Settings() (bpf.Config, error) {
+	var cfg bpf.Config
+	if err := d.maps.Config.Lookup(uint32(0), &cfg); err != nil {
+		return cfg, fmt.Errorf("reading map %s: %w", bpf.MapConfig, err)
+	}
+	return cfg, nil
+}
+
+// SetSettings writes fl_config, whole: programs see all of it change at once.
+func (d *Datapath) SetSettings(cfg bpf.Config) error {
+	if err := d.maps.Config.Put(uint32(0), &cfg); err != nil {
+		return fmt.Errorf("writing map %s: %w", bpf.MapConfig, err)
+	}
+	return nil
+}
+
+// Counters sums fl_metrics over all CPUs. Zero counters are left out.
+func (d *Datapath) Counters() (map[Counter]bpf.Counter, error) {
+	out := map[Counter]bpf.Counter{}
+	for reason := range uint32(bpf.ReasonCount) {
+		for hook := range uint32(bpf.HookCount) {
+			var perCPU []bpf.Counter
+			index := bpf.MetricIndex(bpf.Reason(reason), bpf.Hook(hook))
+			if err := d.maps.Metrics.Lookup(index, &perCPU); err != nil {
+				return nil, fmt.Errorf("reading counter %d of map %s: %w", index, bpf.MapMetrics, err)
+			}
+			var sum bpf.Counter
+			for _, c := range perCPU {
+				sum.Packets += c.Packets
+				sum.Bytes += c.Bytes
+			}
+			if sum.Packets > 0 {
+				out[Counter{bpf.Reason(reason), bpf.Hook(hook)}] = sum
+			}
+		}
+	}
+	return out, nil
+}
+
+// Counter names a counter.
+type Counter struct {
+	Reason bpf.Reason
+	Hook   bpf.Hook
+}

@@ -1,0 +1,190 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package table
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+)
+
+// Format prints a key or value of a desired row; dumps, status output and stories show rows this way.
+func Format(v any) string {
+	switch v := v.(type) {
+	case bpf.Remote:
+		return formatRemote(v)
+	case bpf.Iface:
+		return formatIface(v)
+	case bpf.Local:
+		return fmt.Sprintf("ifindex=%d identity=%d pod-mac=%s", v.Ifindex, v.Identity, net.HardwareAddr(v.PodMAC[:]))
+	case bpf.SubjectKey:
+		return fmt.Sprintf("%s %s", v.Dir, formatIdentity(v.Identity))
+	case bpf.Subject:
+		return formatSubject(v)
+	case bpf.PolicyKey:
+		return formatPolicyKey(v)
+	case bpf.PolicyEntry:
+		return fmt.Sprintf("%s rule=%d precedence=%d", v.Verdict, v.RuleID, v.Precedence)
+	case bpf.Service:
+		return formatService(v)
+	case bpf.SlotKey:
+		return fmt.Sprintf("service=%d slot=%d", v.Service, v.Slot)
+	case bpf.Backend:
+		return fmt.Sprintf("%s id=%d", netip.AddrPortFrom(BackendAddr(v), v.Port), v.ID)
+	case bpf.Peer:
+		return formatFlags(v.Flags, "not-ready", "ready")
+	case Pod:
+		return fmt.Sprintf("%s identity=%d", v.Addresses, v.Identity)
+	case Peer:
+		return fmt.Sprintf("%s/%s key=%s endpoint=%s allowed=%s", v.Cluster, v.Node, short(v.PublicKey), v.Endpoint, v.AllowedIPs)
+	case Hook:
+		return fmt.Sprintf("%s ifindex=%d", v.Role, v.Ifindex)
+	case Attachment:
+		return v.Name
+	case Device:
+		return fmt.Sprintf("ifindex=%d mtu=%d", v.Ifindex, v.MTU)
+	case Setting:
+		return fmt.Sprintf("cluster=%d encryption=%t strict=%t", v.ClusterID, v.Encryption, v.Strict)
+	case Route:
+		return formatRoute(v)
+	case Rule:
+		return formatRule(v)
+	}
+	return fmt.Sprint(v)
+}
+
+func formatIdentity(id uint32) string {
+	if id == 0 {
+		return "any"
+	}
+	return fmt.Sprint(id)
+}
+
+func formatRemote(r bpf.Remote) string {
+	s := fmt.Sprintf("identity=%d", r.Identity)
+	if r.ClusterID != 0 {
+		s += fmt.Sprintf(" cluster=%d", r.ClusterID)
+	}
+	if r.Peer != 0 {
+		s += fmt.Sprintf(" peer=%d", r.Peer)
+	}
+	if f := formatFlags(uint32(r.Flags), "", "tunnel", "require-tunnel", "host", "node", "service"); f != "" {
+		s += " " + f
+	}
+	return s
+}
+
+func formatIface(v bpf.Iface) string {
+	s := fmt.Sprintf("identity=%d", v.Identity)
+	if v.Flags&bpf.IfaceIP4 != 0 {
+		s += " " + netip.AddrFrom4(v.IP4).String()
+	}
+	if v.Flags&bpf.IfaceIP6 != 0 {
+		s += " " + netip.AddrFrom16(v.IP6).String()
+	}
+	return s + " pod-mac=" + net.HardwareAddr(v.PodMAC[:]).String()
+}
+
+func formatSubject(v bpf.Subject) string {
+	s := formatFlags(v.Flags, "not-isolated", "isolated", "audit")
+	if v.DefaultRule != 0 {
+		s += fmt.Sprintf(" default-rule=%d", v.DefaultRule)
+	}
+	return s
+}
+
+func formatPolicyKey(k bpf.PolicyKey) string {
+	port := "any"
+	switch {
+	case k.PortPrefix == 16:
+		port = fmt.Sprint(k.Port)
+	case k.PortPrefix > 0:
+		port = fmt.Sprintf("%d/%d", k.Port, k.PortPrefix)
+	}
+	return fmt.Sprintf("%s %s peer=%s %s/%s", k.Dir, formatIdentity(k.Subject), formatIdentity(k.Peer), port, ProtocolName(k.Proto))
+}
+
+func formatService(v bpf.Service) string {
+	s := fmt.Sprintf("service=%d backends=%d", v.ID, v.Backends)
+	if v.Flags&bpf.ServiceAffinity != 0 {
+		s += fmt.Sprintf(" affinity=%ds", v.AffinitySeconds)
+	}
+	return s
+}
+
+func formatRoute(r Route) string {
+	s := "via " + r.Via
+	if r.Gateway.IsValid() {
+		s += " " + r.Gateway.String()
+	}
+	if r.Source.IsValid() {
+		s += " src " + r.Source.String()
+	}
+	return s
+}
+
+func formatRule(r Rule) string {
+	s := r.Kind + "/" + r.Name
+	if r.Namespace != "" {
+		s = r.Namespace + "/" + s
+	}
+	if r.Description != "" {
+		s += " (" + r.Description + ")"
+	}
+	if r.Path != "" || r.Revision != "" {
+		s += fmt.Sprintf(" %s @ %s", r.Path, r.Revision)
+	}
+	return s
+}
+
+// formatFlags names the bits that are set, lowest first.
+func formatFlags(flags uint32, none string, names ...string) string {
+	var set []string
+	for i, name := range names {
+		if flags&(1<<i) != 0 {
+			set = append(set, name)
+		}
+	}
+	if len(set) == 0 {
+		return none
+	}
+	return strings.Join(set, ",")
+}
+
+func short(key string) string {
+	if len(key) > 8 {
+		return key[:8] + "…"
+	}
+	return key
+}
+
+// BackendAddr is the address of a backend whatever its family.
+func BackendAddr(b bpf.Backend) netip.Addr {
+	if b.Family == familyIPv4 {
+		return netip.AddrFrom4([4]byte(b.Addr[:4]))
+	}
+	return netip.AddrFrom16(b.Addr)
+}
+
+// Address families as the kernel numbers them.
+const (
+	familyIPv4 = 2
+	familyIPv6 = 10
+)
+
+// MakeBackend is the inverse of BackendAddr.
+func MakeBackend(id uint32, to netip.AddrPort) bpf.Backend {
+	b := bpf.Backend{ID: id, Port: to.Port(), Family: familyIPv6}
+	if a := to.Addr().Unmap(); a.Is4() {
+		b.Family = familyIPv4
+		a4 := a.As4()
+		copy(b.Addr[:], a4[:])
+	} else {
+		b.Addr = a.As16()
+	}
+	return b
+}
