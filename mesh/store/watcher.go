@@ -4,9 +4,21 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Event is one record's change. Key is a record key (without the store's prefix), Value nil means that it is gone.
@@ -19,7 +31,7 @@ type Event struct {
 
 // ClusterState tells how far what was delivered of a cluster can be trusted.
 type ClusterState struct {
-	// Synced: what was delivered was complete at Revision, and follows the store since. It stays true while the cluster
+	// Synced: what was delivered was complete at Revision and followed the store since. It stays true while the cluster
 	// is stale: nothing was taken away.
 	Synced   bool
 	Revision int64
@@ -32,14 +44,13 @@ type ClusterState struct {
 	Heartbeat time.Time
 }
 
-// Handler takes what a Watcher found. Its methods are called one at a time, from Run's goroutine and, for Forget, never
-// from another. They must not call the Watcher's Run.
+// Handler takes what a Watcher found. Its methods are called one at a time, from Run's goroutine.
 type Handler interface {
-	// Records delivers changes of one cluster, the cluster's own store order kept. A cluster's first batches hold all its
-	// records and are followed by Cluster with Synced.
+	// Records delivers changes of one cluster, in the store's order. A cluster's first batches hold all its records and
+	// are followed by Cluster with Synced. A cluster is delivered only once its canary exists.
 	Records(cluster string, events []Event)
 
-	// Cluster delivers each change of a cluster's state, every new heartbeat too.
+	// Cluster delivers each change of a cluster's state, each new heartbeat included.
 	Cluster(cluster string, state ClusterState)
 }
 
@@ -53,20 +64,254 @@ type WatchStatus struct {
 	LastError   error     // of the last failure, nil once an exchange succeeded again
 }
 
+// StaleAfter is how long a cluster may miss heartbeats.
+const StaleAfter = 4 * HeartbeatInterval
+
+// pingInterval is how often the store is asked whether it is there and still the same. A watch alone doesn't tell: on a
+// store that was restored it waits in silence until the old revision is reached again.
+const pingInterval = 5 * time.Second
+
+// maxEvents bounds one call of Handler.Records.
+const maxEvents = 1000
+
 // Watcher follows every cluster's records, this cluster's own among them.
-type Watcher struct{}
+type Watcher struct {
+	handler    Handler
+	log        *slog.Logger
+	seed       maphash.Seed
+	staleAfter time.Duration
+	ping       time.Duration
+	wake       chan struct{}
+
+	mu     sync.Mutex
+	status WatchStatus
+	forget []string
+
+	// Owned by Run's goroutine.
+	clusters map[string]*clusterView
+	revision int64 // newest of the store seen
+}
+
+// clusterView is what the Watcher knows and has delivered of one cluster.
+type clusterView struct {
+	known     map[string]uint64 // record key → hash of the delivered value
+	delivered ClusterState
+	following bool  // events are delivered; else they wait for a list that can be believed
+	revision  int64 // events up to here are in known already
+	fence     int64 // revision of the newest fence
+	heartbeat time.Time
+	seen      time.Time // when, by our clock, the heartbeat last grew
+}
 
 // NewWatcher makes a Watcher. What it has delivered it remembers across calls of Run.
-func NewWatcher(h Handler, log *slog.Logger) *Watcher { return &Watcher{} }
+func NewWatcher(h Handler, log *slog.Logger) *Watcher {
+	return &Watcher{
+		handler:    h,
+		log:        cmp.Or(log, slog.Default()),
+		seed:       maphash.MakeSeed(),
+		staleAfter: StaleAfter,
+		ping:       pingInterval,
+		wake:       make(chan struct{}, 1),
+		clusters:   map[string]*clusterView{},
+	}
+}
+
+// Status tells how watching goes.
+func (w *Watcher) Status() WatchStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.status
+}
+
+// Forget gives up a cluster because an administrator removed it: its records are delivered as deleted and its state is
+// dropped. If the cluster is alive it comes back with its next heartbeat, as new. Forget returns at once; the handler is
+// called by Run.
+func (w *Watcher) Forget(cluster string) {
+	w.mu.Lock()
+	w.forget = append(w.forget, cluster)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
 
 // Run watches until ctx ends, and returns ctx's error. All failures are retried. Run may be called again, with another
 // Store, once it has returned.
-func (w *Watcher) Run(ctx context.Context, s *Store) error { return nil }
+func (w *Watcher) Run(ctx context.Context, s *Store) error {
+	retry := newBackoff(200*time.Millisecond, 10*time.Second)
+	for {
+		err := w.session(ctx, s, retry.reset)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		w.failed(err)
+		w.log.Warn("watching the shared etcd was interrupted, listing again", "error", err)
+		w.expire(time.Now())
+		if err := retry.wait(ctx); err != nil {
+			return err
+		}
+	}
+}
 
-// Forget gives up a cluster because an administrator removed it: its records are delivered as deleted and its state is
-// dropped. If the cluster is alive it comes back with its next heartbeat, as new. Forget returns at once; the handler
-// is called by Run.
-func (w *Watcher) Forget(cluster string) {}
+// errReset says that the store is not the one we knew: its revision went back.
+var errReset = errors.New("the store's revision went back: it was wiped or restored")
 
-// Status tells how watching goes.
-func (w *Watcher) Status() WatchStatus { return WatchStatus{} }
+// session lists everything at one revision, delivers the differences, and follows from there.
+func (w *Watcher) session(ctx context.Context, s *Store, healthy func()) error {
+	revision, err := w.listAll(ctx, s)
+	if err != nil {
+		return err
+	}
+	w.revision = revision
+	w.succeeded()
+	healthy()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	watch := s.client.Watch(clientv3.WithRequireLeader(ctx), Root, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	ticker := time.NewTicker(w.ping)
+	defer ticker.Stop()
+	for {
+		select {
+		case resp, ok := <-watch:
+			if !ok {
+				return errors.Join(errors.New("the watch ended"), ctx.Err())
+			}
+			if err := resp.Err(); err != nil {
+				return fmt.Errorf("watch %s: %w", Root, err)
+			}
+			if err := w.take(ctx, s, resp.Events); err != nil {
+				return err
+			}
+			w.revision = max(w.revision, resp.Header.Revision)
+			w.succeeded()
+		case <-ticker.C:
+			if err := w.look(ctx, s); err != nil {
+				return err
+			}
+			w.expire(time.Now())
+		case <-w.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		w.forgetAsked()
+	}
+}
+
+// look asks the store for its revision. A store that doesn't answer doesn't end the session: the watch goes on where it
+// was when the store is back.
+func (w *Watcher) look(ctx context.Context, s *Store) error {
+	resp, err := s.get(ctx, prefixOf(s.cluster)+keyHeartbeat) // one key: a range would cost the store a walk over it
+	if err != nil {
+		w.failed(fmt.Errorf("look after the shared etcd: %w", err))
+		return nil
+	}
+	if resp.Header.Revision < w.revision {
+		return fmt.Errorf("revision %d after %d: %w", resp.Header.Revision, w.revision, errReset)
+	}
+	w.succeeded()
+	return nil
+}
+
+// listAll lists all clusters and takes each one's list. A cluster that the store doesn't mention is kept as stale.
+func (w *Watcher) listAll(ctx context.Context, s *Store) (int64, error) {
+	listed := map[string]*listing{}
+	revision, err := s.list(ctx, Root, func(found kv) {
+		cluster, rest, ok := split(found.key)
+		if !ok {
+			return
+		}
+		l := listed[cluster]
+		if l == nil {
+			l = &listing{}
+			listed[cluster] = l
+		}
+		l.add(cluster, rest, found)
+	})
+	if err != nil {
+		return 0, err
+	}
+	for cluster := range w.clusters {
+		if listed[cluster] == nil {
+			listed[cluster] = &listing{}
+		}
+	}
+	for _, cluster := range slices.Sorted(maps.Keys(listed)) {
+		w.takeList(cluster, listed[cluster], revision)
+	}
+	return revision, nil
+}
+
+// relist lists one cluster and takes its list.
+func (w *Watcher) relist(ctx context.Context, s *Store, cluster string) error {
+	l := &listing{}
+	revision, err := s.list(ctx, prefixOf(cluster), func(found kv) {
+		if _, rest, ok := split(found.key); ok {
+			l.add(cluster, rest, found)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	w.takeList(cluster, l, revision)
+	return nil
+}
+
+// split takes a store key apart. Keys that no cluster could have written are none of ours.
+func split(key string) (cluster, rest string, ok bool) {
+	cluster, rest, ok = strings.Cut(strings.TrimPrefix(key, Root), "/")
+	return cluster, rest, ok && record.ValidClusterName(cluster)
+}
+
+func (w *Watcher) view(cluster string) *clusterView {
+	v := w.clusters[cluster]
+	if v == nil {
+		v = &clusterView{known: map[string]uint64{}, seen: time.Now()}
+		w.clusters[cluster] = v
+	}
+	return v
+}
+
+func (w *Watcher) forgetAsked() {
+	w.mu.Lock()
+	names := w.forget
+	w.forget = nil
+	w.mu.Unlock()
+	for _, cluster := range names {
+		v := w.clusters[cluster]
+		if v == nil {
+			continue
+		}
+		delete(w.clusters, cluster)
+		var events []Event
+		for _, key := range slices.Sorted(maps.Keys(v.known)) {
+			events = append(events, Event{Cluster: cluster, Key: key, ModRevision: w.revision})
+		}
+		w.deliver(cluster, events)
+	}
+	if len(names) > 0 {
+		w.succeeded()
+	}
+}
+
+func (w *Watcher) deliver(cluster string, events []Event) {
+	for chunk := range slices.Chunk(events, maxEvents) {
+		w.handler.Records(cluster, chunk)
+	}
+}
+
+func (w *Watcher) succeeded() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Reachable, w.status.LastError, w.status.LastSuccess = true, nil, time.Now()
+	w.status.Revision, w.status.Clusters, w.status.Records = w.revision, len(w.clusters), 0
+	for _, v := range w.clusters {
+		w.status.Records += len(v.known)
+	}
+}
+
+func (w *Watcher) failed(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.status.Reachable, w.status.LastError = false, err
+}
