@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -60,6 +61,11 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// handshakeGap is how long a peer takes a second handshake for a flood (20 ms)
+// and drops it; the next would come 5 seconds later. Our predecessor may have
+// begun one right before it died.
+const handshakeGap = 25 * time.Millisecond
+
 // Run serves the device until ctx ends or the device breaks.
 func Run(ctx context.Context, cfg Config) error {
 	cfg = cfg.withDefaults()
@@ -76,6 +82,7 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func serve(ctx context.Context, cfg Config) error {
+	started := time.Now()
 	saved := restore(cfg)
 	if saved.MTU != 0 {
 		cfg.MTU = saved.MTU
@@ -86,6 +93,9 @@ func serve(ctx context.Context, cfg Config) error {
 	}
 	dev := device.NewDevice(tunDevice, conn.NewDefaultBind(), logger(cfg))
 	defer dev.Close()
+	if len(saved.Peers) > 0 {
+		time.Sleep(time.Until(started.Add(handshakeGap)))
+	}
 	if err := configure(dev, cfg, saved); err != nil {
 		return err
 	}
