@@ -184,7 +184,7 @@ func checkStatic(file string) error {
 		}
 		return fmt.Errorf("read file: %w", err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	for _, p := range f.Progs {
 		if p.Type == elf.PT_INTERP {
 			return fmt.Errorf("%s is dynamically linked: build it with CGO_ENABLED=0", file)

@@ -107,6 +107,12 @@ func (u *up) pods(ctx context.Context, c *topology.Cluster, cp *controlplane.Con
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
+	for _, n := range nodes {
+		// The API server believes a dead kubelet's last word for a while.
+		if err := n.WaitHealthy(ctx, u.tools); err != nil {
+			return err
+		}
+	}
 	ranges := map[string][]netip.Prefix{}
 	for _, n := range nodes {
 		kubelet := n.Processes(u.tools)[1]

@@ -27,7 +27,7 @@ func (l *Lab) LoadImage(ctx context.Context, tools *toolchain.Cache, img image.I
 	}
 	archive := f.Name()
 	_ = f.Close()
-	defer os.Remove(archive)
+	defer func() { _ = os.Remove(archive) }() // `down` takes what stays
 	digest, err := img.Write(archive)
 	if err != nil {
 		return err

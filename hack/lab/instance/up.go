@@ -41,11 +41,7 @@ func Up(ctx context.Context, tools *toolchain.Cache, o Options) (*Lab, error) {
 		return nil, err
 	}
 	defer unlock(keepLock)
-	old, err := Open(o.Spec.Name)
-	if err != nil {
-		old = nil
-	}
-	spec, err := grow(old, o.Spec)
+	spec, err := grow(existing(o.Spec.Name), o.Spec)
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +63,20 @@ func Up(ctx context.Context, tools *toolchain.Cache, o Options) (*Lab, error) {
 		return nil, err
 	}
 	return l, u.run(ctx)
+}
+
+// existing finds the instance, also as a reboot has left it. What a crash cut
+// short before it was written down does not count.
+func existing(name string) *Lab {
+	e, err := find(name)
+	if err != nil {
+		return nil
+	}
+	l, err := load(name, e)
+	if err != nil {
+		return nil
+	}
+	return l
 }
 
 const defaultNodes = 2

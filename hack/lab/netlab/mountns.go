@@ -62,9 +62,8 @@ func EnsureMount(m MountNS) error {
 		return errors.Join(fmt.Errorf("make mount namespace %s: %w", m.File, err), os.Remove(m.File))
 	case ns := <-made:
 		err := unix.Mount(ns, m.File, "", unix.MS_BIND, "")
-		bound <- nil
-		<-failed
-		if err != nil {
+		bound <- err
+		if err := <-failed; err != nil {
 			return fmt.Errorf("keep mount namespace %s: %w", m.File, err)
 		}
 		return nil

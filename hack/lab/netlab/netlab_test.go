@@ -4,6 +4,7 @@
 package netlab
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -106,7 +107,7 @@ func TestErrorsStick(t *testing.T) {
 	}
 	ns.Up("lo")
 	ns.Sysctl(false, map[string]string{"net.ipv4.no_such_thing": "1"})
-	if ns.Err() != first {
+	if !errors.Is(ns.Err(), first) {
 		t.Errorf("the first error %v became %v", first, ns.Err())
 	}
 }

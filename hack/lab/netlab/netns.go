@@ -118,7 +118,7 @@ func enterNet(name string) error {
 	if err != nil {
 		return fmt.Errorf("open network namespace %s: %w", name, err)
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	if err := netns.Set(ns); err != nil {
 		return fmt.Errorf("enter network namespace %s: %w", name, err)
 	}

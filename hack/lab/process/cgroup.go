@@ -180,32 +180,35 @@ func killBelow(dir string) int {
 // PIDs lists the processes at and below a cgroup's directory.
 func PIDs(dir string) []int {
 	var pids []int
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.Name() != "cgroup.procs" {
-			return nil // a cgroup may vanish while it is walked
-		}
-		raw, _ := os.ReadFile(path)
+	for _, d := range tree(dir) {
+		raw, _ := os.ReadFile(filepath.Join(d, "cgroup.procs")) // gone with its cgroup
 		for _, line := range strings.Fields(string(raw)) {
 			if pid, err := strconv.Atoi(line); err == nil && pid > 1 {
 				pids = append(pids, pid)
 			}
 		}
-		return nil
-	})
+	}
 	return pids
+}
+
+// tree lists a cgroup's directory and those below it, each before its
+// children. Cgroups that vanish while it looks are left out.
+func tree(dir string) []string {
+	var dirs []string
+	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil // whatever has vanished needs no more attention
+	})
+	return dirs
 }
 
 // removeTree removes a cgroup and those below it, deepest first. A dying
 // process holds its cgroup a moment longer than its pid.
 func removeTree(ctx context.Context, dir string) error {
 	for {
-		var dirs []string
-		_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
+		dirs := tree(dir)
 		if len(dirs) == 0 {
 			return nil
 		}

@@ -166,7 +166,7 @@ func (s Spec) Stop(grace time.Duration) error {
 	if err != nil {
 		return nil // gone in between
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	if _, ok := s.Running(); !ok {
 		return nil
 	}
