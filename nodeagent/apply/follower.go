@@ -104,6 +104,17 @@ func (f *Follower[K, V]) load(ctx context.Context) {
 	f.have, f.loaded, f.loadErr = have, true, nil
 }
 
+// Resync makes the next pass compare the target with the table once more, as after a start. It repairs what a stranger
+// changed, and costs a read where nothing was.
+func (f *Follower[K, V]) Resync(txn statedb.ReadTxn) {
+	f.loaded, f.have = false, nil
+	for row := range f.table.All(txn) {
+		if _, busy := f.todo[row.Key]; !busy {
+			f.todo[row.Key] = work[K, V]{row: row}
+		}
+	}
+}
+
 // Upsert writes what was added or changed.
 func (f *Follower[K, V]) Upsert(ctx context.Context, now time.Time) {
 	for key, w := range f.todo {

@@ -15,6 +15,7 @@ import (
 // Step is one follower, whatever its rows are.
 type Step interface {
 	Name() string
+	Resync(txn statedb.ReadTxn)
 	Collect(ctx context.Context, txn statedb.ReadTxn) <-chan struct{}
 	Upsert(ctx context.Context, now time.Time)
 	Prune(txn statedb.ReadTxn)
@@ -52,8 +53,17 @@ func (p Pass) Failing() (n int) {
 	return n
 }
 
-// Pass does what there is to do. complete says that the tables hold everything, so that what they don't want may go.
-func (l *Loop) Pass(ctx context.Context, now time.Time, complete bool) (Pass, error) {
+// Resync makes the next pass compare everything with the kernel.
+func (l *Loop) Resync() {
+	txn := l.db.ReadTxn()
+	for _, s := range l.steps {
+		s.Resync(txn)
+	}
+}
+
+// Pass does what there is to do. complete says of a step whether its table holds everything, so that what it doesn't
+// want may go.
+func (l *Loop) Pass(ctx context.Context, now time.Time, complete func(step string) bool) (Pass, error) {
 	var p Pass
 	txn := l.db.ReadTxn()
 	for _, s := range l.steps {
@@ -62,8 +72,8 @@ func (l *Loop) Pass(ctx context.Context, now time.Time, complete bool) (Pass, er
 	for _, s := range l.steps {
 		s.Upsert(ctx, now)
 	}
-	if complete {
-		for _, s := range l.steps {
+	for _, s := range l.steps {
+		if complete(s.Name()) {
 			s.Prune(txn)
 		}
 	}

@@ -5,6 +5,7 @@ package plan
 
 import (
 	"net/netip"
+	"strings"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
@@ -63,8 +64,9 @@ func subject(s policy.Subject) bpf.Subject {
 }
 
 func describe(r policy.Rule) table.Rule {
+	kind, _, _ := strings.Cut(r.PolicyKey, "/")
 	return table.Rule{
-		Policy: r.PolicyKey, Kind: r.Kind, Namespace: r.Namespace, Name: r.Name, Direction: direction(r.Direction),
+		Policy: r.PolicyKey, Kind: kind, Namespace: r.Namespace, Name: r.Name, Direction: direction(r.Direction),
 		Description: r.Text,
 		Source:      r.Provenance.GetSource(), URL: r.Provenance.GetUrl(),
 		Revision: r.Provenance.GetRevision(), Path: r.Provenance.GetPath(),

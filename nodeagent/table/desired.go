@@ -146,6 +146,12 @@ func (d *Desired[K, V]) Owned(txn statedb.ReadTxn, owner string) iter.Seq[*Row[K
 	return statedb.ToSeq(d.rows.List(txn, d.byOwner.Query(owner)))
 }
 
+// Watch closes when the table changes after txn.
+func (d *Desired[K, V]) Watch(txn statedb.ReadTxn) <-chan struct{} {
+	_, watch := d.rows.AllWatch(txn)
+	return watch
+}
+
 // Len returns the number of rows.
 func (d *Desired[K, V]) Len(txn statedb.ReadTxn) int { return d.rows.NumObjects(txn) }
 

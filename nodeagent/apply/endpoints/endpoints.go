@@ -1,0 +1,35 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package endpoints finds the interfaces of this node's pods and puts the datapath on them.
+//
+//	Pods + the kernel's routes, neighbours, bridges ── Finder ──► Ifaces, Locals, Hooks
+//	the node's own addresses and uplinks            ── Finder ──► Addresses (host), Hooks
+//	Ifaces, Locals, Hooks ── Steps ──► maps, then programs
+//
+// Who is behind an interface is in the maps before its programs are attached, and as long as they are.
+package endpoints
+
+import (
+	"errors"
+	"net/netip"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// Doors of the interfaces' maps and programs.
+type Doors struct {
+	Ifaces apply.Target[uint32, bpf.Iface]
+	Locals apply.Target[netip.Addr, bpf.Local]
+	Hooks  apply.Target[table.Hook, table.Attachment]
+}
+
+// Steps in the order in which additions are written.
+func Steps(t *table.Tables, d Doors) ([]apply.Step, error) {
+	ifaces, err1 := apply.Follow(t.Ifaces, d.Ifaces)
+	locals, err2 := apply.Follow(t.Locals, d.Locals)
+	hooks, err3 := apply.Follow(t.Hooks, d.Hooks)
+	return []apply.Step{ifaces, locals, hooks}, errors.Join(err1, err2, err3)
+}

@@ -1,0 +1,92 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package routes writes how addresses are reached: whose they are and behind which peer (for the datapath), and the
+// host's own routes into the tunnel.
+package routes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/topology"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/routes"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// Doors of the address maps.
+type Doors struct {
+	Peers     apply.Target[uint16, bpf.Peer]
+	Ranges    apply.Target[netip.Prefix, bpf.Remote]
+	Addresses apply.Target[netip.Addr, bpf.Remote]
+}
+
+// Steps in the order in which additions are written: a peer before the addresses behind it.
+func Steps(t *table.Tables, d Doors) ([]apply.Step, error) {
+	peers, err1 := apply.Follow(t.PeerFlags, d.Peers)
+	ranges, err2 := apply.Follow(t.Ranges, d.Ranges)
+	addresses, err3 := apply.Follow(t.Addresses, d.Addresses)
+	return []apply.Step{peers, ranges, addresses}, errors.Join(err1, err2, err3)
+}
+
+// HostTable is the kernel's routing table of ours.
+type HostTable interface {
+	Replace(routes.Route) error
+	Remove(netip.Prefix) error
+	List() ([]routes.Route, error)
+}
+
+// HostStep writes the host's routes.
+func HostStep(t *table.Tables, door HostTable) (*apply.Follower[netip.Prefix, table.Route], error) {
+	return apply.Follow(t.Routes, host{tables: t, door: door})
+}
+
+// ErrNoTunnel says that the device that routes lead into is not there yet.
+var ErrNoTunnel = errors.New("the tunnel device isn't there yet")
+
+type host struct {
+	tables *table.Tables
+	door   HostTable
+}
+
+func (h host) tunnel() (uint32, bool) {
+	for row := range h.tables.Tunnel.All(h.tables.DB.ReadTxn()) {
+		return row.Value.Ifindex, true
+	}
+	return 0, false
+}
+
+func (h host) Update(_ context.Context, prefix netip.Prefix, r table.Route) error {
+	out := routes.Route{Prefix: prefix, Via: r.Gateway, Src: r.Source}
+	if r.Via == string(topology.ViaTunnel) {
+		ifindex, ok := h.tunnel()
+		if !ok {
+			return fmt.Errorf("route to %s: %w", prefix, ErrNoTunnel)
+		}
+		out.Link = int(ifindex)
+	}
+	return h.door.Replace(out)
+}
+
+func (h host) Delete(_ context.Context, prefix netip.Prefix) error { return h.door.Remove(prefix) }
+
+func (h host) Have(context.Context) (map[netip.Prefix]table.Route, error) {
+	list, err := h.door.List()
+	if err != nil {
+		return nil, err
+	}
+	tunnel, ok := h.tunnel()
+	out := make(map[netip.Prefix]table.Route, len(list))
+	for _, r := range list {
+		row := table.Route{Via: string(topology.ViaGateway), Gateway: r.Via, Source: r.Src}
+		if ok && r.Link == int(tunnel) {
+			row.Via = string(topology.ViaTunnel)
+		}
+		out[r.Prefix] = row
+	}
+	return out, nil
+}

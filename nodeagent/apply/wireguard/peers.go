@@ -1,0 +1,69 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package wireguard
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// peers is the device as a target of rows. It remembers which key it gave an index: rows go by index, the device by key.
+type peers struct {
+	device Device
+	keys   map[uint16]wireguard.Key
+	// ready are indexes whose key the device holds. One that can't be changed for a moment keeps working as it was.
+	ready map[uint16]bool
+}
+
+func (p *peers) Update(_ context.Context, index uint16, peer table.Peer) error {
+	key, err := wireguard.ParseKey(peer.PublicKey)
+	if err != nil {
+		return fmt.Errorf("peer %s/%s: %w", peer.Cluster, peer.Node, err)
+	}
+	former, had := p.keys[index]
+	if had && former != key {
+		delete(p.ready, index)
+	}
+	err = p.device.SetPeer(wireguard.Peer{PublicKey: key, Endpoint: peer.Endpoint, AllowedIPs: peer.Prefixes()})
+	if err != nil {
+		return fmt.Errorf("peer %s/%s: %w", peer.Cluster, peer.Node, err)
+	}
+	p.keys[index], p.ready[index] = key, true
+	if had && former != key && !p.used(former) {
+		return p.device.RemovePeer(former)
+	}
+	return nil
+}
+
+func (p *peers) Delete(_ context.Context, index uint16) error {
+	key, had := p.keys[index]
+	if !had {
+		return nil
+	}
+	delete(p.keys, index)
+	delete(p.ready, index)
+	if p.used(key) {
+		return nil // the node got another index
+	}
+	if err := p.device.RemovePeer(key); err != nil {
+		p.keys[index] = key
+		return err
+	}
+	return nil
+}
+
+func (p *peers) used(key wireguard.Key) bool {
+	for _, k := range p.keys {
+		if k == key {
+			return true
+		}
+	}
+	return false
+}
+
+// Have is empty: setting a peer that is set already costs nothing, and strangers are pruned by key.
+func (p *peers) Have(context.Context) (map[uint16]table.Peer, error) { return nil, nil }
