@@ -1,0 +1,85 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Datapath measures what the eBPF programs cost, in nanoseconds of CPU a packet
+// or connect(), and prints a table.
+//
+// Packets: PROG_TEST_RUN runs a wrapper (bench.bpf.c) many times; it makes the
+// buffer the next flow's packet and tail-calls the program. The CPU time of the
+// thread is read around the run. Runs of the program alternate with runs of a
+// no-op behind the same wrapper, and the difference is the program's. Reported
+// is the median of the rounds' differences, with the least and the most.
+//
+// Sockets: see sockets.go.
+//
+// Maps hold as many identities (or services) as the row says, each with an
+// address and a policy entry of its own. "1 flow" stays in the caches; "64k
+// flows" does not.
+//
+//	go run ./test/bench/datapath [-rounds 11] [-repeat 100000] [-run regexp]
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"text/tabwriter"
+)
+
+func main() {
+	rounds := flag.Int("rounds", 11, "measured rounds a figure; the median is reported")
+	repeat := flag.Int("repeat", 100_000, "packets a round")
+	run := flag.String("run", "", "only rows whose name matches this regular expression")
+	sizes := flag.String("identities", "1,10000", "how many identities and services to fill the maps with")
+	flag.Parse()
+
+	only, err := regexp.Compile(*run)
+	if err != nil {
+		fail(fmt.Errorf("-run: %w", err))
+	}
+	counts, err := parseCounts(*sizes)
+	if err != nil {
+		fail(fmt.Errorf("-identities: %w", err))
+	}
+	if socketChild() {
+		if err := measureSockets(os.Stdout, *rounds, counts); err != nil {
+			fail(err)
+		}
+		return
+	}
+	if err := packets(*rounds, *repeat, counts, only); err != nil {
+		fail(err)
+	}
+	if only.MatchString("socket LB") {
+		if err := runSocketChild(); err != nil {
+			fail(err)
+		}
+	}
+}
+
+func fail(err error) {
+	fmt.Fprintf(os.Stderr, "datapath bench: %+v\n", err)
+	os.Exit(1)
+}
+
+// packets measures and prints the packet hooks' rows.
+func packets(rounds, repeat int, counts []int, only *regexp.Regexp) error {
+	w := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "packet hooks: ns of CPU a packet, median of %d rounds × %d packets (least-most)\n", rounds, repeat)
+	fmt.Fprintln(w, "path\tidentities\t1 flow\t64k flows\tno-op loop subtracted")
+	for _, n := range counts {
+		for _, row := range packetRows {
+			if !only.MatchString(row.name) {
+				continue
+			}
+			one, many, err := measureRow(row, n, rounds, repeat)
+			if err != nil {
+				return fmt.Errorf("measuring %s at %d identities: %w", row.name, n, err)
+			}
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%.0f / %.0f\n", row.name, n, one, many, one.noop, many.noop)
+			_ = w.Flush() // a long run shows its rows as they come
+		}
+	}
+	return w.Flush()
+}
