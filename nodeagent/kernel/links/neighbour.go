@@ -15,9 +15,11 @@ import (
 )
 
 const (
-	// A pod on this node answers within a millisecond; the first address
-	// resolution may find it still coming up.
-	resolveFor   = time.Second
+	// A pod on this node answers within a millisecond, but one that just
+	// starts may not hear the first questions; the kernel itself would ask
+	// again after a second only.
+	attempts     = 5
+	attemptFor   = 200 * time.Millisecond
 	resolveEvery = 10 * time.Millisecond
 
 	usable = netlink.NUD_REACHABLE | netlink.NUD_STALE | netlink.NUD_DELAY | netlink.NUD_PROBE |
@@ -33,13 +35,15 @@ func neighbour(ip netip.Addr, device int, check func(net.HardwareAddr) (bool, er
 	if err != nil || ok {
 		return entry.HardwareAddr, err
 	}
-	if err := provoke(ip, device, entry); err != nil {
-		return nil, err
-	}
-	for deadline := time.Now().Add(resolveFor); time.Now().Before(deadline); time.Sleep(resolveEvery) {
-		entry, ok, err = lookup(ip, device, check)
-		if err != nil || ok {
-			return entry.HardwareAddr, err
+	for range attempts {
+		if err := provoke(ip, device, entry); err != nil {
+			return nil, err
+		}
+		for end := time.Now().Add(attemptFor); time.Now().Before(end); time.Sleep(resolveEvery) {
+			entry, ok, err = lookup(ip, device, check)
+			if err != nil || ok {
+				return entry.HardwareAddr, err
+			}
 		}
 	}
 	if len(entry.HardwareAddr) > 0 {
@@ -77,11 +81,16 @@ func provoke(ip netip.Addr, device int, entry netlink.Neigh) error {
 	if entry.State&fixed != 0 {
 		return datagram(ip, device)
 	}
-	if len(entry.HardwareAddr) > 0 {
+	if entry.IP != nil {
 		entry.Family = family(ip)
 		if err := netlink.NeighDel(&entry); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("forgetting the stale address %s: %w", entry.HardwareAddr, err)
+			return fmt.Errorf("forgetting the stale neighbour entry of %s: %w", ip, err)
 		}
+	}
+	if ip.Is6() {
+		// The kernel asks on its own only from a link-local address that
+		// passed duplicate detection, which a young bridge's hasn't yet.
+		return datagram(ip, device)
 	}
 	err := netlink.NeighSet(&netlink.Neigh{
 		LinkIndex: device, Family: family(ip), IP: ip.AsSlice(),
