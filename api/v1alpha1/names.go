@@ -11,6 +11,8 @@ const (
 	ConditionControlPlaneConnected = "ControlPlaneConnected"
 	ConditionSynced                = "Synced"
 	ConditionTunnelHealthy         = "TunnelHealthy"
+	// ConditionMembersAccepted is only there, and False, while a cluster of the shared etcd is not let in.
+	ConditionMembersAccepted = "MembersAccepted"
 )
 
 // Annotations that Fairlead reads on Services. Cilium's service.cilium.io/{global,shared,affinity} and its older

@@ -50,7 +50,7 @@ func on[T client.Object](o *Observer, set, gone func(*export.State, T)) cache.Re
 // +kubebuilder:rbac:groups=fairlead.dev,resources=clustermeshes;meshidentities;meshnodes;meshnetworkpolicies;clustermeshnetworkpolicies,verbs=get;list;watch
 func (o *Observer) feeds() []feed {
 	return []feed{
-		{&v1alpha1.ClusterMesh{}, on(o, o.setMesh, func(*export.State, *v1alpha1.ClusterMesh) { o.setMesh(o.state, nil) })},
+		{&v1alpha1.ClusterMesh{}, on(o, o.setMesh, o.keepMesh)},
 		{&corev1.Namespace{}, on(o,
 			func(s *export.State, n *corev1.Namespace) { s.SetNamespace(n.Name, n.Labels, false) },
 			func(s *export.State, n *corev1.Namespace) { s.SetNamespace(n.Name, nil, true) })},
@@ -92,15 +92,17 @@ func (o *Observer) feeds() []feed {
 
 // setMesh takes a ClusterMesh; its status changes often and touches no record.
 func (o *Observer) setMesh(s *export.State, m *v1alpha1.ClusterMesh) {
-	var spec *v1alpha1.ClusterMeshSpec
-	if m != nil {
-		spec = m.Spec.DeepCopy()
-	}
-	if equality.Semantic.DeepEqual(o.mesh, spec) {
+	if o.mesh != nil && equality.Semantic.DeepEqual(*o.mesh, m.Spec) {
 		return
 	}
-	o.mesh = spec
-	s.SetMesh(spec)
+	o.mesh = m.Spec.DeepCopy()
+	s.SetMesh(o.mesh)
+}
+
+// keepMesh goes on with what was known when the ClusterMesh is deleted: taking every record from the agents would stop
+// all enforcement because of one kubectl delete.
+func (o *Observer) keepMesh(*export.State, *v1alpha1.ClusterMesh) {
+	o.log.Warn("the ClusterMesh was deleted: the exchange with other clusters stops, agents keep what they have")
 }
 
 func setIdentity(s *export.State, m *v1alpha1.MeshIdentity) {

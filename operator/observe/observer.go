@@ -20,7 +20,6 @@ import (
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
-	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/operator/export"
 )
 
@@ -46,10 +45,13 @@ type Observer struct {
 	wake   chan struct{}
 }
 
-// New makes an Observer that tells sinks, in their order, of each change.
-func New(c ctrlcache.Cache, version string, log *slog.Logger, sinks ...Sink) *Observer {
-	return &Observer{cache: c, log: log, sinks: sinks, state: export.NewState(version), wake: make(chan struct{}, 1)}
+// New makes an Observer.
+func New(c ctrlcache.Cache, version string, log *slog.Logger) *Observer {
+	return &Observer{cache: c, log: log, state: export.NewState(version), wake: make(chan struct{}, 1)}
 }
+
+// Tell adds sinks, which are told of each change in their order. Call it before Start.
+func (o *Observer) Tell(sinks ...Sink) { o.sinks = append(o.sinks, sinks...) }
 
 // NeedLeaderElection says that every replica observes.
 func (o *Observer) NeedLeaderElection() bool { return false }
@@ -134,13 +136,6 @@ func (o *Observer) Synced() bool {
 	return o.synced
 }
 
-// Published gives the whole published view.
-func (o *Observer) Published() record.Set {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.state.Published()
-}
-
 // Unnumbered lists label sets of pods that wait for an identity.
 func (o *Observer) Unnumbered() []map[string]string {
 	o.mu.Lock()
@@ -160,4 +155,9 @@ func (o *Observer) InUse(number uint32) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.state.InUse(number)
+}
+
+// Learn takes a new identity without waiting for the watch to bring it.
+func (o *Observer) Learn(number uint32, labels map[string]string) {
+	o.change(func(s *export.State) { s.SetIdentity(number, labels) })
 }

@@ -1,0 +1,73 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
+)
+
+// maxPeers shown of a node; those that don't work come first.
+const maxPeers = 1000
+
+// statusOf writes a report as a MeshNode's status, in a stable order.
+func statusOf(req *relayv1.ReportRequest, now time.Time) v1alpha1.MeshNodeStatus {
+	at := metav1.NewTime(now.Truncate(time.Second))
+	s := v1alpha1.MeshNodeStatus{
+		WireGuardPublicKey: req.GetWireguardPublicKey(), WireGuardPort: clamp(req.GetWireguardPort()),
+		PodsInPodCIDRs: req.GetPodsInPodCidrs(), Encryption: req.GetEncryption(), Datapath: req.GetDatapath(),
+		AgentVersion: req.GetAgentVersion(), LastReportTime: &at,
+		Endpoints: clamp(req.GetEndpoints()), EndpointsFailing: clamp(req.GetEndpointsFailing()), Services: clamp(req.GetServices()),
+	}
+	if p := req.GetApplied(); p != nil {
+		s.AppliedRevision = fmt.Sprintf("%s/%d", p.GetEpoch(), p.GetRevision())
+	}
+	for _, p := range req.GetPolicies() {
+		s.Policies = append(s.Policies, v1alpha1.NodePolicy{Key: p.GetKey(), Revision: p.GetRevision(), Error: p.GetError()})
+	}
+	slices.SortFunc(s.Policies, func(a, b v1alpha1.NodePolicy) int { return cmp.Compare(a.Key, b.Key) })
+	s.Peers = peersOf(req.GetPeers())
+	for _, d := range req.GetDrops() {
+		s.Drops = append(s.Drops, v1alpha1.NodeDrop{Reason: d.GetReason(), Direction: d.GetDirection(), Packets: int64(min(d.GetPackets(), math.MaxInt64))})
+	}
+	slices.SortFunc(s.Drops, func(a, b v1alpha1.NodeDrop) int {
+		return cmp.Or(cmp.Compare(a.Reason, b.Reason), cmp.Compare(a.Direction, b.Direction))
+	})
+	for _, p := range req.GetProblems() {
+		s.Problems = append(s.Problems, v1alpha1.NodeProblem{Code: p.GetCode(), Message: p.GetMessage()})
+	}
+	slices.SortFunc(s.Problems, func(a, b v1alpha1.NodeProblem) int {
+		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
+	})
+	return s
+}
+
+func peersOf(peers []*relayv1.PeerHealth) []v1alpha1.NodePeer {
+	var out []v1alpha1.NodePeer
+	for _, p := range peers {
+		np := v1alpha1.NodePeer{Cluster: p.GetCluster(), Node: p.GetNode(), Ready: p.GetReady()}
+		if t := p.GetLastHandshakeUnix(); t > 0 {
+			at := metav1.Unix(t, 0)
+			np.LastHandshakeTime = &at
+		}
+		out = append(out, np)
+	}
+	slices.SortFunc(out, func(a, b v1alpha1.NodePeer) int {
+		if a.Ready != b.Ready {
+			return map[bool]int{false: -1, true: 1}[a.Ready]
+		}
+		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Node, b.Node))
+	})
+	return out[:min(len(out), maxPeers)]
+}
+
+func clamp(n uint32) int32 { return int32(min(n, math.MaxInt32)) }
