@@ -37,14 +37,18 @@ func (c *Cache) Ensure(ctx context.Context, w io.Writer) error {
 
 	missing := c.missing()
 	p := &progress{w: w, started: time.Now()}
-	for i := range missing {
-		fmt.Fprintf(w, "  %s %s: resolving and downloading modules\n", missing[i].Name, missing[i].Version)
-		n, err := c.stale(ctx, missing[i])
+	stale := map[string]bool{} // the tools share packages
+	for _, t := range missing {
+		fmt.Fprintf(w, "  %s %s: resolving and downloading modules\n", t.Name, t.Version)
+		packages, err := c.stale(ctx, t)
 		if err != nil {
 			return err
 		}
-		p.total += n
+		for _, pkg := range packages {
+			stale[pkg] = true
+		}
 	}
+	p.total = len(stale)
 	for _, t := range missing {
 		if err := c.build(ctx, t, p); err != nil {
 			return fmt.Errorf("build %s %s: %w", t.Name, t.Version, err)
@@ -110,18 +114,20 @@ func (t Tool) packages() []string {
 	return t.Packages
 }
 
-// stale counts the packages that the build will have to compile, which makes
-// its progress measurable. It downloads the modules on the way.
-func (c *Cache) stale(ctx context.Context, t Tool) (int, error) {
-	args := append([]string{"list", "-deps", "-tags", t.Tags, "-f", "{{if .Stale}}x{{end}}"}, t.packages()...)
+// stale lists the packages, with their modules' versions, that the build will
+// have to compile, which makes its progress measurable. It downloads the
+// modules on the way.
+func (c *Cache) stale(ctx context.Context, t Tool) ([]string, error) {
+	const format = "{{if .Stale}}{{.ImportPath}}{{with .Module}}@{{.Version}}{{end}}{{end}}"
+	args := append([]string{"list", "-deps", "-tags", t.Tags, "-f", format}, t.packages()...)
 	cmd := c.command(ctx, t, args...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		return 0, fmt.Errorf("resolve %s %s: %w\n%s", t.Name, t.Version, err, lastLines(stderr.String()))
+		return nil, fmt.Errorf("resolve %s %s: %w\n%s", t.Name, t.Version, err, lastLines(stderr.String()))
 	}
-	return bytes.Count(out, []byte("x")), nil
+	return strings.Fields(string(out)), nil
 }
 
 // build compiles the tool beside its place and moves it there when it is
