@@ -1,0 +1,195 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"strings"
+	"testing"
+
+	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+)
+
+const (
+	web    = 1<<16 | 256
+	db     = 1<<16 | 257
+	other  = 1<<16 | 258
+	farWeb = 2<<16 | 256
+)
+
+// smallInput has two pods and a policy that lets everybody in, so that only the policy under test can close.
+func smallInput(p *recordv1.Policy) Input {
+	return Input{
+		Cluster:  "east",
+		Clusters: map[string]map[string]string{"east": {"env": "prod"}, "west": {"env": "dev"}},
+		Identities: map[uint32]map[string]string{
+			web: pod("east", "shop", "app", "web"), db: pod("east", "shop", "app", "db"), other: pod("east", "else", "app", "web"),
+			farWeb: pod("west", "shop", "app", "web"),
+		},
+		Policies: []*recordv1.Policy{p},
+	}
+}
+
+// What can't be understood closes what it is about, in the directions it names, and says which field it is.
+func TestInvalidPoliciesClose(t *testing.T) {
+	const n, m, c = KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy
+	tests := []struct {
+		name, kind, spec string
+		want             string // in the problem
+		closed           string // directions in which web is denied everything: "", "i", "e", "ie"
+	}{
+		{"no JSON", n, `{`, "spec is not readable", ""},
+		{"no object", n, `"x"`, "spec is not readable", ""},
+		{"nothing", n, ``, "spec is not readable", ""},
+		{"unknown field", n, `{"podSelector":{},"ingress":[{}],"domainNames":["x"]}`, "domainNames", "i"},
+		{"unknown field deep down", n, `{"podSelector":{},"ingress":[{"from":[{"podSelector":{},"serviceAccounts":{}}]}]}`, "serviceAccounts", "i"},
+		{"field in another case", n, `{"podSelector":{},"ingress":[{}],"PolicyTypes":["Egress"]}`, "PolicyTypes", "i"},
+		{"field given twice", n, `{"podSelector":{},"ingress":[{}],"ingress":[{}]}`, "ingress", "i"},
+		{"wrong type, subjects readable", n, `{"podSelector":{"matchLabels":{"app":"web"}},"ingress":"all"}`, "spec is not readable", "i"},
+		{"wrong type, both directions", n, `{"podSelector":{},"policyTypes":["Ingress","Egress"],"ingress":[{}],"egress":[{"ports":{}}]}`, "spec is not readable", "ie"},
+		{"wrong type, types unreadable", n, `{"podSelector":{},"policyTypes":7,"ingress":[{}]}`, "spec is not readable", "ie"},
+		{"wrong type, only egress", n, `{"podSelector":{},"policyTypes":["Egress"],"egress":7}`, "spec is not readable", "e"},
+		{"subjects unreadable", n, `{"podSelector":7,"ingress":[{}]}`, "spec is not readable", ""},
+		{"subjects' operator unknown", n, `{"podSelector":{"matchExpressions":[{"key":"app","operator":"in","values":["web"]}]}}`, "spec.podSelector", ""},
+		{"policy type unknown", n, `{"podSelector":{},"policyTypes":["ingress"],"ingress":[{}]}`, "spec.policyTypes[0]", "ie"},
+		{"peer of an unknown type", n, `{"podSelector":{},"ingress":[{"from":[{}]},{}]}`, "spec.ingress[0].from[0]", "i"},
+		{"peer's operator unknown", n, `{"podSelector":{},"ingress":[{"from":[{"podSelector":{"matchExpressions":[{"key":"a","operator":"Is"}]}}]}]}`, "spec.ingress[0].from[0].podSelector", "i"},
+		{"bad label value", n, `{"podSelector":{},"ingress":[{"from":[{"podSelector":{"matchLabels":{"app":"a b"}}}]}]}`, "spec.ingress[0].from[0].podSelector", "i"},
+		{"bad CIDR", n, `{"podSelector":{},"policyTypes":["Egress"],"egress":[{"to":[{"ipBlock":{"cidr":"10.0.0.0/33"}}]},{}]}`, "spec.egress[0].to[0].ipBlock.cidr", "e"},
+		{"IPv4 in IPv6", n, `{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"::ffff:10.0.0.0/104"}}]}]}`, "write it as IPv4", "i"},
+		{"except outside", n, `{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"10.0.0.0/8","except":["11.0.0.0/9"]}}]}]}`, "spec.ingress[0].from[0].ipBlock.except[0]", "i"},
+		{"except is all", n, `{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.0.0.0/8"]}}]}]}`, "not a part of", "i"},
+		{"block and selector", n, `{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"10.0.0.0/8"},"podSelector":{}}]}]}`, "can't be combined", "i"},
+		{"protocol unknown", n, `{"podSelector":{},"ingress":[{"ports":[{"protocol":"ICMP"}]}]}`, "spec.ingress[0].ports[0].protocol", "i"},
+		{"port 0", n, `{"podSelector":{},"ingress":[{"ports":[{"port":0}]}]}`, "between 1 and 65535", "i"},
+		{"port too high", n, `{"podSelector":{},"ingress":[{"ports":[{"port":65536}]}]}`, "between 1 and 65535", "i"},
+		{"range backwards", n, `{"podSelector":{},"ingress":[{"ports":[{"port":80,"endPort":79}]}]}`, "endPort 79", "i"},
+		{"range of a name", n, `{"podSelector":{},"ingress":[{"ports":[{"port":"http","endPort":90}]}]}`, "numeric port", "i"},
+		{"range without start", n, `{"podSelector":{},"ingress":[{"ports":[{"endPort":90}]}]}`, "endPort needs port", "i"},
+		{"peer by an excluded label, too wide", n, `{"podSelector":{},"ingress":[{"from":[{"podSelector":{"matchExpressions":[{"key":"pod-template-hash","operator":"NotIn","values":["1"]}]}}]}]}`, "pod-template-hash", "i"},
+
+		{"mesh: no direction", m, `{"podSelector":{}}`, "needs ingress or egress", ""},
+		{"mesh: mode unknown", m, `{"podSelector":{},"mode":"Enforced","ingress":{"allow":[{}]}}`, "spec.mode", "i"},
+		{"mesh: default unknown", m, `{"podSelector":{},"ingress":{"defaultAction":"allow"}}`, "spec.ingress.defaultAction", "i"},
+		{"mesh: broken allow closes even where the default allows", m, `{"podSelector":{},"ingress":{"defaultAction":"Allow","allow":[{"peers":[{}]}]}}`, "spec.ingress.allow[0].peers[0]", "i"},
+		{"mesh: broken deny denies all", m, `{"podSelector":{},"egress":{"defaultAction":"Allow","deny":[{"ports":[{"protocol":"tcp","port":25}]}]}}`, "spec.egress.deny[0].ports[0].protocol", "e"},
+		{"mesh: deny by an excluded label", m, `{"podSelector":{},"ingress":{"defaultAction":"Allow","deny":[{"peers":[{"podSelector":{"matchLabels":{"controller-uid":"1"}}}]}]}}`, "controller-uid", "i"},
+		{"mesh: cidr and selector", m, `{"podSelector":{},"ingress":{"allow":[{"peers":[{"cidr":"10.0.0.0/8","podSelector":{}}]}]}}`, "can't be combined", "i"},
+		{"mesh: except alone", m, `{"podSelector":{},"ingress":{"allow":[{"peers":[{"except":["10.0.0.0/8"]}]}]}}`, "except needs cidr", "i"},
+		{"mesh: port and name", m, `{"podSelector":{},"ingress":{"allow":[{"ports":[{"port":80,"name":"http"}]}]}}`, "not both", "i"},
+		{"mesh: wrong type", m, `{"podSelector":{},"ingress":{},"egress":[]}`, "spec is not readable", "ie"},
+		{"mesh: cluster selector unreadable", m, `{"podSelector":{},"clusterSelector":"prod","ingress":{}}`, "spec is not readable", ""},
+		{"mesh: namespaceSelector is not of this kind", m, `{"podSelector":{},"namespaceSelector":{},"ingress":{"allow":[{}]}}`, "namespaceSelector", "i"},
+		{"cluster: bad peer", c, `{"podSelector":{},"ingress":{"allow":[{"peers":[{"clusterSelector":{"matchExpressions":[{"key":"env","operator":"=="}]}}]}]}}`, "clusterSelector", "i"},
+		{"kind unknown", "CiliumNetworkPolicy", `{"podSelector":{}}`, "is not known", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			p := &recordv1.Policy{Kind: tt.kind, Namespace: "shop", Name: "p", SpecJson: []byte(tt.spec)}
+			if tt.kind == c {
+				p.Namespace = ""
+			}
+			r := Compile(smallInput(p))
+			if len(r.Problems) == 0 || r.Problems[0].PolicyKey != Key(p) || !strings.Contains(r.Problems[0].Message, tt.want) {
+				t.Errorf("problems are %+v, want one that names %q", r.Problems, tt.want)
+			}
+			for dir, letter := range map[Direction]string{Ingress: "i", Egress: "e"} {
+				d := r.Evaluate(web, db, dir, protoTCP, 80)
+				if want := strings.Contains(tt.closed, letter); want == d.Passes() {
+					t.Errorf("%s: passes=%t, want closed=%t", dir, d.Passes(), want)
+				}
+			}
+		})
+	}
+}
+
+// A policy in Audit mode never denies, not even when it is broken.
+func TestBrokenAuditPolicyOnlyReports(t *testing.T) {
+	for _, spec := range []string{
+		`{"podSelector":{},"mode":"Audit","ingress":{"deny":[{"peers":[{}]}]}}`,
+		`{"podSelector":{},"mode":"Audit","ingress":[]}`,
+	} {
+		r := Compile(smallInput(&recordv1.Policy{Kind: KindMeshNetworkPolicy, Namespace: "shop", Name: "p", SpecJson: []byte(spec)}))
+		if d := r.Evaluate(web, db, Ingress, protoTCP, 80); d.Verdict != AuditDeny || len(r.Problems) == 0 {
+			t.Errorf("%s: %v, problems %v", spec, d.Verdict, r.Problems)
+		}
+	}
+}
+
+// A subject whose identity has no labels yet can't be matched with policies: it stays closed until it can.
+func TestSubjectWithoutLabelsIsClosed(t *testing.T) {
+	in := smallInput(&recordv1.Policy{Kind: KindNetworkPolicy, Namespace: "shop", Name: "p", SpecJson: []byte(`{"podSelector":{"matchLabels":{"app":"db"}}}`)})
+	const unknown = 1<<16 | 999
+	in.Subjects = map[uint32]struct{}{web: {}, unknown: {}, 0: {}, 1: {}}
+	r := Compile(in)
+	if !r.Evaluate(web, db, Ingress, protoTCP, 80).Passes() {
+		t.Error("a known pod that no policy selects is closed")
+	}
+	for _, dir := range []Direction{Ingress, Egress} {
+		d := r.Evaluate(unknown, web, dir, protoTCP, 80)
+		if d.Passes() || r.Rules[d.Rule].Kind != RuleUnknownSubject {
+			t.Errorf("%s of a pod without labels: %+v", dir, d)
+		}
+	}
+	if len(r.Subjects) != 2 {
+		t.Errorf("subjects: %v", r.Subjects)
+	}
+}
+
+// Clusters whose record has not arrived are not believed to be what an allow rule asks for, but what a deny rule does.
+func TestUnknownClusters(t *testing.T) {
+	spec := `{"podSelector":{},"ingress":{"allow":[{"peers":[{"clusterSelector":{"matchExpressions":[{"key":"env","operator":"NotIn","values":["test"]}]}}]}]},
+		"egress":{"defaultAction":"Allow","deny":[{"peers":[{"clusterSelector":{"matchLabels":{"env":"test"}}}]}]}}`
+	in := smallInput(&recordv1.Policy{Kind: KindMeshNetworkPolicy, Namespace: "shop", Name: "p", SpecJson: []byte(spec)})
+	known := Compile(in)
+	if !known.Evaluate(web, farWeb, Ingress, protoTCP, 80).Passes() || !known.Evaluate(web, farWeb, Egress, protoTCP, 80).Passes() {
+		t.Error("a known cluster that is not test is denied")
+	}
+	delete(in.Clusters, "west")
+	unknown := Compile(in)
+	if unknown.Evaluate(web, farWeb, Ingress, protoTCP, 80).Passes() || unknown.Evaluate(web, farWeb, Egress, protoTCP, 80).Passes() {
+		t.Error("a cluster that may be test passes")
+	}
+}
+
+// A policy that selects by a label which identities leave out would select nobody, in silence.
+func TestExcludedLabelsAreReported(t *testing.T) {
+	p := &recordv1.Policy{Kind: KindNetworkPolicy, Namespace: "shop", Name: "p", SpecJson: []byte(
+		`{"podSelector":{"matchLabels":{"statefulset.kubernetes.io/pod-name":"db-0"}},"ingress":[]}`)}
+	r := Compile(smallInput(p))
+	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Message, "spec.podSelector: label statefulset.kubernetes.io/pod-name") {
+		t.Errorf("problems: %v", r.Problems)
+	}
+}
+
+func FuzzSpec(f *testing.F) {
+	f.Add(uint8(0), []byte(`{"podSelector":{},"ingress":[{"from":[{"ipBlock":{"cidr":"10.0.0.0/8","except":["10.1.0.0/16"]}}],"ports":[{"port":"http"},{"port":80,"endPort":90}]}]}`))
+	f.Add(uint8(0), []byte(`{"podSelector":{"matchExpressions":[{"key":"app","operator":"In","values":["web"]}]},"policyTypes":["Egress"],"egress":[{"to":[{"namespaceSelector":{}}]}]}`))
+	f.Add(uint8(1), []byte(`{"podSelector":{},"mode":"Audit","ingress":{"allow":[{"peers":[{"clusterSelector":{}}]}],"deny":[{"ports":[{"name":"http"}]}],"defaultAction":"Allow"}}`))
+	f.Add(uint8(2), []byte(`{"podSelector":{},"namespaceSelector":{},"clusterSelector":{"matchLabels":{"env":"prod"}},"egress":{"allow":[{"peers":[{"cidr":"::/0"}]}]}}`))
+	f.Add(uint8(2), []byte(`{"podSelector":null,"ingress":{"allow":null}}`))
+	f.Fuzz(func(t *testing.T, kind uint8, spec []byte) {
+		p := &recordv1.Policy{Namespace: "shop", Name: "p", SpecJson: spec}
+		p.Kind = []string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy}[kind%3]
+		if kind%3 == 2 {
+			p.Namespace = ""
+		}
+		m, problems := decode(p)
+		r := Compile(smallInput(p))
+		for k, e := range r.Entries {
+			if m != nil && len(m.problems) > 0 && e.Verdict == Allow {
+				t.Fatalf("a policy with problems %v allows %+v", problems, k)
+			}
+		}
+		if m != nil && len(m.problems) > 0 {
+			for dir, d := range m.dirs {
+				if d != nil && !d.isolates {
+					t.Fatalf("a policy with problems %v does not isolate %s", problems, Direction(dir))
+				}
+			}
+		}
+		if m == nil && (len(problems) == 0 || len(r.Subjects) > 0) {
+			t.Fatalf("a policy without subjects has %v and no problem", r.Subjects)
+		}
+	})
+}
