@@ -33,11 +33,13 @@ type MeshPolicyPeer struct {
 	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
 	// CIDR chooses addresses outside of the mesh's pods.
 	// +optional
+	// +kubebuilder:validation:MaxLength=43
 	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 192.0.2.0/24"
 	CIDR string `json:"cidr,omitempty"`
 	// Except takes parts out of cidr.
 	// +optional
 	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=43
 	// +kubebuilder:validation:XValidation:rule="self.all(c, isCIDR(c))",message="each entry must be a CIDR"
 	// +listType=set
 	Except []string `json:"except,omitempty"`
