@@ -1,0 +1,146 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package evaluate_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/evaluate"
+	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/internal/fixture"
+)
+
+func TestHealthyMeshIsHealthy(t *testing.T) {
+	r := evaluate.Evaluate([]evaluate.Snapshot{fixture.Healthy("east"), fixture.Healthy("west")})
+	for _, c := range r.Clusters {
+		for _, k := range c.Checks {
+			if k.State != evaluate.OK || k.Hint != "" || len(k.Details) > 0 {
+				t.Errorf("%s: %s is %s: %v %s", c.Context, k.ID, k.State, k.Details, k.Hint)
+			}
+		}
+	}
+	if r.ExitCode() != evaluate.ExitHealthy {
+		t.Errorf("exit code %d", r.ExitCode())
+	}
+}
+
+// Each fault must be seen by one check, and by no other: a fault that shows up everywhere says nothing.
+func TestEachFaultIsSeenByItsCheck(t *testing.T) {
+	ago := func(d time.Duration) *metav1.Time { return &metav1.Time{Time: fixture.Now.Add(-d)} }
+	for _, c := range []struct {
+		name  string
+		fault func(*evaluate.Snapshot)
+		check string
+		state evaluate.State
+		says  string
+		also  []string // checks that the fault touches by its nature
+	}{
+		{"no answer", func(s *evaluate.Snapshot) { s.Unreachable = "connection refused" }, "fl-api-reachable", evaluate.Failing, "connection refused", nil},
+		{"not installed", func(s *evaluate.Snapshot) { s.NotInstalled = true }, "fl-installed", evaluate.Failing, "fairlead.dev", nil},
+		{"a right is missing", func(s *evaluate.Snapshot) { s.Unread = []string{"Nodes: forbidden"} }, "fl-api-readable", evaluate.Warning, "Nodes: forbidden", nil},
+		{"no membership", func(s *evaluate.Snapshot) { s.Mesh = nil }, "fl-mesh-configured", evaluate.Failing, "ClusterMesh", nil},
+		{"operator down", func(s *evaluate.Snapshot) { s.Operator.Ready = 0 }, "fl-components-running", evaluate.Failing, "operator: 0 of 1", nil},
+		{"operator scaled to zero", func(s *evaluate.Snapshot) { s.Operator = evaluate.Workload{Found: true} }, "fl-components-running", evaluate.Failing, "scaled to zero", nil},
+		{"agents missing", func(s *evaluate.Snapshot) { s.Agent = evaluate.Workload{} }, "fl-components-running", evaluate.Warning, "agents: not found", nil},
+		{"store down", func(s *evaluate.Snapshot) {
+			s.Mesh.Status.Conditions = fixture.Conditions("StoreReachable", "False", "Unreachable", "dial tcp: timeout", "Ready", "False", "StoreUnreachable", "")
+		}, "fl-store-reachable", evaluate.Failing, "dial tcp: timeout", nil},
+		{"operator never looked", func(s *evaluate.Snapshot) { s.Mesh.Status = v1alpha1.ClusterMeshStatus{ObservedGeneration: -1} }, "fl-store-reachable", evaluate.Failing, "observed -1", nil},
+		{"mesh suspended", func(s *evaluate.Snapshot) { s.Mesh.Spec.Suspend = true }, "fl-store-reachable", evaluate.Warning, "", nil},
+		{"peer refused", func(s *evaluate.Snapshot) {
+			s.Clusters[0].Status.Conditions = fixture.Conditions("Accepted", "False", "DuplicateID", "cluster ID 2 is taken by south", "Ready", "False", "NotAccepted", "")
+		}, "fl-clusters-ready", evaluate.Failing, "taken by south", nil},
+		{"peer without a word", func(s *evaluate.Snapshot) { s.Clusters[0].Status = v1alpha1.MeshClusterStatus{} }, "fl-clusters-ready", evaluate.Failing, "said nothing", nil},
+		{"peer's records refused", func(s *evaluate.Snapshot) {
+			s.Clusters[0].Status.RejectedRecords = 1
+			s.Clusters[0].Status.Rejections = []v1alpha1.Rejection{{Key: "west/endpoints/a/b", Reason: "10.9.0.1 lies in none of its podCIDRs"}}
+		}, "fl-clusters-ready", evaluate.Warning, "west/endpoints/a/b: 10.9.0.1", nil},
+		{"alone", func(s *evaluate.Snapshot) { s.Clusters = nil }, "fl-clusters-ready", evaluate.Warning, "no other cluster", nil},
+		{"node without agent", func(s *evaluate.Snapshot) { s.KubeNodes = append(s.KubeNodes, "east-3") }, "fl-nodes-ready", evaluate.Failing, "east-3: its agent has never reported", nil},
+		{"silent agent", func(s *evaluate.Snapshot) { s.Nodes[0].Status.LastReportTime = ago(10 * time.Minute) }, "fl-nodes-ready", evaluate.Failing, "silent for 10m0s", []string{"fl-nodes-synced"}},
+		{"pod without datapath", func(s *evaluate.Snapshot) { s.Nodes[0].Status.EndpointsFailing = 2 }, "fl-nodes-ready", evaluate.Failing, "2 pods without", nil},
+		{"node has a problem", func(s *evaluate.Snapshot) {
+			s.Nodes[1].Status.Problems = []v1alpha1.NodeProblem{{Code: "no-tcx", Message: "kernel 6.1 has no TCX; clsact is used"}}
+		}, "fl-nodes-ready", evaluate.Warning, "no-tcx", nil},
+		{"not synced", func(s *evaluate.Snapshot) { s.Nodes[0].Status.AppliedRevision = "" }, "fl-nodes-synced", evaluate.Failing, "NOT SYNCED", nil},
+		{"behind", func(s *evaluate.Snapshot) { s.Nodes[0].Status.AppliedRevision = "5f1c0e7a/200" }, "fl-nodes-synced", evaluate.Warning, "BEHIND by 18", nil},
+		{"tunnel down", func(s *evaluate.Snapshot) {
+			s.Nodes[0].Status.Peers[1].Ready, s.Nodes[0].Status.Peers[1].LastHandshakeTime = false, nil
+		}, "fl-tunnels-up", evaluate.Failing, "east-1 → west/west-1: no handshake yet", nil},
+		{"services missing", func(s *evaluate.Snapshot) { s.Nodes[0].Status.Services = 3 }, "fl-services-programmed", evaluate.Warning, "3 of 14", nil},
+		{"annotation misspelled", func(s *evaluate.Snapshot) { s.Services[0].Annotations["fairlead.dev/afinity"] = "local" }, "fl-services-programmed", evaluate.Warning, "shop/api: annotation fairlead.dev/afinity is unknown", nil},
+		{"source broken", func(s *evaluate.Snapshot) {
+			s.Sources[0].Status.Conditions = fixture.Conditions("Ready", "False", "BuildFailed", "policies/a.yaml: line 3: mapping values")
+		}, "fl-policy-sources-ready", evaluate.Failing, "policies/a.yaml", nil},
+		{"source not on all nodes", func(s *evaluate.Snapshot) {
+			s.Sources[0].Status.Nodes = v1alpha1.PolicyNodes{Total: 2, Realized: 1, Failing: []string{"east-2"}}
+		}, "fl-policy-sources-ready", evaluate.Failing, "not on east-2", nil},
+		{"policy not on all nodes", func(s *evaluate.Snapshot) {
+			s.Policies[0].Status.Nodes = v1alpha1.PolicyNodes{Total: 2, Realized: 1, Failing: []string{"east-2"}}
+		}, "fl-policies-realized", evaluate.Failing, "not on east-2", nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := fixture.Healthy("east")
+			c.fault(&s)
+			r := evaluate.Evaluate([]evaluate.Snapshot{s})
+			found := false
+			for _, k := range r.Clusters[0].Checks {
+				if k.State == evaluate.OK || slices.Contains(c.also, k.ID) {
+					continue
+				}
+				if k.ID != c.check {
+					t.Errorf("%s is %s too: %v", k.ID, k.State, k.Details)
+					continue
+				}
+				found = true
+				if k.State != c.state {
+					t.Errorf("%s, want %s", k.State, c.state)
+				}
+				if said := k.Summary + "\n" + strings.Join(k.Details, "\n"); !strings.Contains(said, c.says) {
+					t.Errorf("says %q, want %q", said, c.says)
+				}
+				if k.Hint == "" || !strings.HasSuffix(k.HintURL, "#"+k.ID) {
+					t.Errorf("tells nobody what to do: hint %q, URL %q", k.Hint, k.HintURL)
+				}
+			}
+			if !found {
+				t.Errorf("%s did not see it", c.check)
+			}
+		})
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	unreachable, unhealthy := fixture.Healthy("a"), fixture.Healthy("b")
+	unreachable.Unreachable = "timeout"
+	unhealthy.Operator.Ready = 0
+	for _, c := range []struct {
+		snapshots []evaluate.Snapshot
+		want      int
+	}{
+		{[]evaluate.Snapshot{fixture.Healthy("c")}, 0},
+		{[]evaluate.Snapshot{fixture.Healthy("c"), unhealthy}, 1},
+		{[]evaluate.Snapshot{unhealthy, unreachable}, 2},
+	} {
+		if got := evaluate.Evaluate(c.snapshots).ExitCode(); got != c.want {
+			t.Errorf("exit code %d, want %d", got, c.want)
+		}
+	}
+}
+
+func TestVersionsCountNodes(t *testing.T) {
+	s := fixture.Healthy("east")
+	s.Nodes[1].Status.AgentVersion = "v0.2.0"
+	s.Nodes = append(s.Nodes, s.Nodes[0])
+	got := evaluate.VersionsOf([]evaluate.Snapshot{s})[0]
+	want := []evaluate.AgentVersion{{Version: "v0.1.0", Nodes: 2}, {Version: "v0.2.0", Nodes: 1}}
+	if !slices.Equal(got.Agents, want) || got.Operator != "v0.1.0" {
+		t.Errorf("got %+v, want agents %+v of operator v0.1.0", got, want)
+	}
+}
