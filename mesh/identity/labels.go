@@ -23,7 +23,7 @@ const (
 
 // excluded are labels that controllers put on pods to tell them (or their revisions) apart. Each would give every pod, or
 // every rollout, an identity of its own: the 65,280 numbers of a cluster would run out, and each rollout would change
-// every node's policy tables for pods that mean the same.
+// every node's policy tables for pods that mean the same. A Job's name stays: policies do select by it.
 var excluded = map[string]string{
 	"pod-template-hash":                        "changes with each rollout of a Deployment",
 	"controller-revision-hash":                 "changes with each rollout of a StatefulSet or DaemonSet",
