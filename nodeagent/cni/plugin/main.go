@@ -6,8 +6,10 @@
 // the folder of the address reservations: no agent, no API server.
 //
 // A pod's interface works from the moment ADD returns; the agent attaches its
-// programs a moment later. See docs/decisions/0002-userspace-tunnel.md and the
-// package's documentation for what that window means.
+// programs once it hears of the pod, usually before its containers run. In
+// that window the pod reaches what plain routing reaches, as it would with
+// any other CNI; other clusters' pods it does not reach, since only the
+// agent's programs lead there.
 package main
 
 import (
