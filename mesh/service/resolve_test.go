@@ -1,0 +1,235 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+)
+
+// svc makes a service with one port, http 80/TCP, whose pods listen on 8080.
+func svc(change ...func(*recordv1.Service)) *recordv1.Service {
+	s := &recordv1.Service{
+		Namespace: "shop", Name: "web", ClusterIps: []string{"10.96.0.1"},
+		Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 80}},
+	}
+	for _, c := range change {
+		c(s)
+	}
+	return s
+}
+
+func global(s *recordv1.Service)    { s.Global, s.Shared = true, true }
+func notShared(s *recordv1.Service) { s.Shared = false }
+func affine(a recordv1.Affinity) func(*recordv1.Service) {
+	return func(s *recordv1.Service) { s.Affinity = a }
+}
+
+// slice makes a slice of backends, each written as "address" (ready), "address draining" or "address down".
+func slice(name string, backends ...string) *recordv1.BackendSlice {
+	s := &recordv1.BackendSlice{
+		Namespace: "shop", Service: "web", Name: name,
+		Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 8080}},
+	}
+	for _, text := range backends {
+		addr, state, _ := strings.Cut(text, " ")
+		s.Backends = append(s.Backends, &recordv1.Backend{
+			Addresses: []string{addr}, Ready: state == "", Serving: state != "down", Terminating: state == "draining", Node: "n-" + addr,
+		})
+	}
+	return s
+}
+
+func def(cluster string, s *recordv1.Service, slices ...*recordv1.BackendSlice) Definition {
+	return Definition{Cluster: cluster, Service: s, Slices: slices}
+}
+
+// show writes frontends for people: address:port → cluster/address:port, …
+func show(r Resolution) string {
+	var lines []string
+	for _, f := range r.Frontends {
+		var to []string
+		for _, b := range f.Backends {
+			to = append(to, b.Cluster+"/"+netip.AddrPortFrom(b.Addr, b.Port).String())
+		}
+		lines = append(lines, fmt.Sprintf("%s/%d -> %s", netip.AddrPortFrom(f.Addr, f.Port), f.Proto, strings.Join(to, " ")))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestResolve(t *testing.T) {
+	const local, remote = recordv1.Affinity_AFFINITY_LOCAL, recordv1.Affinity_AFFINITY_REMOTE
+	const vip = "10.96.0.1:80/6 -> "
+	east := slice("a", "10.1.0.1", "10.1.0.2")
+	west := slice("b", "10.2.0.1")
+	tests := []struct {
+		name    string
+		defs    []Definition
+		want    string
+		problem string
+	}{
+		{"nobody", nil, "", ""},
+		{"no service here", []Definition{def("west", svc(global), west)}, "", ""},
+		{"slices before their service", []Definition{{Cluster: "east", Slices: []*recordv1.BackendSlice{east}}}, "", ""},
+		{"headless", []Definition{def("east", svc(func(s *recordv1.Service) { s.Headless, s.ClusterIps = true, nil }), east)}, "", ""},
+		{"local only", []Definition{def("east", svc(), east), def("west", svc(global), west)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080", ""},
+		{"global", []Definition{def("west", svc(global), west), def("east", svc(global), east)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080 west/10.2.0.1:8080", ""},
+		{"global here, not there", []Definition{def("east", svc(global), east), def("west", svc(), west)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080", ""},
+		{"not shared there", []Definition{def("east", svc(global), east), def("west", svc(global, notShared), west)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080", ""},
+		{"not shared here still consumes", []Definition{def("east", svc(global, notShared), east), def("west", svc(global), west)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080 west/10.2.0.1:8080", ""},
+		{"backends only there", []Definition{def("east", svc(global)), def("west", svc(global), west)}, vip + "west/10.2.0.1:8080", ""},
+		{"no backends at all", []Definition{def("east", svc(global))}, vip, ""},
+
+		{"affinity local", []Definition{def("east", svc(global, affine(local)), east), def("west", svc(global), west)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080", ""},
+		{"affinity local, none here", []Definition{def("east", svc(global, affine(local)), slice("a", "10.1.0.1 down")), def("west", svc(global), west)}, vip + "west/10.2.0.1:8080", ""},
+		{"affinity local, draining here", []Definition{def("east", svc(global, affine(local)), slice("a", "10.1.0.1 draining")), def("west", svc(global), west)}, vip + "west/10.2.0.1:8080", ""},
+		{"affinity local, all draining", []Definition{def("east", svc(global, affine(local)), slice("a", "10.1.0.1 draining")), def("west", svc(global), slice("b", "10.2.0.1 draining"))}, vip + "east/10.1.0.1:8080", ""},
+		{"affinity remote", []Definition{def("east", svc(global, affine(remote)), east), def("west", svc(global), west)}, vip + "west/10.2.0.1:8080", ""},
+		{"affinity remote, none there", []Definition{def("east", svc(global, affine(remote)), east), def("west", svc(global), slice("b", "10.2.0.1 down"))}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080", ""},
+		{"affinity of the others does not count", []Definition{def("east", svc(global), east), def("west", svc(global, affine(local)), west)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080 west/10.2.0.1:8080", ""},
+
+		{"draining backends while others are ready", []Definition{def("east", svc(), slice("a", "10.1.0.1 draining", "10.1.0.2"))}, vip + "east/10.1.0.2:8080", ""},
+		{"only draining backends", []Definition{def("east", svc(), slice("a", "10.1.0.1 draining", "10.1.0.2 down"))}, vip + "east/10.1.0.1:8080", ""},
+		{"a backend in two slices", []Definition{def("east", svc(), slice("a", "10.1.0.1 down"), slice("b", "10.1.0.1"))}, vip + "east/10.1.0.1:8080", ""},
+		{"a stolen backend", []Definition{def("east", svc(global), slice("a", "10.1.0.1")), def("west", svc(global), slice("b", "10.1.0.1"))}, vip + "east/10.1.0.1:8080", "both claim the backend 10.1.0.1:8080; east keeps it"},
+		{"bad address", []Definition{def("east", svc(), slice("a", "ten", "10.1.0.1"))}, vip + "east/10.1.0.1:8080", `address "ten"`},
+		{"bad cluster IP", []Definition{def("east", svc(func(s *recordv1.Service) { s.ClusterIps = []string{"None"} }), east)}, "", `cluster IP "None"`},
+		{"given twice", []Definition{def("east", svc(), east), def("east", svc(global), west)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080", "more than once"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			r := Resolve("east", tt.defs)
+			if got := show(r); got != tt.want {
+				t.Errorf("got  %q\nwant %q", got, tt.want)
+			}
+			if (tt.problem != "") != (len(r.Problems) > 0) || !strings.Contains(strings.Join(r.Problems, "\n"), tt.problem) {
+				t.Errorf("problems: %q, want one that says %q", r.Problems, tt.problem)
+			}
+		})
+	}
+}
+
+func TestFamiliesStayApart(t *testing.T) {
+	s := svc(global, func(s *recordv1.Service) {
+		s.ClusterIps = []string{"10.96.0.1", "fd00::1"}
+		s.AffinityTimeoutSeconds = 60
+	})
+	r := Resolve("east", []Definition{
+		def("east", s, slice("a", "10.1.0.1"), slice("b", "fd00:1::1")),
+		def("west", svc(global), slice("c", "fd00:2::1")),
+	})
+	want := "10.96.0.1:80/6 -> east/10.1.0.1:8080\n[fd00::1]:80/6 -> east/[fd00:1::1]:8080 west/[fd00:2::1]:8080"
+	if got := show(r); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if f := r.Frontends[0]; f.Name != "shop/web" || f.PortName != "http" || f.AffinityTimeout != 60 {
+		t.Errorf("frontend: %+v", f)
+	}
+}
+
+// Ports match by name, else by protocol and number; a cluster without the port does not serve it, and that is told.
+func TestPortsOfOtherClusters(t *testing.T) {
+	ports := func(p ...*recordv1.ServicePort) func(*recordv1.Service) {
+		return func(s *recordv1.Service) { s.Ports = p }
+	}
+	p := func(name, proto string, n uint32) *recordv1.ServicePort {
+		return &recordv1.ServicePort{Name: name, Protocol: proto, Port: n}
+	}
+	backends := func(name, addr string, p ...*recordv1.ServicePort) *recordv1.BackendSlice {
+		s := slice(name, addr)
+		s.Ports = p
+		return s
+	}
+	r := Resolve("east", []Definition{
+		def("east", svc(global, ports(p("http", "TCP", 80), p("dns", "UDP", 53), p("metrics", "TCP", 9090)))),
+		def("west", svc(global, ports(p("http", "TCP", 8000), p("dns", "TCP", 53), p("names", "UDP", 53))),
+			backends("a", "10.2.0.1", p("http", "TCP", 8001), p("dns", "TCP", 5300), p("names", "UDP", 5353))),
+	})
+	want := "10.96.0.1:53/17 -> west/10.2.0.1:5353\n10.96.0.1:80/6 -> west/10.2.0.1:8001\n10.96.0.1:9090/6 -> "
+	if got := show(r); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0], `cluster west has no port "metrics" (TCP/9090)`) {
+		t.Errorf("problems: %q", r.Problems)
+	}
+}
+
+// The order in which clusters, slices and backends are given must not matter, backends must be usable, and nobody may be
+// left without one while somebody has one.
+func TestResolveProperties(t *testing.T) {
+	states := rapid.SampledFrom([]string{"", " draining", " down"})
+	rapid.Check(t, func(t *rapid.T) {
+		var defs []Definition
+		usable := map[string]bool{}
+		affinity := rapid.SampledFrom([]recordv1.Affinity{0, 1, 2}).Draw(t, "affinity")
+		for c, cluster := range []string{"east", "north", "west"} {
+			var list []*recordv1.BackendSlice
+			for i := range rapid.IntRange(0, 3).Draw(t, "slices") {
+				var backends []string
+				for j := range rapid.IntRange(0, 3).Draw(t, "backends") {
+					state := states.Draw(t, "state")
+					addr := fmt.Sprintf("10.%d.%d.%d", c, i, j)
+					backends = append(backends, addr+state)
+					if state != " down" {
+						usable[addr] = true
+					}
+				}
+				list = append(list, slice(fmt.Sprint(i), backends...))
+			}
+			defs = append(defs, def(cluster, svc(global, affine(affinity)), list...))
+		}
+		r := Resolve("east", defs)
+		if len(r.Frontends) != 1 || len(r.Problems) > 0 {
+			t.Fatalf("%+v", r)
+		}
+		got := r.Frontends[0].Backends
+		if (len(got) > 0) != (len(usable) > 0) {
+			t.Fatalf("%d backends of %d usable ones", len(got), len(usable))
+		}
+		for _, b := range got {
+			if !usable[b.Addr.String()] {
+				t.Fatalf("%s is not usable", b.Addr)
+			}
+		}
+		for i := range defs {
+			defs[i].Slices = rapid.Permutation(defs[i].Slices).Draw(t, "slices' order")
+			for _, s := range defs[i].Slices {
+				s.Backends = rapid.Permutation(s.Backends).Draw(t, "backends' order")
+			}
+		}
+		again := Resolve("east", rapid.Permutation(defs).Draw(t, "order"))
+		if !reflect.DeepEqual(r, again) {
+			t.Fatalf("another order: %s\nwas %s", show(again), show(r))
+		}
+		if !slices.IsSortedFunc(got, func(a, b Backend) int { return strings.Compare(a.Cluster, b.Cluster) }) {
+			t.Fatal("backends are not sorted")
+		}
+	})
+}
+
+func BenchmarkResolve10000Backends(b *testing.B) {
+	var list []*recordv1.BackendSlice
+	for i := range 100 {
+		var backends []string
+		for j := range 100 {
+			backends = append(backends, fmt.Sprintf("10.%d.%d.1", i, j))
+		}
+		list = append(list, slice(fmt.Sprint(i), backends...))
+	}
+	defs := []Definition{def("east", svc(global)), def("west", svc(global), list...)}
+	b.ReportAllocs()
+	for b.Loop() {
+		if n := len(Resolve("east", defs).Frontends[0].Backends); n != 10_000 {
+			b.Fatal(n)
+		}
+	}
+}
