@@ -28,6 +28,7 @@ func open(t *testing.T, e *storetest.Etcd, cluster string) *Store {
 }
 
 func TestOpenSaysWhichLayerFailed(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east", "west")
 	plain, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -119,6 +120,7 @@ func TestOpenSaysWhichLayerFailed(t *testing.T) {
 }
 
 func TestOpenWithoutAuthenticationIsNotIsolated(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east")
 	if _, err := e.Admin().AuthDisable(t.Context()); err != nil {
 		t.Fatal(err)
@@ -152,6 +154,7 @@ func startOldMember(t *testing.T, version string) string {
 }
 
 func TestOpenRefusesOldVersions(t *testing.T) {
+	t.Parallel()
 	old := startOldMember(t, "3.6.8")
 	_, err := Open(t.Context(), Config{Endpoints: []string{old}, Cluster: "east"})
 	var oe *OpenError
@@ -173,6 +176,7 @@ func TestOpenRefusesOldVersions(t *testing.T) {
 }
 
 func TestSupportedVersions(t *testing.T) {
+	t.Parallel()
 	for version, ok := range map[string]bool{
 		"3.7.3": true, "3.7.0-rc.0": true, "4.0.0": true, "3.10.0": true,
 		"3.6.11": true, "3.6.12": true, "3.6.10": false, "3.6.11-rc.1": false, "3.6.0": false,

@@ -38,6 +38,7 @@ func stored(t *testing.T, e *storetest.Etcd, cluster string) (record.Set, map[st
 }
 
 func TestPublishMakesThePrefixEqualToWhatIsDesired(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east")
 	want := endpoints(t, "east", 250, 1)
 	p, r := publish(t, e, "east", maps.Clone(want))
@@ -104,6 +105,7 @@ func TestPublishMakesThePrefixEqualToWhatIsDesired(t *testing.T) {
 }
 
 func TestPublishNothingBeforeDesired(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east")
 	want := endpoints(t, "east", 5, 1)
 	_, r := publish(t, e, "east", maps.Clone(want))
@@ -127,6 +129,7 @@ func TestPublishNothingBeforeDesired(t *testing.T) {
 }
 
 func TestSecondLeaderFencesTheFirst(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east")
 	first, firstRun := publish(t, e, "east", endpoints(t, "east", 10, 1))
 	want := endpoints(t, "east", 10, 2)
@@ -143,6 +146,7 @@ func TestSecondLeaderFencesTheFirst(t *testing.T) {
 }
 
 func TestStoreRefusesWritesOutsideThePrefix(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east", "east-1")
 	s := open(t, e, "east")
 	for _, key := range []string{prefixOf("east-1") + "nodes/a", Root + "east", Root + "eastern/x", "/other"} {
@@ -164,6 +168,7 @@ func TestStoreRefusesWritesOutsideThePrefix(t *testing.T) {
 }
 
 func TestPublisherRepairsTheStore(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east")
 	want := endpoints(t, "east", 120, 1)
 	p, _ := publish(t, e, "east", maps.Clone(want))
@@ -209,6 +214,7 @@ func TestPublisherRepairsTheStore(t *testing.T) {
 }
 
 func TestPublish10kRecords(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east")
 	start := time.Now()
 	publish(t, e, "east", endpoints(t, "east", 10_000, 1))

@@ -17,6 +17,7 @@ import (
 )
 
 func TestWatchDeliversAClusterOnceItsCanaryExists(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east", "west")
 	// A half-published cluster: records and a fence, but no canary yet.
 	admin := e.Admin()
@@ -52,6 +53,7 @@ func TestWatchDeliversAClusterOnceItsCanaryExists(t *testing.T) {
 }
 
 func TestWatchSurvivesTheStore(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east", "west")
 	want := endpoints(t, "east", 80, 1)
 	p, _ := publish(t, e, "east", maps.Clone(want))
@@ -144,6 +146,7 @@ func TestWatchSurvivesTheStore(t *testing.T) {
 
 // A dead cluster can't repair anything, so nothing may ever be taken from it.
 func TestWatchKeepsADeadCluster(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east", "west")
 	want := endpoints(t, "east", 20, 1)
 	_, r := publish(t, e, "east", maps.Clone(want))
@@ -172,6 +175,7 @@ func TestWatchKeepsADeadCluster(t *testing.T) {
 // A connection cut off, and the history it would need compacted meanwhile: the client's own resume must fail, and the
 // watcher must deliver the differences.
 func TestWatchListsAgainAfterCompaction(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east", "west")
 	want := endpoints(t, "east", 50, 1)
 	p, _ := publish(t, e, "east", maps.Clone(want))
@@ -205,6 +209,7 @@ func TestWatchListsAgainAfterCompaction(t *testing.T) {
 }
 
 func TestWatcherKeepsItsMemoryAcrossStores(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east", "west")
 	want := endpoints(t, "east", 20, 1)
 	p, _ := publish(t, e, "east", maps.Clone(want))
@@ -224,6 +229,7 @@ func TestWatcherKeepsItsMemoryAcrossStores(t *testing.T) {
 
 // Names that begin alike must not be mixed up.
 func TestWatchTellsSimilarNamesApart(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t, "east", "east-1", "eas")
 	sets := map[string]record.Set{}
 	for i, cluster := range []string{"east", "east-1", "eas"} {
