@@ -17,13 +17,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/evaluate"
-	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/flow"
+	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/flows"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/render"
 )
 
 var (
 	observeFormats = []string{"text", "json"}
-	verdicts       = []string{"allowed", "denied", "audited"}
+	verdicts       = []string{"allowed", "denied", "dropped", "audited"}
 )
 
 // holdBack is how late a node's verdict may come and still be put in its place when following.
@@ -36,7 +36,7 @@ type observeOptions struct {
 	since    time.Duration
 	last     int
 	follow   bool
-	filter   flow.Filter
+	filter   flows.Filter
 }
 
 func observeCommand() *cobra.Command {
@@ -97,8 +97,8 @@ func (o *observeOptions) run(ctx context.Context, out *os.File, says io.Writer) 
 		o.filter.Since = time.Now().Add(-o.since)
 	}
 	agents, failed := o.agents(ctx, clusters, says)
-	show := func(vs []flow.Verdict) error {
-		return render.Verdicts(out, o.format, render.Colour(out), len(clusters) > 1, vs)
+	show := func(vs []flows.Flow) error {
+		return render.Flows(out, o.format, render.Colour(out), len(clusters) > 1, vs)
 	}
 	answered, missed, err := o.gather(ctx, agents, says, show)
 	switch {
@@ -116,15 +116,15 @@ func (o *observeOptions) run(ctx context.Context, out *os.File, says io.Writer) 
 }
 
 // agents of all clusters; the clusters that can't be asked are said and counted.
-func (o *observeOptions) agents(ctx context.Context, clusters []cluster, says io.Writer) ([]flow.Agent, int) {
+func (o *observeOptions) agents(ctx context.Context, clusters []cluster, says io.Writer) ([]flows.Agent, int) {
 	type found struct {
-		agents []flow.Agent
+		agents []flows.Agent
 		err    error
 	}
-	var out []flow.Agent
+	var out []flows.Agent
 	failed := 0
 	for _, f := range each(clusters, func(c cluster) found {
-		agents, err := flow.Agents(ctx, c.name, c.config, o.node)
+		agents, err := flows.Agents(ctx, c.name, c.config, o.node)
 		return found{agents, err}
 	}) {
 		if f.err != nil {
@@ -138,20 +138,20 @@ func (o *observeOptions) agents(ctx context.Context, clusters []cluster, says io
 
 // gather asks all agents at once. Following, verdicts are shown as they come, a moment late so that they are in order;
 // else when all have answered.
-func (o *observeOptions) gather(ctx context.Context, agents []flow.Agent, says io.Writer, show func([]flow.Verdict) error) (answered, missed int, err error) {
+func (o *observeOptions) gather(ctx context.Context, agents []flows.Agent, says io.Writer, show func([]flows.Flow) error) (answered, missed int, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
-		merger   flow.Merger
-		verdicts = make(chan flow.Verdict)
-		results  = make(chan error)
-		wg       sync.WaitGroup
+		merger  flows.Merger
+		seen    = make(chan flows.Flow)
+		results = make(chan error)
+		wg      sync.WaitGroup
 	)
 	for _, a := range agents {
 		wg.Go(func() {
-			results <- a.Observe(ctx, o.args(), func(v flow.Verdict) {
+			results <- a.Observe(ctx, o.args(), func(v flows.Flow) {
 				if o.filter.Chooses(v) {
-					verdicts <- v
+					seen <- v
 				}
 			})
 		})
@@ -161,7 +161,7 @@ func (o *observeOptions) gather(ctx context.Context, agents []flow.Agent, says i
 	begun := false
 	for answered+missed < len(agents) {
 		select {
-		case v := <-verdicts:
+		case v := <-seen:
 			merger.Add(v)
 		case e := <-results:
 			if e != nil {
@@ -196,7 +196,7 @@ func (o *observeOptions) gather(ctx context.Context, agents []flow.Agent, says i
 }
 
 // newest n of them; 0 means all.
-func newest(vs []flow.Verdict, n int) []flow.Verdict {
+func newest(vs []flows.Flow, n int) []flows.Flow {
 	if n > 0 && len(vs) > n {
 		return vs[len(vs)-n:]
 	}

@@ -27,6 +27,9 @@ func clustersCheck(s Snapshot) Check {
 			ready++
 		}
 	}
+	if c := meta.FindStatusCondition(s.Mesh.Status.Conditions, v1alpha1.ConditionMembersAccepted); c != nil && c.Status == metav1.ConditionFalse {
+		f.warn("compare what is refused with what its MeshCluster allows, or remove the cluster from the shared etcd", said(c)...)
+	}
 	if len(names) == 1 {
 		f.warn("let a second cluster join with the same meshID and the same shared etcd", "no other cluster was found in the shared etcd")
 	}

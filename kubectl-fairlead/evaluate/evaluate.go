@@ -44,11 +44,11 @@ func checks(s Snapshot) []Check {
 	if access.State != OK {
 		out = append(out, access)
 	}
-	out = append(out, componentsCheck(s))
 	if s.Mesh == nil {
-		return append(out, membershipMissing())
+		// Without one the operator waits and is not ready either; this is why.
+		return append(out, membershipMissing(), componentsCheck(s))
 	}
-	out = append(out, membershipCheck(s), clustersCheck(s))
+	out = append(out, componentsCheck(s), membershipCheck(s), clustersCheck(s))
 	out = append(out, nodesCheck(s), syncCheck(s))
 	if s.Mesh.Spec.Encryption.Mode != v1alpha1.EncryptionNone {
 		out = append(out, tunnelsCheck(s))
@@ -134,9 +134,14 @@ func membershipCheck(s Snapshot) Check {
 	case ready != nil && ready.Status == metav1.ConditionFalse:
 		summary = "shared etcd reachable, but the ClusterMesh is not ready"
 		f.fail("kubectl describe clustermesh mesh", said(ready)...)
+	case store.Reason == notIsolated:
+		f.warn("turn on role-based access control at the shared etcd; each cluster's user needs its own prefix and no more", said(store)...)
 	}
 	return f.check("fl-store-reachable", SectionStore, summary)
 }
+
+// notIsolated is the reason with which the operator says that the shared etcd lets it write where it must not.
+const notIsolated = "NotIsolated"
 
 func said(c *metav1.Condition) []string {
 	if c == nil {

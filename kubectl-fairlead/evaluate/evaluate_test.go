@@ -52,6 +52,12 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 			s.Mesh.Status.Conditions = fixture.Conditions("StoreReachable", "False", "Unreachable", "dial tcp: timeout", "Ready", "False", "StoreUnreachable", "")
 		}, "fl-store-reachable", evaluate.Failing, "dial tcp: timeout", nil},
 		{"operator never looked", func(s *evaluate.Snapshot) { s.Mesh.Status = v1alpha1.ClusterMeshStatus{ObservedGeneration: -1} }, "fl-store-reachable", evaluate.Failing, "observed -1", nil},
+		{"store without isolation", func(s *evaluate.Snapshot) {
+			s.Mesh.Status.Conditions = fixture.Conditions("StoreReachable", "True", "NotIsolated", "connected; but", "Ready", "True", "Ready", "")
+		}, "fl-store-reachable", evaluate.Warning, "connected; but", nil},
+		{"a cluster is kept out", func(s *evaluate.Snapshot) {
+			s.Mesh.Status.Conditions = append(s.Mesh.Status.Conditions, fixture.Conditions("MembersAccepted", "False", "ClusterRefused", "south: cluster ID 2 is taken")...)
+		}, "fl-clusters-ready", evaluate.Warning, "south: cluster ID 2", nil},
 		{"mesh suspended", func(s *evaluate.Snapshot) { s.Mesh.Spec.Suspend = true }, "fl-store-reachable", evaluate.Warning, "", nil},
 		{"peer refused", func(s *evaluate.Snapshot) {
 			s.Clusters[0].Status.Conditions = fixture.Conditions("Accepted", "False", "DuplicateID", "cluster ID 2 is taken by south", "Ready", "False", "NotAccepted", "")

@@ -1,7 +1,7 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package flow
+package flows
 
 import (
 	"slices"
@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/fairlead-mesh/fairlead/mesh/flow"
 )
 
-func at(seconds int) Verdict {
-	return Verdict{Time: time.Unix(int64(seconds), 0)}
+func at(seconds int) Flow {
+	return Flow{Flow: flow.Flow{Time: time.Unix(int64(seconds), 0)}}
 }
 
 // Whatever the order in which verdicts come, they leave in the order of time, each once.
@@ -30,7 +32,7 @@ func TestMergerOrders(t *testing.T) {
 		if len(out) != len(in) {
 			t.Fatalf("%d went in, %d came out", len(in), len(out))
 		}
-		if !slices.IsSortedFunc(out, func(a, b Verdict) int { return a.Time.Compare(b.Time) }) {
+		if !slices.IsSortedFunc(out, func(a, b Flow) int { return a.Time.Compare(b.Time) }) {
 			t.Fatalf("out of order: %v", out)
 		}
 		for i, v := range out {
@@ -44,7 +46,7 @@ func TestMergerOrders(t *testing.T) {
 func TestEqualTimesKeepTheirOrder(t *testing.T) {
 	var m Merger
 	for _, node := range []string{"a", "b", "c"} {
-		m.Add(Verdict{Time: time.Unix(1, 0), Node: node})
+		m.Add(Flow{Flow: flow.Flow{Time: time.Unix(1, 0), Node: node}})
 	}
 	var got string
 	for _, v := range m.All() {
@@ -56,11 +58,11 @@ func TestEqualTimesKeepTheirOrder(t *testing.T) {
 }
 
 func TestFilter(t *testing.T) {
-	v := Verdict{
-		Time: time.Unix(100, 0), Verdict: "denied",
-		Source: Party{Namespace: "starwars", Pod: "xwing-7d9f-abc"},
-		Dest:   Party{Namespace: "empire", Pod: "deathstar-0"},
-	}
+	v := Flow{Flow: flow.Flow{
+		Time: time.Unix(100, 0), Verdict: flow.Denied,
+		Source:      flow.Peer{Namespace: "starwars", Pod: "xwing-7d9f-abc"},
+		Destination: flow.Peer{Namespace: "empire", Pod: "deathstar-0"},
+	}}
 	for _, c := range []struct {
 		name   string
 		filter Filter
@@ -89,23 +91,23 @@ func TestFilter(t *testing.T) {
 }
 
 func TestDecodeSaysWhatItDoesNotUnderstand(t *testing.T) {
-	var got []Verdict
-	tell := func(v Verdict) { got = append(got, v) }
-	err := decode(strings.NewReader("{\"verdict\":\"denied\",\"new-field\":1}\n\nPanic: something\n"), tell)
+	var got []Flow
+	tell := func(v Flow) { got = append(got, v) }
+	err := decode(strings.NewReader("{\"verdict\":\"DENIED\",\"new-field\":1}\n\nPanic: something\n"), tell)
 	if err == nil || !strings.Contains(err.Error(), "Panic: something") {
 		t.Errorf("error %v", err)
 	}
-	if len(got) != 1 || got[0].Verdict != "denied" {
+	if len(got) != 1 || got[0].Verdict != flow.Denied {
 		t.Errorf("got %+v", got)
 	}
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add("{\"verdict\":\"denied\",\"source\":{\"port\":1}}\n")
+	f.Add("{\"verdict\":\"DENIED\",\"source\":{\"port\":1}}\n")
 	f.Add("null\n[]\n{}")
 	f.Fuzz(func(t *testing.T, text string) {
 		n := 0
-		if err := decode(strings.NewReader(text), func(Verdict) { n++ }); err == nil && n > strings.Count(text, "\n")+1 {
+		if err := decode(strings.NewReader(text), func(Flow) { n++ }); err == nil && n > strings.Count(text, "\n")+1 {
 			t.Errorf("%d verdicts from %q", n, text)
 		}
 	})

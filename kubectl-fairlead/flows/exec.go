@@ -1,7 +1,7 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package flow
+package flows
 
 import (
 	"bufio"
@@ -57,7 +57,7 @@ func Agents(ctx context.Context, name string, config *rest.Config, node string) 
 }
 
 // Observe runs the agent's own observe in its pod and hands on what it tells, until that ends or ctx does.
-func (a Agent) Observe(ctx context.Context, args []string, tell func(Verdict)) error {
+func (a Agent) Observe(ctx context.Context, args []string, tell func(Flow)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	reader, writer := io.Pipe()
@@ -68,8 +68,8 @@ func (a Agent) Observe(ctx context.Context, args []string, tell func(Verdict)) e
 		_ = writer.CloseWithError(io.EOF)
 		done <- err
 	}()
-	err := decode(reader, func(v Verdict) {
-		v.Context, v.Node = a.Context, a.Node
+	err := decode(reader, func(v Flow) {
+		v.Context, v.Node = a.Context, a.Node // what the agent calls itself counts less than whom we asked
 		tell(v)
 	})
 	_ = reader.CloseWithError(errors.New("nobody reads any more"))
@@ -110,14 +110,14 @@ func (a Agent) exec(ctx context.Context, argv []string, stdout, stderr io.Writer
 // longestLine that is believed to be a verdict.
 const longestLine = 1 << 20
 
-func decode(r io.Reader, tell func(Verdict)) error {
+func decode(r io.Reader, tell func(Flow)) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, longestLine)
 	for lines.Scan() {
 		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
 			continue
 		}
-		var v Verdict
+		var v Flow
 		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
 			return fmt.Errorf("understand %q: %w", short(lines.Text()), err)
 		}

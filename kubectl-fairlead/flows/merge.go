@@ -1,7 +1,7 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package flow
+package flows
 
 import (
 	"slices"
@@ -11,12 +11,12 @@ import (
 // Merger puts the verdicts of many nodes into the order of time. Each node's come in order; between nodes they come as
 // the network brings them, so a verdict is held back for a moment, in case an older one is on its way.
 type Merger struct {
-	held []Verdict
+	held []Flow
 }
 
 // Add takes a verdict.
-func (m *Merger) Add(v Verdict) {
-	at, _ := slices.BinarySearchFunc(m.held, v, func(a, b Verdict) int {
+func (m *Merger) Add(v Flow) {
+	at, _ := slices.BinarySearchFunc(m.held, v, func(a, b Flow) int {
 		if a.Time.After(b.Time) {
 			return 1
 		}
@@ -26,7 +26,7 @@ func (m *Merger) Add(v Verdict) {
 }
 
 // Until gives what happened before t, oldest first, and forgets it.
-func (m *Merger) Until(t time.Time) []Verdict {
+func (m *Merger) Until(t time.Time) []Flow {
 	n := 0
 	for n < len(m.held) && m.held[n].Time.Before(t) {
 		n++
@@ -37,7 +37,7 @@ func (m *Merger) Until(t time.Time) []Verdict {
 }
 
 // All gives everything, oldest first, and forgets it.
-func (m *Merger) All() []Verdict {
+func (m *Merger) All() []Flow {
 	out := m.held
 	m.held = nil
 	return out
