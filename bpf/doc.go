@@ -27,6 +27,7 @@
 //	fl_subjects, fl_policy     agent             pod_egress, pod_ingress
 //	fl_services4/6, fl_slots   agent             socket_lb
 //	fl_ct4/6, fl_frags         pod_*             pod_* (agent: dumps)
+//	fl_denied                  pod_*             pod_*
 //	fl_sock_rev, fl_affinity   socket_lb         socket_lb
 //	fl_metrics, fl_rule_stats  all hooks         agent
 //	fl_events (+ seen, budget) pod_*, tunnel_*   agent

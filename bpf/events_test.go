@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestEventsTellWhoWhatWhy(t *testing.T) {
@@ -65,12 +67,7 @@ func TestEqualEventsAreFolded(t *testing.T) {
 		t.Errorf("%d of %d equal drops told at once", told, packets)
 	}
 	// The next tick's event stands for those that were folded.
-	k := EventKey{Subject: podIdentity, Peer: friendIdentity, Dport: 80, Proto: 6,
-		Dir: DirEgress, Verdict: VerdictDeny, Reason: ReasonDefaultDenied}
-	var seen EventSeen
-	f.must(f.maps.EventSeen.Lookup(&k, &seen))
-	seen.Tick--
-	f.must(f.maps.EventSeen.Put(&k, &seen))
+	f.tickPasses(c.friend, 80)
 	f.egress(tcp(c.pod, 3999, c.friend, 80, "S").bytes(t))
 	for _, e := range f.events() {
 		last += e.Count
@@ -81,6 +78,76 @@ func TestEqualEventsAreFolded(t *testing.T) {
 	if got := f.ruleCount(defaultRule, DirEgress, VerdictDeny); got != packets+1 {
 		t.Errorf("rule counted %d drops, want %d: folding is for events only", got, packets+1)
 	}
+}
+
+// tickPasses makes what was remembered about denials look one tick older.
+func (f *fixture) tickPasses(peer netip.Addr, dport uint16) {
+	f.t.Helper()
+	dk := DeniedKey{Peer: wide(peer), Subject: podIdentity, Port: dport, Proto: 6, Dir: DirEgress}
+	var d Denied
+	f.must(f.maps.Denied.Lookup(&dk, &d))
+	d.Tick--
+	f.must(f.maps.Denied.Put(&dk, &d))
+	sk := EventKey{Subject: podIdentity, Peer: d.Identity, Dport: dport, Proto: 6,
+		Dir: DirEgress, Verdict: VerdictDeny, Reason: d.Reason}
+	var seen EventSeen
+	f.must(f.maps.EventSeen.Lookup(&sk, &seen))
+	seen.Tick--
+	f.must(f.maps.EventSeen.Put(&sk, &seen))
+}
+
+// A denial is remembered for a tick, but never past a change of policy.
+func TestRememberedDenialsEndWithTheEpoch(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.isolate(DirEgress, 0)
+		syn := tcp(c.pod, 4000, c.friend, 80, "S").bytes(t)
+		for range 3 {
+			f.egress(syn).drops(t, "denied", HookPodEgress, ReasonDefaultDenied)
+		}
+		f.rule(PolicyKey{Peer: friendIdentity, Dir: DirEgress}, PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+		f.bumpEpoch()
+		f.egress(syn).passes(t, "allowed now", HookPodEgress, ReasonForwarded)
+		if got := f.ruleCount(defaultRule, DirEgress, VerdictDeny); got != 3 {
+			t.Errorf("rule counted %d drops, want 3", got)
+		}
+	})
+}
+
+// What can't be told now is told later: a full budget loses no count.
+func TestUntoldEventsAreCarriedOn(t *testing.T) {
+	f, c := newFixture(t), cast4
+	f.isolate(DirEgress, 0)
+	cfg := f.cfg
+	cfg.EventsPerTick = 1
+	f.configure(cfg)
+	var budget []EventBudget
+	f.must(f.maps.EventBudget.Lookup(uint32(0), &budget))
+	for i := range budget { // spent, for this tick and the next
+		budget[i] = EventBudget{Tick: monotonicTick(t), Sent: 1}
+	}
+	f.must(f.maps.EventBudget.Put(uint32(0), budget))
+	f.egress(tcp(c.pod, 4000, c.friend, 80, "S").bytes(t))
+	told := len(f.events()) // 1 if the tick passed just now
+	cfg.EventsPerTick = 0
+	f.configure(cfg)
+	f.tickPasses(c.friend, 80)
+	f.egress(tcp(c.pod, 4000, c.friend, 80, "S").bytes(t))
+	var stood uint32
+	for _, e := range f.events() {
+		stood += e.Count
+	}
+	if int(stood)+told != 2 {
+		t.Errorf("events stand for %d packets, 2 were dropped", int(stood)+told)
+	}
+}
+
+func monotonicTick(t *testing.T) uint32 {
+	t.Helper()
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC_COARSE, &ts); err != nil {
+		t.Fatal(err)
+	}
+	return uint32(ts.Nano() >> 30)
 }
 
 func TestEventBudget(t *testing.T) {

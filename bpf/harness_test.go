@@ -6,7 +6,9 @@ package bpf
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -86,25 +88,89 @@ type fixture struct {
 	cfg    Config
 }
 
-func newFixture(t *testing.T) *fixture {
-	t.Helper()
+// datapath is what loading yields; tests share one, see newFixture.
+type datapath struct {
+	maps   *Maps
+	progs  *Programs
+	tunnel *ebpf.Program
+}
+
+func loadDatapath() (*datapath, error) {
 	small := map[string]uint32{
 		MapCT4: 4096, MapCT6: 4096, MapFrags: 256, MapIpcache4: 4096, MapIpcache6: 4096,
 		MapCIDR4: 1024, MapCIDR6: 1024, MapPolicy: 65536, MapSubjects: 4096, MapSlots: 1024,
 		MapServices4: 1024, MapServices6: 1024, MapSockRev: 1024, MapAffinity: 1024,
-		MapEventSeen: 1024, MapRuleStats: 1024, MapPeers: 65536,
+		MapEventSeen: 1024, MapRuleStats: 1024, MapDenied: 1024,
 	}
 	m, _, err := OpenMaps("", small)
 	if err != nil {
-		t.Fatalf("%+v", err)
+		return nil, err
 	}
-	t.Cleanup(m.Close)
 	p, err := LoadPrograms(m)
+	if err != nil {
+		return nil, err
+	}
+	tunnel, err := loadTunnelForTest(m)
+	return &datapath{maps: m, progs: p, tunnel: tunnel}, err
+}
+
+var sharedDatapath = sync.OnceValues(loadDatapath)
+
+// newFixture clears the shared datapath for a test: the verifier's work is done
+// once for all of them, and none runs beside another.
+func newFixture(t *testing.T) *fixture {
+	t.Helper()
+	d, err := sharedDatapath()
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
-	t.Cleanup(p.Close)
-	f := &fixture{t: t, maps: m, progs: p, tunnel: loadTunnelForTest(t, m)}
+	f := &fixture{t: t, maps: d.maps, progs: d.progs, tunnel: d.tunnel}
+	f.clear()
+	f.populate()
+	return f
+}
+
+// ownFixture loads a datapath for one test alone.
+func ownFixture(t *testing.T) *fixture {
+	t.Helper()
+	d, err := loadDatapath()
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	t.Cleanup(func() { d.maps.Close(); d.progs.Close(); d.tunnel.Close() })
+	f := &fixture{t: t, maps: d.maps, progs: d.progs, tunnel: d.tunnel}
+	f.populate()
+	return f
+}
+
+// clear empties every map that a test may have written.
+func (f *fixture) clear() {
+	f.t.Helper()
+	f.events()
+	for name, m := range f.maps.ByName() {
+		switch m.Type() {
+		case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie, ebpf.LRUCPUHash:
+		case ebpf.Array, ebpf.PerCPUArray, ebpf.RingBuf:
+			continue // read as differences, overwritten or drained
+		default:
+			f.t.Fatalf("don't know how to clear %s", name)
+		}
+		for {
+			key := make([]byte, m.KeySize())
+			if err := m.NextKey(nil, &key); errors.Is(err, ebpf.ErrKeyNotExist) {
+				break
+			} else if err != nil {
+				f.t.Fatalf("clearing %s: %v", name, err)
+			}
+			f.must(m.Delete(key))
+		}
+	}
+}
+
+// populate writes the cast.
+func (f *fixture) populate() {
+	m := f.maps
+	f.t.Helper()
 	f.configure(Config{PolicyEpoch: firstEpoch, TunnelIfindex: tunnelIfindex, TunnelMTU: tunnelMTU})
 	f.must(m.Ifaces.Put(uint32(podIfindex), &Iface{
 		Identity: podIdentity, Flags: IfaceIP4 | IfaceIP6,
@@ -126,14 +192,12 @@ func newFixture(t *testing.T) *fixture {
 	f.cidr("fd00:96::/112", Remote{Flags: RemoteService})
 	f.cidr("192.0.2.0/24", Remote{Identity: blockIdentity})
 	f.cidr("2001:db8::/32", Remote{Identity: blockIdentity})
-	return f
 }
 
 // loadTunnelForTest loads the tunnel hook as a lightweight-tunnel program: of
 // the types PROG_TEST_RUN knows, that is the one whose packets start at the IP
 // header, as they do on the tunnel device.
-func loadTunnelForTest(t *testing.T, m *Maps) *ebpf.Program {
-	t.Helper()
+func loadTunnelForTest(m *Maps) (*ebpf.Program, error) {
 	loaded := map[string]*ebpf.Program{}
 	asLWT := func() (*ebpf.CollectionSpec, error) {
 		spec, err := loadTunnelIngress()
@@ -142,12 +206,8 @@ func loadTunnelForTest(t *testing.T, m *Maps) *ebpf.Program {
 		}
 		return spec, err
 	}
-	if err := loadObject(asLWT, m, loaded); err != nil {
-		t.Fatalf("%+v", err)
-	}
-	prog := loaded["fl_tunnel_ingress"]
-	t.Cleanup(func() { prog.Close() })
-	return prog
+	err := loadObject(asLWT, m, loaded)
+	return loaded["fl_tunnel_ingress"], err
 }
 
 func (f *fixture) must(err error) {
@@ -296,18 +356,21 @@ func (f *fixture) ingressFromTunnel(data []byte) result {
 
 func (f *fixture) metrics() map[uint32]uint64 {
 	f.t.Helper()
+	cpus, err := ebpf.PossibleCPU()
+	f.must(err)
+	n := int(f.maps.Metrics.MaxEntries())
+	indices, perCPU := make([]uint32, n), make([]Counter, n*cpus)
+	var cursor ebpf.MapBatchCursor
+	got, err := f.maps.Metrics.BatchLookup(&cursor, indices, perCPU, nil)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) || got != n {
+		f.t.Fatalf("reading %d of %d counters: %v", got, n, err)
+	}
 	out := map[uint32]uint64{}
-	var index uint32
-	var perCPU []Counter
-	it := f.maps.Metrics.Iterate()
-	for it.Next(&index, &perCPU) {
-		for _, c := range perCPU {
-			if c.Packets > 0 {
-				out[index] += c.Packets
-			}
+	for i, c := range perCPU {
+		if c.Packets > 0 {
+			out[indices[i/cpus]] += c.Packets
 		}
 	}
-	f.must(it.Err())
 	return out
 }
 

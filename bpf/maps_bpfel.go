@@ -22,6 +22,7 @@ const (
 	mapsMapFlConfig                 = "fl_config"
 	mapsMapFlCt4                    = "fl_ct4"
 	mapsMapFlCt6                    = "fl_ct6"
+	mapsMapFlDenied                 = "fl_denied"
 	mapsMapFlEventBudget            = "fl_event_budget"
 	mapsMapFlEventSeen              = "fl_event_seen"
 	mapsMapFlEvents                 = "fl_events"
@@ -112,6 +113,7 @@ type mapsMapSpecs struct {
 	FlConfig      *ebpf.MapSpec `ebpf:"fl_config"`
 	FlCt4         *ebpf.MapSpec `ebpf:"fl_ct4"`
 	FlCt6         *ebpf.MapSpec `ebpf:"fl_ct6"`
+	FlDenied      *ebpf.MapSpec `ebpf:"fl_denied"`
 	FlEventBudget *ebpf.MapSpec `ebpf:"fl_event_budget"`
 	FlEventSeen   *ebpf.MapSpec `ebpf:"fl_event_seen"`
 	FlEvents      *ebpf.MapSpec `ebpf:"fl_events"`
@@ -180,6 +182,7 @@ type mapsMaps struct {
 	FlConfig      *ebpf.Map `ebpf:"fl_config"`
 	FlCt4         *ebpf.Map `ebpf:"fl_ct4"`
 	FlCt6         *ebpf.Map `ebpf:"fl_ct6"`
+	FlDenied      *ebpf.Map `ebpf:"fl_denied"`
 	FlEventBudget *ebpf.Map `ebpf:"fl_event_budget"`
 	FlEventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
 	FlEvents      *ebpf.Map `ebpf:"fl_events"`
@@ -208,6 +211,7 @@ func (m *mapsMaps) Close() error {
 		m.FlConfig,
 		m.FlCt4,
 		m.FlCt6,
+		m.FlDenied,
 		m.FlEventBudget,
 		m.FlEventSeen,
 		m.FlEvents,

@@ -75,7 +75,7 @@ func newNS(t *testing.T) netns.NsHandle {
 }
 
 func newNetNode(t *testing.T, pod4, pod6 string) *netNode {
-	n := &netNode{fixture: newFixture(t), ns: newNS(t), podNS: newNS(t),
+	n := &netNode{fixture: ownFixture(t), ns: newNS(t), podNS: newNS(t),
 		pod4: netip.MustParseAddr(pod4), pod6: netip.MustParseAddr(pod6)}
 	inNS(t, n.ns, n.wire)
 	inNS(t, n.podNS, n.addressPod)

@@ -144,6 +144,7 @@ func TestEgressIdentityByRange(t *testing.T) {
 		f.egress(tcp(c.pod, 4001, c.block, 80, "S").bytes(t)).drops(t, "exact entry wins", HookPodEgress, ReasonDefaultDenied)
 		f.egress(tcp(c.pod, 4000, c.host, 80, "S").bytes(t)).passes(t, "own node, isolated or not", HookPodEgress, ReasonHost)
 		f.rule(PolicyKey{Peer: IdentityWorld, Dir: DirEgress}, PolicyEntry{RuleID: 2, Verdict: VerdictAllow})
+		f.bumpEpoch()
 		f.egress(tcp(c.pod, 4000, c.world, 80, "S").bytes(t)).passes(t, "world allowed", HookPodEgress, ReasonForwarded)
 	})
 }

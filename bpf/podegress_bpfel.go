@@ -22,6 +22,7 @@ const (
 	podEgressMapFlConfig      = "fl_config"
 	podEgressMapFlCt4         = "fl_ct4"
 	podEgressMapFlCt6         = "fl_ct6"
+	podEgressMapFlDenied      = "fl_denied"
 	podEgressMapFlEventBudget = "fl_event_budget"
 	podEgressMapFlEventSeen   = "fl_event_seen"
 	podEgressMapFlEvents      = "fl_events"
@@ -98,6 +99,7 @@ type podEgressMapSpecs struct {
 	FlConfig      *ebpf.MapSpec `ebpf:"fl_config"`
 	FlCt4         *ebpf.MapSpec `ebpf:"fl_ct4"`
 	FlCt6         *ebpf.MapSpec `ebpf:"fl_ct6"`
+	FlDenied      *ebpf.MapSpec `ebpf:"fl_denied"`
 	FlEventBudget *ebpf.MapSpec `ebpf:"fl_event_budget"`
 	FlEventSeen   *ebpf.MapSpec `ebpf:"fl_event_seen"`
 	FlEvents      *ebpf.MapSpec `ebpf:"fl_events"`
@@ -150,6 +152,7 @@ type podEgressMaps struct {
 	FlConfig      *ebpf.Map `ebpf:"fl_config"`
 	FlCt4         *ebpf.Map `ebpf:"fl_ct4"`
 	FlCt6         *ebpf.Map `ebpf:"fl_ct6"`
+	FlDenied      *ebpf.Map `ebpf:"fl_denied"`
 	FlEventBudget *ebpf.Map `ebpf:"fl_event_budget"`
 	FlEventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
 	FlEvents      *ebpf.Map `ebpf:"fl_events"`
@@ -178,6 +181,7 @@ func (m *podEgressMaps) Close() error {
 		m.FlConfig,
 		m.FlCt4,
 		m.FlCt6,
+		m.FlDenied,
 		m.FlEventBudget,
 		m.FlEventSeen,
 		m.FlEvents,

@@ -22,6 +22,7 @@ const (
 	podIngressMapFlConfig      = "fl_config"
 	podIngressMapFlCt4         = "fl_ct4"
 	podIngressMapFlCt6         = "fl_ct6"
+	podIngressMapFlDenied      = "fl_denied"
 	podIngressMapFlEventBudget = "fl_event_budget"
 	podIngressMapFlEventSeen   = "fl_event_seen"
 	podIngressMapFlEvents      = "fl_events"
@@ -98,6 +99,7 @@ type podIngressMapSpecs struct {
 	FlConfig      *ebpf.MapSpec `ebpf:"fl_config"`
 	FlCt4         *ebpf.MapSpec `ebpf:"fl_ct4"`
 	FlCt6         *ebpf.MapSpec `ebpf:"fl_ct6"`
+	FlDenied      *ebpf.MapSpec `ebpf:"fl_denied"`
 	FlEventBudget *ebpf.MapSpec `ebpf:"fl_event_budget"`
 	FlEventSeen   *ebpf.MapSpec `ebpf:"fl_event_seen"`
 	FlEvents      *ebpf.MapSpec `ebpf:"fl_events"`
@@ -150,6 +152,7 @@ type podIngressMaps struct {
 	FlConfig      *ebpf.Map `ebpf:"fl_config"`
 	FlCt4         *ebpf.Map `ebpf:"fl_ct4"`
 	FlCt6         *ebpf.Map `ebpf:"fl_ct6"`
+	FlDenied      *ebpf.Map `ebpf:"fl_denied"`
 	FlEventBudget *ebpf.Map `ebpf:"fl_event_budget"`
 	FlEventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
 	FlEvents      *ebpf.Map `ebpf:"fl_events"`
@@ -178,6 +181,7 @@ func (m *podIngressMaps) Close() error {
 		m.FlConfig,
 		m.FlCt4,
 		m.FlCt6,
+		m.FlDenied,
 		m.FlEventBudget,
 		m.FlEventSeen,
 		m.FlEvents,

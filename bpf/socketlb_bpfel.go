@@ -22,6 +22,7 @@ const (
 	socketLBMapFlConfig        = "fl_config"
 	socketLBMapFlCt4           = "fl_ct4"
 	socketLBMapFlCt6           = "fl_ct6"
+	socketLBMapFlDenied        = "fl_denied"
 	socketLBMapFlEventBudget   = "fl_event_budget"
 	socketLBMapFlEventSeen     = "fl_event_seen"
 	socketLBMapFlEvents        = "fl_events"
@@ -112,6 +113,7 @@ type socketLBMapSpecs struct {
 	FlConfig      *ebpf.MapSpec `ebpf:"fl_config"`
 	FlCt4         *ebpf.MapSpec `ebpf:"fl_ct4"`
 	FlCt6         *ebpf.MapSpec `ebpf:"fl_ct6"`
+	FlDenied      *ebpf.MapSpec `ebpf:"fl_denied"`
 	FlEventBudget *ebpf.MapSpec `ebpf:"fl_event_budget"`
 	FlEventSeen   *ebpf.MapSpec `ebpf:"fl_event_seen"`
 	FlEvents      *ebpf.MapSpec `ebpf:"fl_events"`
@@ -164,6 +166,7 @@ type socketLBMaps struct {
 	FlConfig      *ebpf.Map `ebpf:"fl_config"`
 	FlCt4         *ebpf.Map `ebpf:"fl_ct4"`
 	FlCt6         *ebpf.Map `ebpf:"fl_ct6"`
+	FlDenied      *ebpf.Map `ebpf:"fl_denied"`
 	FlEventBudget *ebpf.Map `ebpf:"fl_event_budget"`
 	FlEventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
 	FlEvents      *ebpf.Map `ebpf:"fl_events"`
@@ -192,6 +195,7 @@ func (m *socketLBMaps) Close() error {
 		m.FlConfig,
 		m.FlCt4,
 		m.FlCt6,
+		m.FlDenied,
 		m.FlEventBudget,
 		m.FlEventSeen,
 		m.FlEvents,

@@ -16,6 +16,7 @@ const (
 	MapConfig      = "fl_config"
 	MapCT4         = "fl_ct4"
 	MapCT6         = "fl_ct6"
+	MapDenied      = "fl_denied"
 	MapEventBudget = "fl_event_budget"
 	MapEventSeen   = "fl_event_seen"
 	MapEvents      = "fl_events"
@@ -44,6 +45,7 @@ type Maps struct {
 	Config      *ebpf.Map `ebpf:"fl_config"`
 	CT4         *ebpf.Map `ebpf:"fl_ct4"`
 	CT6         *ebpf.Map `ebpf:"fl_ct6"`
+	Denied      *ebpf.Map `ebpf:"fl_denied"`
 	EventBudget *ebpf.Map `ebpf:"fl_event_budget"`
 	EventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
 	Events      *ebpf.Map `ebpf:"fl_events"`
@@ -443,6 +445,29 @@ type PolicyEntry struct {
 	RuleID     uint32
 	Verdict    Verdict
 	Pad        [3]uint8
+}
+
+// DeniedKey is struct denied_key.
+type DeniedKey struct {
+	_       structs.HostLayout
+	Peer    [16]uint8
+	Subject uint32
+	Port    uint16
+	Proto   uint8
+	Dir     Direction
+}
+
+// Denied is struct denied.
+type Denied struct {
+	_        structs.HostLayout
+	Tick     uint32
+	Epoch    uint32
+	Identity uint32
+	RuleID   uint32
+	Folded   uint32
+	Reason   Reason
+	Family   uint8
+	Pad      [2]uint8
 }
 
 // Service4Key is struct service4_key.

@@ -26,37 +26,38 @@ struct report {
 	enum verdict verdict;
 	enum reason reason;
 	__u8 flags; /* event_flags */
+	__u32 stands_for; /* packets folded before, besides this one */
 };
 
 /* Returns how many packets this event stands for; 0: folded into a later one. */
-static __always_inline __u32 event_fold(const struct packet *p, const struct report *r)
+static __always_inline __u32 event_fold(const struct event_key *k, const struct report *r)
 {
-	struct event_key k = {
-		.subject = r->subject,
-		.peer = r->peer,
-		.dport = r->packet_dir == r->dir ? p->dport : p->sport,
-		.proto = p->proto,
-		.dir = r->dir,
-		.verdict = r->verdict,
-		.reason = r->reason,
-	};
-	struct event_seen *seen = bpf_map_lookup_elem(&fl_event_seen, &k);
-	__u32 count = 1;
+	struct event_seen *seen = bpf_map_lookup_elem(&fl_event_seen, k);
+	__u32 count = 1 + r->stands_for;
 
 	if (!seen) {
 		struct event_seen first = { .tick = r->now };
 
-		bpf_map_update_elem(&fl_event_seen, &k, &first, BPF_ANY);
-		return 1;
+		bpf_map_update_elem(&fl_event_seen, k, &first, BPF_ANY);
+		return count;
 	}
 	if (seen->tick == r->now) {
-		seen->suppressed++;
+		seen->suppressed += count;
 		return 0;
 	}
 	count += seen->suppressed;
 	seen->suppressed = 0;
 	seen->tick = r->now;
 	return count;
+}
+
+/* The event could not be sent: the next one shall stand for it. */
+static __always_inline void event_unfold(const struct event_key *k, __u32 count)
+{
+	struct event_seen *seen = bpf_map_lookup_elem(&fl_event_seen, k);
+
+	if (seen)
+		seen->suppressed += count;
 }
 
 static __always_inline bool event_within_budget(const struct report *r)
@@ -81,18 +82,28 @@ static __always_inline bool event_within_budget(const struct report *r)
 static __noinline int event_send(struct __sk_buff *skb, const struct packet *p,
 				 const struct report *r)
 {
+	struct event_key k = {
+		.subject = r->subject,
+		.peer = r->peer,
+		.dport = r->packet_dir == r->dir ? p->dport : p->sport,
+		.proto = p->proto,
+		.dir = r->dir,
+		.verdict = r->verdict,
+		.reason = r->reason,
+	};
 	struct event *e;
 	__u32 count;
 	bool wake;
 
-	if (!skb || !p || !r)
+	count = event_fold(&k, r);
+	if (!count)
 		return 0;
-	count = event_fold(p, r);
-	if (!count || !event_within_budget(r))
+	/* A slow reader or a flood loses events, never packets or counts. */
+	e = event_within_budget(r) ? bpf_ringbuf_reserve(&fl_events, sizeof(*e), 0) : NULL;
+	if (!e) {
+		event_unfold(&k, count);
 		return 0;
-	e = bpf_ringbuf_reserve(&fl_events, sizeof(*e), 0);
-	if (!e)
-		return 0; /* a slow reader loses events, never packets */
+	}
 	e->time_ns = bpf_ktime_get_coarse_ns();
 	e->ifindex = skb->ifindex;
 	e->src_identity = r->packet_dir == FL_DIR_EGRESS ? r->subject : r->peer;

@@ -7,6 +7,7 @@
 #include "policy.h"
 
 #include "conntrack.h"
+#include "denied.h"
 #include "events.h"
 #include "fragments.h"
 #include "ipcache.h"
@@ -28,6 +29,8 @@ struct walk {
 
 	/* And for who wants to know: an event is sent when tell is set. */
 	bool tell;
+	bool folded; /* an event of this tick stands for this packet too */
+	__u32 stands_for; /* earlier packets, folded until now */
 	__u32 peer_identity;
 	__u32 rule_id;
 	enum direction judged; /* whose policy spoke; NONE: none did */
@@ -115,13 +118,15 @@ static __always_inline void tell(struct __sk_buff *skb, const struct walk *w, en
 		.verdict = dropped ? FL_VERDICT_DENY : w->verdict,
 		.reason = reason,
 		.flags = w->event_flags | (w->from_tunnel ? FL_EVENT_VIA_TUNNEL : 0),
+		.stands_for = w->stands_for,
 	};
 
 	if (!w->tell && !dropped)
 		return;
 	if (r.rule_id)
 		count_rule(r.rule_id, r.dir, r.verdict, skb->len);
-	event_send(skb, &w->p, &r);
+	if (!w->folded)
+		event_send(skb, &w->p, &r);
 }
 
 /* Where packets of a flow go, from what is known about the other side. A flow
@@ -169,8 +174,47 @@ static __always_inline void rejudge(struct walk *w, struct ct_entry *e)
 	e->epoch = w->cfg->policy_epoch;
 }
 
+/* Remembers a denial until the next tick. */
+static __always_inline void remember_denied(struct walk *w, const struct judgement *j,
+					    const struct denied_key *k, struct denied *known)
+{
+	struct denied d = {
+		.tick = w->now,
+		.epoch = w->cfg->policy_epoch,
+		.identity = j->remote.identity,
+		.rule_id = j->rule_id,
+		.reason = j->reason,
+		.family = w->p.family,
+	};
+
+	if (j->reason != FL_REASON_POLICY_DENIED && j->reason != FL_REASON_DEFAULT_DENIED)
+		return;
+	if (known) {
+		w->stands_for = known->folded;
+		*known = d;
+		return;
+	}
+	bpf_map_update_elem(&fl_denied, k, &d, BPF_ANY);
+}
+
+/* Was this very thing denied in this tick? */
+static __always_inline enum reason denied_before(struct walk *w, const struct denied_key *k,
+						 struct denied **known)
+{
+	struct denied *d = denied_find(k);
+
+	*known = d;
+	if (!d || !denied_still(d, &w->p, w->now, w->cfg->policy_epoch))
+		return FL_REASON_NONE;
+	d->folded++;
+	w->folded = true;
+	note(w, d->identity, d->rule_id, w->dir, FL_VERDICT_DENY, FL_EVENT_NEW);
+	return d->reason;
+}
+
 /* A packet of a flow that nobody knows. */
-static __always_inline enum reason open_flow(struct walk *w, const union ct_key *k)
+static __always_inline enum reason open_flow(struct walk *w, const union ct_key *k,
+					     const struct denied_key *dk, struct denied *denied)
 {
 	bool from_pod = walk_from_pod(w);
 	struct ct_entry e = {};
@@ -187,8 +231,10 @@ static __always_inline enum reason open_flow(struct walk *w, const union ct_key 
 	/* Node and service traffic is not policy's: no event for each probe. */
 	if (j.reason != FL_REASON_HOST && j.reason != FL_REASON_SERVICE)
 		note(w, j.remote.identity, j.rule_id, w->dir, j.verdict, FL_EVENT_NEW);
-	if (j.verdict == FL_VERDICT_DENY)
+	if (j.verdict == FL_VERDICT_DENY) {
+		remember_denied(w, &j, dk, denied);
 		return j.reason;
+	}
 
 	e.last_seen = w->now;
 	e.epoch = w->cfg->policy_epoch;
@@ -212,29 +258,55 @@ static __always_inline enum reason open_flow(struct walk *w, const union ct_key 
 	return j.reason;
 }
 
-/* A SYN that doesn't continue this flow: the other side opens a connection
- * over the same pair of ports, or a closed one is opened anew. It must face
- * policy itself, or an old flow would be a door. */
-static __always_inline bool opens_anew(const struct ct_entry *e, const struct packet *p, bool original)
+static __always_inline bool is_syn(const struct packet *p)
 {
-	if ((p->tcp_flags & (TCP_SYN | TCP_ACK)) != TCP_SYN)
-		return false;
-	return !original || ct_closing(e->flags);
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+/* The running flow this packet belongs to, if any. */
+static __always_inline struct ct_entry *flow_find(struct walk *w, const union ct_key *k)
+{
+	struct ct_entry *e = ct_find(w->p.family, k);
+
+	if (!e || ct_expired(e, w->p.proto, w->now))
+		return NULL;
+	/* A SYN that doesn't continue it: the other side opens a connection
+	 * over the same pair of ports, or a closed one is opened anew. That
+	 * must face policy itself, or an old flow would be a door. */
+	if (is_syn(&w->p) && (!!(e->flags & FL_CT_BY_POD) != walk_from_pod(w) || ct_closing(e->flags)))
+		return NULL;
+	return e;
 }
 
 static __always_inline enum reason flow_verdict(struct walk *w)
 {
 	bool from_pod = walk_from_pod(w), by_pod;
+	struct denied_key dk = {};
+	struct denied *denied = NULL;
 	union ct_key k = {};
-	struct ct_entry *e;
+	enum reason r;
+	struct ct_entry *e = NULL;
 
+	/* A SYN is more likely denied than part of a flow; anything else is
+	 * more likely part of one. */
+	if (is_syn(&w->p)) {
+		denied_key_of(&w->p, w->iface->identity, w->dir, &dk);
+		r = denied_before(w, &dk, &denied);
+		if (r != FL_REASON_NONE)
+			return r;
+	}
 	ct_key_of(&w->p, from_pod, &k);
-	e = ct_find(w->p.family, &k);
-	if (!e || ct_expired(e, w->p.proto, w->now))
-		return open_flow(w, &k);
+	e = flow_find(w, &k);
+	if (!e) {
+		if (!is_syn(&w->p)) {
+			denied_key_of(&w->p, w->iface->identity, w->dir, &dk);
+			r = denied_before(w, &dk, &denied);
+			if (r != FL_REASON_NONE)
+				return r;
+		}
+		return open_flow(w, &k, &dk, denied);
+	}
 	by_pod = e->flags & FL_CT_BY_POD;
-	if (w->p.proto == IPPROTO_TCP && opens_anew(e, &w->p, by_pod == from_pod))
-		return open_flow(w, &k);
 
 	if (e->epoch != w->cfg->policy_epoch || e->subject != w->iface->identity)
 		rejudge(w, e);

@@ -47,6 +47,8 @@ FL_LRU(fl_frags, struct frag_key, struct frag_ports, 8192);
 FL_HASH(fl_subjects, struct subject_key, struct subject, 65536);
 FL_HASH(fl_policy, struct policy_key, struct policy_entry, 262144);
 
+FL_LRU(fl_denied, struct denied_key, struct denied, 16384);
+
 FL_HASH(fl_services4, struct service4_key, struct service, 65536);
 FL_HASH(fl_services6, struct service6_key, struct service, 65536);
 FL_HASH(fl_slots, struct slot_key, struct backend, 262144);

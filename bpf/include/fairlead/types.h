@@ -299,6 +299,27 @@ struct policy_entry {
 	__u8 pad[3];
 };
 
+/* fl_denied: what policy said no to in this tick, so that a flood of attempts
+ * is answered by one lookup. The pod's port is left out: retries share a row. */
+struct denied_key {
+	__u8 peer[16];
+	__u32 subject;
+	__u16 port; /* where the flow goes to */
+	__u8 proto;
+	enum direction dir;
+};
+
+struct denied {
+	__u32 tick; /* true in this tick only */
+	__u32 epoch; /* and for this policy */
+	__u32 identity; /* the peer's */
+	__u32 rule_id;
+	__u32 folded; /* packets since the last event */
+	enum reason reason;
+	__u8 family;
+	__u8 pad[2];
+};
+
 /* ---- services ---------------------------------------------------------- */
 
 struct service4_key {
