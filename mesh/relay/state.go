@@ -53,6 +53,7 @@ func RestoreState(records map[string]*recordv1.Record, clusters []*relayv1.Clust
 func (s *State) Apply(b *relayv1.Batch) []*relayv1.Change {
 	if b.GetSnapshotStart() {
 		s.inSnapshot, s.complete = true, false
+		s.distrustClusters()
 		s.unconfirmed = make(map[string]bool, len(s.records))
 		for key := range s.records {
 			s.unconfirmed[key] = true
@@ -111,6 +112,16 @@ func (s *State) setClusters(states []*relayv1.ClusterState) {
 	s.clusters = make(map[string]*relayv1.ClusterState, len(states))
 	for _, c := range states {
 		s.clusters[c.GetName()] = c
+	}
+}
+
+// distrustClusters forgets that clusters were synced: what another relay process said of its records says nothing of the
+// new one's, which may just have started and know no cluster yet.
+func (s *State) distrustClusters() {
+	for name, c := range s.clusters {
+		c = proto.CloneOf(c)
+		c.Synced = false
+		s.clusters[name] = c
 	}
 }
 

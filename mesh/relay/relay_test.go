@@ -1,0 +1,607 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// eventually waits for a condition. The bound only ends a test that would never pass.
+func eventually(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !holds(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never came true: %s", what)
+		}
+	}
+}
+
+func put(cluster, name string, version int) *relayv1.Change {
+	rec := &recordv1.Record{Cluster: cluster, Payload: &recordv1.Record_Endpoint{Endpoint: &recordv1.Endpoint{
+		Namespace: "default", Name: name, Addresses: []string{"10.1.0.1"}, Identity: 1<<16 | 256, Node: fmt.Sprintf("node-%d", version),
+	}}}
+	key, err := record.Key(rec)
+	if err != nil {
+		panic(err)
+	}
+	return &relayv1.Change{Key: key, Record: rec}
+}
+
+func gone(cluster, name string) *relayv1.Change {
+	return &relayv1.Change{Key: put(cluster, name, 0).GetKey()}
+}
+
+func synced(names ...string) []*relayv1.ClusterState {
+	var out []*relayv1.ClusterState
+	for _, n := range names {
+		out = append(out, &relayv1.ClusterState{Name: n, Synced: true})
+	}
+	return out
+}
+
+func apply(t testing.TB, h *Hub, changes ...*relayv1.Change) {
+	t.Helper()
+	if err := h.Apply(changes); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// contents decodes what a hub holds.
+func contents(t testing.TB, h *Hub) map[string]*recordv1.Record {
+	t.Helper()
+	s := NewState()
+	for _, b := range decode(t, h, h.batches(h.since(cursor{}), nil)) {
+		s.Apply(b)
+	}
+	return maps.Collect(s.All())
+}
+
+// decode sends batches through the codec as gRPC does.
+func decode(t testing.TB, h *Hub, batches []wireBatch) []*relayv1.Batch {
+	t.Helper()
+	var out []*relayv1.Batch
+	codec := newWireCodec()
+	for i := range batches {
+		data, err := codec.Marshal(&batches[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &relayv1.Batch{}
+		if err := codec.Unmarshal(data, b); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+func equal(a, b map[string]*recordv1.Record) bool {
+	return maps.EqualFunc(a, b, func(x, y *recordv1.Record) bool { return proto.Equal(x, y) })
+}
+
+// relayServer is a relay on a loopback port.
+type relayServer struct {
+	server  *Server
+	address string
+	stop    func()
+}
+
+// authenticate takes tokens of the form "token-of-<node>".
+func authenticate(_ context.Context, token string) (string, error) {
+	if token == "unbound" {
+		return "", nil
+	}
+	node, ok := strings.CutPrefix(token, "token-of-")
+	if !ok {
+		return "", errors.New("unknown token")
+	}
+	return node, nil
+}
+
+func serve(t testing.TB, h *Hub, change func(*ServerConfig)) *relayServer {
+	t.Helper()
+	cfg := ServerConfig{Authenticate: authenticate}
+	if change != nil {
+		change(&cfg)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &relayServer{server: NewServer(h, cfg), address: l.Addr().String()}
+	done := make(chan error, 1)
+	go func() { done <- r.server.Serve(ctx, l, nil) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+// agent is a client with a State.
+type agent struct {
+	client  *Client
+	stop    func()
+	batches chan *relayv1.Batch // what was received, if not nil
+
+	mu       sync.Mutex
+	state    *State
+	received int // changes received
+	effects  int // changes that changed something
+	starts   int // snapshots begun
+}
+
+func follow(t testing.TB, node string, targets ...string) *agent {
+	t.Helper()
+	a := &agent{state: NewState()}
+	a.client = NewClient(ClientConfig{
+		Targets: targets, Node: node,
+		Token: func(context.Context) (string, error) { return "token-of-" + node, nil },
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.client.Run(ctx, a.resume, a.take) }()
+	a.stop = sync.OnceFunc(func() { cancel(); <-done })
+	t.Cleanup(a.stop)
+	return a
+}
+
+func (a *agent) resume() *relayv1.ResumePoint {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.state.Resume()
+}
+
+func (a *agent) take(b *relayv1.Batch) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.received += len(b.GetChanges())
+	if b.GetSnapshotStart() {
+		a.starts++
+	}
+	a.effects += len(a.state.Apply(b))
+	return nil
+}
+
+func (a *agent) records() map[string]*recordv1.Record {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Collect(a.state.All())
+}
+
+func (a *agent) counts() (received, effects, starts int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.received, a.effects, a.starts
+}
+
+// upToDate tells whether an agent holds what the hub holds.
+func (a *agent) upToDate(t testing.TB, h *Hub) func() bool {
+	return func() bool {
+		a.mu.Lock()
+		at := a.state.Applied()
+		a.mu.Unlock()
+		return proto.Equal(at, h.At()) && equal(a.records(), contents(t, h))
+	}
+}
+
+func TestAgentFollowsTheHub(t *testing.T) {
+	t.Parallel()
+	h := NewHub(0)
+	apply(t, h, put("east", "a", 1), put("east", "b", 1), put("west", "c", 1))
+	h.SetClusters(synced("east", "west"))
+	r := serve(t, h, nil)
+	a := follow(t, "n1", r.address)
+	eventually(t, "snapshot", a.upToDate(t, h))
+	apply(t, h, put("east", "a", 2), gone("east", "b"), put("west", "d", 1))
+	eventually(t, "delta", a.upToDate(t, h))
+	if received, _, starts := a.counts(); received != 6 || starts != 1 {
+		t.Errorf("received %d changes in %d snapshots", received, starts)
+	}
+	at := h.At()
+	apply(t, h, put("east", "a", 2), gone("east", "never"))
+	if !proto.Equal(at, h.At()) {
+		t.Error("changes that change nothing made a revision")
+	}
+	subs := r.server.Subscribers()
+	if len(subs) != 1 || subs[0].Node != "n1" || subs[0].Address == "" {
+		t.Errorf("subscribers %+v", subs)
+	}
+	if st := a.client.Status(); !st.Connected || st.LastError != nil || st.LastBatch.IsZero() {
+		t.Errorf("status %+v", st)
+	}
+}
+
+func TestAgentResumesWhereItLeftOff(t *testing.T) {
+	t.Parallel()
+	h := NewHub(0)
+	apply(t, h, put("east", "a", 1), put("east", "b", 1), put("east", "c", 1))
+	h.SetClusters(synced("east"))
+	first := serve(t, h, nil)
+	second := serve(t, h, nil)
+	a := follow(t, "n1", first.address, second.address)
+	eventually(t, "snapshot", a.upToDate(t, h))
+	first.stop()
+	second.stop()
+	eventually(t, "disconnected", func() bool { return !a.client.Status().Connected })
+	apply(t, h, put("east", "a", 2), put("east", "a", 3), gone("east", "b"))
+	third := serve(t, h, nil)
+	b := follow(t, "n2", third.address)
+	eventually(t, "a fresh agent", b.upToDate(t, h))
+
+	// The first agent comes back to a relay process of the same epoch.
+	c := &agent{state: a.state}
+	c.client = NewClient(ClientConfig{Targets: []string{third.address}, Node: "n1", Token: a.client.cfg.Token})
+	a.stop()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.client.Run(ctx, c.resume, c.take) }()
+	defer func() { cancel(); <-done }()
+	eventually(t, "resumed", c.upToDate(t, h))
+	if received, effects, starts := c.counts(); received != 2 || effects != 2 || starts != 0 {
+		t.Errorf("resume sent %d changes (%d effective) in %d snapshots; want the newest of two keys", received, effects, starts)
+	}
+}
+
+func TestNewEpochSendsASnapshotThatChangesNothing(t *testing.T) {
+	t.Parallel()
+	h1, h2 := NewHub(0), NewHub(0)
+	for _, h := range []*Hub{h1, h2} {
+		apply(t, h, put("east", "a", 1), put("west", "b", 1))
+		h.SetClusters(synced("east", "west"))
+	}
+	apply(t, h2, gone("west", "b"))
+	r1 := serve(t, h1, nil)
+	r2 := serve(t, h2, nil)
+	a := follow(t, "n1", r1.address, r2.address)
+	eventually(t, "in one of them", func() bool { return a.client.Status().Connected })
+	r1.stop()
+	eventually(t, "at the other", a.upToDate(t, h2))
+	if _, effects, _ := a.counts(); effects > 3 {
+		t.Errorf("%d effective changes; the records were the same but one", effects)
+	}
+}
+
+func TestEmptyHubSweepsNothing(t *testing.T) {
+	t.Parallel()
+	old := NewHub(0)
+	apply(t, old, put("east", "a", 1), put("east", "b", 1), put("west", "c", 1))
+	old.SetClusters(synced("east", "west"))
+	s := NewState()
+	for _, b := range decode(t, old, old.batches(old.since(cursor{}), nil)) {
+		s.Apply(b)
+	}
+
+	// The operator restarts: nothing is known yet, then one cluster after the other.
+	h := NewHub(0)
+	at := h.resume(s.Resume())
+	step := func() (changed []*relayv1.Change) {
+		v := h.since(at)
+		at = v.next
+		for _, b := range decode(t, h, h.batches(v, nil)) {
+			changed = append(changed, s.Apply(b)...)
+		}
+		return changed
+	}
+	if got := step(); len(got) > 0 || s.Len() != 3 {
+		t.Fatalf("an empty snapshot of unknown clusters changed %v", got)
+	}
+	if s.Resume() != nil {
+		t.Error("would resume although what is held was never judged")
+	}
+	apply(t, h, put("east", "a", 1))
+	if got := step(); len(got) > 0 {
+		t.Fatalf("known record changed %v", got)
+	}
+	h.SetClusters([]*relayv1.ClusterState{{Name: "east", Synced: true}, {Name: "west"}})
+	if got := step(); len(got) != 1 || got[0].GetKey() != gone("east", "b").GetKey() || got[0].GetRecord() != nil {
+		t.Fatalf("east became synced without b: %v", got)
+	}
+	if s.Len() != 2 {
+		t.Error("west is not synced and must stay")
+	}
+	h.SetClusters(synced("east", "west"))
+	if got := step(); len(got) != 1 || s.Len() != 1 {
+		t.Fatalf("west became synced and empty: %v", got)
+	}
+	if !proto.Equal(s.Resume(), h.At()) {
+		t.Errorf("resume %v instead of %v", s.Resume(), h.At())
+	}
+}
+
+func TestHistoryThatOverflowsMeansASnapshot(t *testing.T) {
+	t.Parallel()
+	h := NewHub(10)
+	for i := range 5 {
+		apply(t, h, put("east", fmt.Sprintf("p%d", i), 1))
+	}
+	at := h.At()
+	for i := range 10 {
+		apply(t, h, put("east", "p0", 2+i))
+	}
+	c := h.resume(at)
+	if v := h.since(c); v.snapshot || len(v.entries) != 1 {
+		t.Errorf("ten changes of one key: snapshot=%v with %d entries, want the newest alone", v.snapshot, len(v.entries))
+	}
+	apply(t, h, gone("east", "p1"))
+	if h.resume(at).started {
+		t.Error("resumed beyond history")
+	}
+	if v := h.since(c); !v.snapshot || len(v.entries) != 4 {
+		t.Errorf("a stream that fell behind: snapshot=%v with %d entries", v.snapshot, len(v.entries))
+	}
+	for i := range 10 {
+		apply(t, h, put("east", "p0", 100+i))
+	}
+	if len(h.gone) != 0 {
+		t.Errorf("%d deletions are remembered beyond history", len(h.gone))
+	}
+	future := h.At()
+	future.Revision++
+	if h.resume(future).started {
+		t.Error("resumed in the future")
+	}
+}
+
+func TestBatchesAreBounded(t *testing.T) {
+	t.Parallel()
+	h := NewHub(0)
+	var changes []*relayv1.Change
+	for i := range 2500 {
+		changes = append(changes, put("east", fmt.Sprintf("p%d", i), 1))
+	}
+	fat := put("east", "fat", 1)
+	fat.GetRecord().GetEndpoint().Node = strings.Repeat("n", 200<<10)
+	for i := range 10 {
+		c := proto.CloneOf(fat)
+		c.Key += fmt.Sprint(i)
+		changes = append(changes, c)
+	}
+	apply(t, h, changes...)
+	h.SetClusters(synced("east"))
+	check := func(batches []*relayv1.Batch, snapshot bool) {
+		t.Helper()
+		total := 0
+		for i, b := range batches {
+			total += len(b.GetChanges())
+			last := i == len(batches)-1
+			if len(b.GetChanges()) > maxBatchChanges || proto.Size(b) > maxBatchBytes+4096 {
+				t.Errorf("batch %d has %d changes, %d bytes", i, len(b.GetChanges()), proto.Size(b))
+			}
+			if b.GetSnapshotStart() != (snapshot && i == 0) || b.GetSnapshotEnd() != (snapshot && last) {
+				t.Errorf("batch %d of %d: start %v end %v", i, len(batches), b.GetSnapshotStart(), b.GetSnapshotEnd())
+			}
+			if snapshot && !last && b.GetAt() != nil {
+				t.Error("a resume point in the middle of a snapshot")
+			}
+			if (len(b.GetClusters()) > 0) != last {
+				t.Error("clusters' states belong into the last batch: they say that the records are complete")
+			}
+		}
+		if total != len(changes) {
+			t.Errorf("%d changes", total)
+		}
+	}
+	check(decode(t, h, h.batches(h.since(cursor{}), nil)), true)
+
+	delta := decode(t, h, h.batches(h.since(cursor{started: true}), nil))
+	check(delta, false)
+	// Every batch of a delta is a place to resume: going on from any of them gives the rest, no less.
+	for i, b := range delta {
+		rest := h.since(h.resume(b.GetAt()))
+		want := 0
+		for _, later := range delta[i+1:] {
+			want += len(later.GetChanges())
+		}
+		if len(rest.entries) != want {
+			t.Errorf("resume after batch %d gives %d changes instead of %d", i, len(rest.entries), want)
+		}
+	}
+}
+
+// An agent that takes nothing must cost neither memory nor the others' time, and be well afterwards.
+func TestSlowAgentHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	h := NewHub(1000)
+	h.SetClusters(synced("east"))
+	r := serve(t, h, nil)
+	blocked, release := make(chan struct{}), make(chan struct{})
+	slow := &agent{state: NewState()}
+	slow.client = NewClient(ClientConfig{Targets: []string{r.address}, Node: "slow", Token: func(context.Context) (string, error) { return "token-of-slow", nil }})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	var once sync.Once
+	go func() {
+		done <- slow.client.Run(ctx, slow.resume, func(b *relayv1.Batch) error {
+			once.Do(func() { close(blocked); <-release })
+			return slow.take(b)
+		})
+	}()
+	defer func() { cancel(); <-done }()
+	<-blocked
+
+	fast := follow(t, "fast", r.address)
+	big := put("east", "x", 0)
+	big.GetRecord().GetEndpoint().NamedPorts = map[string]uint32{strings.Repeat("p", 4000): 1}
+	for round := range 50 { // 10 MB of changes of 50 keys: far more than flow control lets through
+		for i := range 50 {
+			c := proto.CloneOf(big)
+			c.Key = put("east", fmt.Sprintf("p%d", i), 0).GetKey()
+			c.Record.GetEndpoint().Node = fmt.Sprintf("node-%d", round)
+			apply(t, h, c)
+		}
+		eventually(t, "the fast agent keeps up", func() bool { return proto.Equal(fast.appliedAt(), h.At()) })
+	}
+	close(release)
+	eventually(t, "the slow agent catches up", slow.upToDate(t, h))
+	if received, _, _ := slow.counts(); received >= 2500 {
+		t.Errorf("the slow agent was sent all %d changes", received)
+	}
+}
+
+func (a *agent) appliedAt() *relayv1.ResumePoint {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.state.Applied()
+}
+
+func TestFilterSendsANodeWhatItNeeds(t *testing.T) {
+	t.Parallel()
+	h := NewHub(0)
+	h.SetClusters(synced("east"))
+	r := serve(t, h, func(c *ServerConfig) {
+		c.Filter = func(node, key string) bool { return strings.HasSuffix(key, "-for-"+node) }
+	})
+	apply(t, h, put("east", "a-for-n1", 1), put("east", "a-for-n2", 1))
+	a := follow(t, "n1", r.address)
+	eventually(t, "snapshot", func() bool { return len(a.records()) == 1 })
+	apply(t, h, put("east", "b-for-n2", 1))
+	apply(t, h, put("east", "b-for-n1", 1), gone("east", "a-for-n1"))
+	want := []string{put("east", "b-for-n1", 0).GetKey()}
+	eventually(t, "delta", func() bool { return slices.Equal(slices.Collect(maps.Keys(a.records())), want) })
+}
+
+func TestWhoMayDoWhat(t *testing.T) {
+	t.Parallel()
+	h := NewHub(0)
+	apply(t, h, put("east", "a", 1))
+	h.SetClusters(synced("east"))
+	var mu sync.Mutex
+	var reports []*relayv1.ReportRequest
+	report := func(_ context.Context, r *relayv1.ReportRequest) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if r.GetAgentVersion() == "bad" {
+			return errors.New("no room")
+		}
+		reports = append(reports, r)
+		return nil
+	}
+	strict := serve(t, h, func(c *ServerConfig) { c.Report = report })
+	loose := serve(t, h, func(c *ServerConfig) { c.Report, c.AllowUnboundTokens = report, true })
+
+	for name, tc := range map[string]struct {
+		relay       *relayServer
+		token, node string
+		want        codes.Code
+	}{
+		"its own node":                         {strict, "token-of-n1", "n1", codes.OK},
+		"another node":                         {strict, "token-of-n1", "n2", codes.PermissionDenied},
+		"no node":                              {strict, "token-of-n1", "", codes.InvalidArgument},
+		"unknown token":                        {strict, "stolen", "n1", codes.Unauthenticated},
+		"empty token":                          {strict, "", "n1", codes.Unauthenticated},
+		"token of no node":                     {strict, "unbound", "n1", codes.PermissionDenied},
+		"token of no node where allowed":       {loose, "unbound", "n1", codes.OK},
+		"bound token where unbound is allowed": {loose, "token-of-n1", "n2", codes.PermissionDenied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := NewClient(ClientConfig{Targets: []string{tc.relay.address}, Node: tc.node, Token: func(context.Context) (string, error) { return tc.token, nil }})
+			enough := errors.New("enough")
+			served, err := c.attempt(t.Context(), nil, func(*relayv1.Batch) error {
+				rerr := c.Report(t.Context(), &relayv1.ReportRequest{Node: tc.node})
+				if rerr != nil {
+					t.Errorf("report: %v", rerr)
+				}
+				return enough
+			})
+			if tc.want == codes.OK {
+				if !served || !errors.Is(err, enough) {
+					t.Errorf("served %v, %v", served, err)
+				}
+				return
+			}
+			if served || status.Code(errors.Unwrap(err)) != tc.want {
+				t.Errorf("served %v, %v, want %s", served, err, tc.want)
+			}
+		})
+	}
+	t.Run("report in another's name", func(t *testing.T) {
+		a := follow(t, "n1", strict.address)
+		eventually(t, "connected", func() bool { return a.client.Status().Connected })
+		before := len(reports)
+		if err := a.client.Report(t.Context(), &relayv1.ReportRequest{Node: "n2"}); status.Code(errors.Unwrap(err)) != codes.PermissionDenied {
+			t.Errorf("got %v", err)
+		}
+		if err := a.client.Report(t.Context(), &relayv1.ReportRequest{Node: "n1", AgentVersion: "bad"}); err == nil {
+			t.Error("the operator's refusal didn't reach the agent")
+		}
+		if len(reports) != before {
+			t.Error("a refused report was taken")
+		}
+	})
+	t.Run("report while not connected", func(t *testing.T) {
+		c := NewClient(ClientConfig{Node: "n1"})
+		if err := c.Report(t.Context(), &relayv1.ReportRequest{Node: "n1"}); !errors.Is(err, ErrNotConnected) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestClientTriesTheNextRelay(t *testing.T) {
+	t.Parallel()
+	h := NewHub(0)
+	apply(t, h, put("east", "a", 1))
+	h.SetClusters(synced("east"))
+	r := serve(t, h, nil)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts there
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = silent.Close()
+	a := follow(t, "n1", silent.Addr().String(), "not a target", r.address)
+	eventually(t, "found the good one", a.upToDate(t, h))
+	if st := a.client.Status(); st.Target != r.address {
+		t.Errorf("status %+v", st)
+	}
+}
+
+func TestAnErrorOfTheHandlerMeansTryingAgain(t *testing.T) {
+	t.Parallel()
+	h := NewHub(0)
+	apply(t, h, put("east", "a", 1))
+	h.SetClusters(synced("east"))
+	r := serve(t, h, nil)
+	a := &agent{state: NewState()}
+	c := NewClient(ClientConfig{Targets: []string{r.address}, Node: "n1", Token: func(context.Context) (string, error) { return "token-of-n1", nil }})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	failures := 2
+	go func() {
+		done <- c.Run(ctx, a.resume, func(b *relayv1.Batch) error {
+			if failures--; failures >= 0 {
+				return errors.New("disk full")
+			}
+			return a.take(b)
+		})
+	}()
+	eventually(t, "taken at last", a.upToDate(t, h))
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Run ended with %v", err)
+	}
+}
