@@ -103,7 +103,7 @@ func wire(mgr manager.Manager, opts options, log *slog.Logger) error {
 
 	// Everything → status.
 	status := (&controllers.Status{
-		Client: kube, Cache: mgr.GetCache(), Connection: connection, Intake: intake, Discoverer: discoverer, Log: log,
+		Client: kube, Cache: mgr.GetCache(), Connection: connection, Intake: intake, Discoverer: discoverer, Log: log, Version: version,
 	}).Init()
 	intake.OnChange(status.Wake)
 

@@ -26,6 +26,7 @@ const shown = 5
 func setMeshStatus(m *v1alpha1.ClusterMesh, f *Facts, ready int) {
 	set := condition.Setter{Conditions: &m.Status.Conditions, Generation: m.Generation}
 	m.Status.ObservedGeneration = m.Generation
+	m.Status.OperatorVersion = f.Version
 	m.Status.Nodes = agentCounts(f)
 	m.Status.TotalClusters = int32(1 + len(f.Clusters))
 

@@ -29,6 +29,7 @@ const (
 // Facts are what statuses are made from.
 type Facts struct {
 	Now       time.Time
+	Version   string
 	Mesh      *v1alpha1.ClusterMesh
 	Store     federate.Status
 	Federated federate.Overview
@@ -51,6 +52,7 @@ type Status struct {
 	Intake     interface{ Overview() federate.Overview }
 	Discoverer interface{ Refused() map[string]string }
 	Log        *slog.Logger
+	Version    string // of this operator
 
 	wake chan struct{}
 }
@@ -148,7 +150,7 @@ func (s *Status) patch(ctx context.Context, before, after client.Object) error {
 
 func (s *Status) gather(ctx context.Context) (*Facts, error) {
 	f := &Facts{
-		Now: time.Now(), Store: s.Connection.Status(), Federated: s.Intake.Overview(), Refused: s.Discoverer.Refused(),
+		Now: time.Now(), Version: s.Version, Store: s.Connection.Status(), Federated: s.Intake.Overview(), Refused: s.Discoverer.Refused(),
 		Agents: map[string]*v1alpha1.MeshNode{},
 	}
 	mesh := &v1alpha1.ClusterMesh{}
