@@ -127,7 +127,7 @@ func TestFilesAreShort(t *testing.T) {
 func TestFilesCarryTheLicence(t *testing.T) {
 	sources(t, func(path string, content []byte) {
 		head := content[:min(len(content), 400)]
-		if within(filepath.ToSlash(path), "bpf") && !strings.HasSuffix(path, ".go") {
+		if strings.HasSuffix(path, ".bpf.c") || strings.HasSuffix(path, ".h") {
 			if !bytes.Contains(head, []byte("SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0)")) {
 				t.Errorf("%s: eBPF C is licensed GPL-2.0-only OR Apache-2.0, and says so first, or the kernel refuses its helpers", path)
 			}
