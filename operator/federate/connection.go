@@ -143,7 +143,15 @@ func (c *Connection) Start(ctx context.Context) error {
 		return err
 	}
 	for ctx.Err() == nil {
+		// Not before it is known who we are: the watch brings our own records too.
+		c.mu.Lock()
+		known := c.mesh != nil
+		c.mu.Unlock()
 		set, err := readSettings(ctx, c.cache, c.namespace)
+		if err == nil && !known {
+			c.wait(ctx, time.Second)
+			continue
+		}
 		if err != nil {
 			c.setErr(err)
 			c.wait(ctx, time.Minute)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -84,17 +85,19 @@ func (d *Discoverer) look(ctx context.Context) {
 	if err := d.Client.Get(ctx, client.ObjectKey{Name: MeshName}, mesh); err != nil {
 		return // the connection's status says so
 	}
-	decisions, newcomers := map[string]Decision{}, map[string]RemoteOverview{}
-	for name, r := range d.Intake.Overview().Remotes {
-		switch {
-		case r.Decision != nil:
-			decisions[name] = *r.Decision
-		case r.Announced != nil && r.State.Synced && !r.State.Stale:
-			newcomers[name] = r
-		}
+	// The objects and not the Intake's decisions, which may lag behind: a conflict with any of them has to show.
+	var known v1alpha1.MeshClusterList
+	if err := d.Client.List(ctx, &known); err != nil {
+		d.Log.Error("list MeshClusters", "err", err)
+		return
 	}
-	refused := map[string]string{}
-	for name, r := range newcomers {
+	decisions, refused := Decide(&mesh.Spec, known.Items), map[string]string{}
+	remotes := d.Intake.Overview().Remotes
+	for _, name := range slices.Sorted(maps.Keys(remotes)) {
+		r := remotes[name]
+		if _, has := decisions[name]; has || name == mesh.Spec.ClusterName || r.Announced == nil || !r.State.Synced || r.State.Stale {
+			continue
+		}
 		if why := d.admit(ctx, mesh, name, r, decisions); why != "" {
 			refused[name] = why
 		}
@@ -108,9 +111,14 @@ func (d *Discoverer) admit(ctx context.Context, mesh *v1alpha1.ClusterMesh, name
 		return err.Error()
 	}
 	mc := &v1alpha1.MeshCluster{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
-	if err := d.Client.Create(ctx, mc); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := d.Client.Create(ctx, mc); err != nil {
+		if apierrors.IsAlreadyExists(err) {
+			return ""
+		}
 		return "write its MeshCluster: " + err.Error()
 	}
+	// Two newcomers that want the same must not both get in before the cache knows of the first.
+	maps.Copy(decisions, Decide(&mesh.Spec, []v1alpha1.MeshCluster{*mc}))
 	d.Log.Info("cluster found", "cluster", name, "clusterID", spec.ClusterID, "podCIDRs", spec.PodCIDRs)
 	d.Events.Eventf(mesh, mc, corev1.EventTypeNormal, "ClusterFound", "Discover", "cluster %s (id %d, pods in %v) joined the mesh", name, spec.ClusterID, spec.PodCIDRs)
 	return ""

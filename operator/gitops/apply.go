@@ -190,6 +190,9 @@ func rejection(err error) string {
 	if errors.As(err, &status) && status.Status().Details != nil {
 		var causes []string
 		for _, c := range status.Status().Details.Causes {
+			if c.Field == "<nil>" {
+				continue // "some rules were not checked because of the above"
+			}
 			causes = append(causes, strings.TrimSpace(c.Field+": "+c.Message))
 		}
 		if len(causes) > 0 {

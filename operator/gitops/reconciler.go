@@ -60,6 +60,7 @@ type sourceMemory struct {
 	applied    string            // revision that prints belong to
 	appliedFor int64             // and the generation
 	prints     map[string]string // contents after the last apply
+	lastGood   []Object          // what was applied last
 }
 
 // outcome is what one look at a source came to.
@@ -118,6 +119,7 @@ func (r *Reconciler) look(ctx context.Context, src *v1alpha1.PolicySource) outco
 	defer cancel()
 	tree, err := r.fetch(fctx, src, mem)
 	if err != nil {
+		r.holdLastGood(ctx, src, mem)
 		return outcome{err: err}
 	}
 	mem.tree, mem.fetchedFor = tree, src.Generation
@@ -129,12 +131,40 @@ func (r *Reconciler) look(ctx context.Context, src *v1alpha1.PolicySource) outco
 	objects, err := Parse(tree.Files, src.Spec.TargetNamespace, r.Limits)
 	if err != nil {
 		out.err = err
+		r.holdLastGood(ctx, src, mem)
 		return out
 	}
 	plan := MakePlan(src, tree, objects)
 	out.plan = &plan
 	out.pruned, out.applied, out.err = r.carryOut(ctx, src, mem, plan)
+	if out.err != nil && !out.applied {
+		r.holdLastGood(ctx, src, mem)
+	}
 	return out
+}
+
+// holdLastGood keeps the last good policies in force while the repository is broken or out of reach: somebody who
+// deletes one by hand just then finds it put back all the same.
+func (r *Reconciler) holdLastGood(ctx context.Context, src *v1alpha1.PolicySource, mem *sourceMemory) {
+	key := client.ObjectKeyFromObject(src)
+	r.mu.Lock()
+	prints, objects := mem.prints, mem.lastGood
+	r.mu.Unlock()
+	if len(objects) == 0 {
+		return
+	}
+	changed, err := drifted(ctx, r.Client, prints, src.Status.Inventory)
+	if err == nil && !changed {
+		return
+	}
+	if prints, err = (applier{r.Client}).apply(ctx, objects); err != nil {
+		r.Log.Warn("put back the last good policies", "policySource", key, "err", err)
+		return
+	}
+	r.mu.Lock()
+	mem.prints = prints
+	r.mu.Unlock()
+	r.Log.Info("policies were changed in the cluster; put back as of the last good revision", "policySource", key, "revision", src.Status.LastAppliedRevision)
 }
 
 func (r *Reconciler) carryOut(ctx context.Context, src *v1alpha1.PolicySource, mem *sourceMemory, plan Plan) ([]string, bool, error) {
@@ -155,7 +185,7 @@ func (r *Reconciler) carryOut(ctx context.Context, src *v1alpha1.PolicySource, m
 		return pruned, true, err
 	}
 	r.mu.Lock()
-	mem.prints, mem.applied, mem.appliedFor = prints, mem.tree.Revision, src.Generation
+	mem.prints, mem.applied, mem.appliedFor, mem.lastGood = prints, mem.tree.Revision, src.Generation, plan.Apply
 	r.mu.Unlock()
 	return pruned, true, nil
 }
