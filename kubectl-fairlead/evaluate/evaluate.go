@@ -54,7 +54,22 @@ func checks(s Snapshot) []Check {
 		out = append(out, tunnelsCheck(s))
 	}
 	out = append(out, servicesCheck(s))
-	return append(out, sourcesCheck(s), policiesCheck(s))
+	out = append(out, sourcesCheck(s), policiesCheck(s))
+	if worst(out) != Failing {
+		out = append(out, readyCheck(s)...)
+	}
+	return out
+}
+
+// readyCheck passes on what the operator holds against the mesh and no check has found a better word for.
+func readyCheck(s Snapshot) []Check {
+	ready := meta.FindStatusCondition(s.Mesh.Status.Conditions, "Ready")
+	if s.Mesh.Spec.Suspend || ready == nil || ready.Status == metav1.ConditionTrue {
+		return nil
+	}
+	var f finding
+	f.fail("kubectl describe clustermesh mesh", said(ready)...)
+	return []Check{f.check("fl-mesh-ready", SectionClusters, "the operator says that this cluster's membership is not ready")}
 }
 
 func accessCheck(s Snapshot) Check {
@@ -131,9 +146,6 @@ func membershipCheck(s Snapshot) Check {
 	case store.Status != metav1.ConditionTrue:
 		summary = "the shared etcd can't be used; the nodes keep what they know"
 		f.fail("check spec.store of ClusterMesh mesh and its Secret, and that the endpoints can be reached", said(store)...)
-	case ready != nil && ready.Status == metav1.ConditionFalse:
-		summary = "shared etcd reachable, but the ClusterMesh is not ready"
-		f.fail("kubectl describe clustermesh mesh", said(ready)...)
 	case store.Reason == notIsolated:
 		f.warn("turn on role-based access control at the shared etcd; each cluster's user needs its own prefix and no more", said(store)...)
 	}

@@ -55,6 +55,9 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 		{"store without isolation", func(s *evaluate.Snapshot) {
 			s.Mesh.Status.Conditions = fixture.Conditions("StoreReachable", "True", "NotIsolated", "connected; but", "Ready", "True", "Ready", "")
 		}, "fl-store-reachable", evaluate.Warning, "connected; but", nil},
+		{"not ready for another reason", func(s *evaluate.Snapshot) {
+			s.Mesh.Status.Conditions = fixture.Conditions("StoreReachable", "True", "Connected", "", "Ready", "False", "Publishing", "7 changes are still to be published")
+		}, "fl-mesh-ready", evaluate.Failing, "7 changes", nil},
 		{"a cluster is kept out", func(s *evaluate.Snapshot) {
 			s.Mesh.Status.Conditions = append(s.Mesh.Status.Conditions, fixture.Conditions("MembersAccepted", "False", "ClusterRefused", "south: cluster ID 2 is taken")...)
 		}, "fl-clusters-ready", evaluate.Warning, "south: cluster ID 2", nil},

@@ -37,7 +37,7 @@ func tunnelsCheck(s Snapshot) Check {
 	if oldest > 0 {
 		summary += fmt.Sprintf(", last handshakes %s to %s ago", youngest.Round(time.Second), oldest.Round(time.Second))
 	}
-	if all == 0 && len(s.Nodes) > 1 {
+	if all == 0 && len(s.KubeNodes)+len(s.Clusters) > 1 {
 		f.warn("nodes exchange their keys through the operator: see the section nodes", "no node has reported a tunnel yet")
 	}
 	return f.check("fl-tunnels-up", SectionTunnels, summary)
