@@ -28,7 +28,8 @@
 //	fl_services4/6, fl_slots   agent             socket_lb
 //	fl_ct4/6, fl_frags         pod_*             pod_* (agent: dumps)
 //	fl_denied                  pod_*             pod_*
-//	fl_sock_rev, fl_affinity   socket_lb         socket_lb
+//	fl_sock_peer, fl_sock_rev  socket_lb         socket_lb
+//	fl_affinity                socket_lb         socket_lb
 //	fl_metrics, fl_rule_stats  all hooks         agent
 //	fl_events (+ seen, budget) pod_*, tunnel_*   agent
 //

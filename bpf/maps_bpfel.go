@@ -39,6 +39,7 @@ const (
 	mapsMapFlServices4              = "fl_services4"
 	mapsMapFlServices6              = "fl_services6"
 	mapsMapFlSlots                  = "fl_slots"
+	mapsMapFlSockPeer               = "fl_sock_peer"
 	mapsMapFlSockRev                = "fl_sock_rev"
 	mapsMapFlSubjects               = "fl_subjects"
 	mapsVarFlExportAffinityKind     = "fl_export_affinity_kind"
@@ -130,6 +131,7 @@ type mapsMapSpecs struct {
 	FlServices4   *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6   *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSlots       *ebpf.MapSpec `ebpf:"fl_slots"`
+	FlSockPeer    *ebpf.MapSpec `ebpf:"fl_sock_peer"`
 	FlSockRev     *ebpf.MapSpec `ebpf:"fl_sock_rev"`
 	FlSubjects    *ebpf.MapSpec `ebpf:"fl_subjects"`
 }
@@ -199,6 +201,7 @@ type mapsMaps struct {
 	FlServices4   *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6   *ebpf.Map `ebpf:"fl_services6"`
 	FlSlots       *ebpf.Map `ebpf:"fl_slots"`
+	FlSockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
 	FlSockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
 	FlSubjects    *ebpf.Map `ebpf:"fl_subjects"`
 }
@@ -228,6 +231,7 @@ func (m *mapsMaps) Close() error {
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSlots,
+		m.FlSockPeer,
 		m.FlSockRev,
 		m.FlSubjects,
 	)

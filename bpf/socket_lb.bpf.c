@@ -5,6 +5,7 @@
  * is told a backend's instead, once per connection and not per packet. What
  * the application asks about its peer is answered with the service again. */
 #include "hook.h"
+#include "packet.h"
 #include "service.h"
 
 char _license[] SEC("license") = "GPL";
@@ -80,9 +81,33 @@ static __always_inline void rev_key(struct bpf_sock_addr *ctx, const struct endp
 }
 
 /* Remembers what the application asked for, to answer it later. Losing this
- * loses an answer's face, not a packet, so a full map doesn't refuse. */
-static __always_inline void remember(struct bpf_sock_addr *ctx, const struct endpoint *service,
-				     const struct endpoint *backend, __u32 id)
+ * loses an answer's face, not a packet, so nothing is refused over it.
+ *
+ * A connected socket has one peer, kept with the socket itself: it costs half
+ * of an LRU's insert, is never pushed out and goes when the socket goes. */
+static __always_inline void remember_peer(struct bpf_sock_addr *ctx, const struct endpoint *service,
+					  const struct endpoint *backend, __u32 id)
+{
+	void *sk = (void *)(long)ctx->sk;
+	struct sock_peer *peer;
+
+	if (!sk)
+		return;
+	peer = bpf_sk_storage_get(&fl_sock_peer, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!peer)
+		return;
+	__builtin_memcpy(peer->backend, backend->addr, 16);
+	__builtin_memcpy(peer->service, service->addr, 16);
+	peer->backend_port = backend->port;
+	peer->service_port = service->port;
+	peer->family = service->family;
+	peer->proto = service->proto;
+	peer->service_id = id;
+}
+
+/* A socket that isn't connected may talk to many. */
+static __always_inline void remember_datagram(struct bpf_sock_addr *ctx, const struct endpoint *service,
+					      const struct endpoint *backend, __u32 id)
 {
 	struct sock_rev v = { .port = service->port, .family = service->family, .service = id };
 	struct sock_rev *known;
@@ -128,17 +153,33 @@ static __always_inline enum reason translate(struct bpf_sock_addr *ctx, struct e
 		return FL_REASON_NO_BACKEND;
 	__builtin_memcpy(to->addr, b->addr, 16);
 	to->port = b->port;
-	remember(ctx, &asked, to, s->id);
+	if (datagram)
+		remember_datagram(ctx, &asked, to, s->id);
+	else
+		remember_peer(ctx, &asked, to, s->id);
 	return FL_REASON_TRANSLATED;
 }
 
-/* The service behind a backend's endpoint, for this socket. */
-static __always_inline bool translate_back(struct bpf_sock_addr *ctx, struct endpoint *from)
+static __always_inline bool peer_of(struct bpf_sock_addr *ctx, struct endpoint *from)
+{
+	void *sk = (void *)(long)ctx->sk;
+	struct sock_peer *peer = sk ? bpf_sk_storage_get(&fl_sock_peer, sk, NULL, 0) : NULL;
+
+	/* The socket may be connected to something else by now. */
+	if (!peer || peer->family != from->family || peer->backend_port != from->port ||
+	    !addr_equal(from->family, peer->backend, from->addr))
+		return false;
+	__builtin_memcpy(from->addr, peer->service, 16);
+	from->port = peer->service_port;
+	return true;
+}
+
+static __always_inline bool datagram_of(struct bpf_sock_addr *ctx, struct endpoint *from)
 {
 	struct sock_rev_key k = {};
 	struct sock_rev *v;
 
-	if (from->proto != IPPROTO_TCP && from->proto != IPPROTO_UDP)
+	if (from->proto != IPPROTO_UDP)
 		return false;
 	rev_key(ctx, from, &k);
 	v = bpf_map_lookup_elem(&fl_sock_rev, &k);
@@ -147,6 +188,12 @@ static __always_inline bool translate_back(struct bpf_sock_addr *ctx, struct end
 	__builtin_memcpy(from->addr, v->addr, 16);
 	from->port = v->port;
 	return true;
+}
+
+/* The service behind a backend's endpoint, for this socket. */
+static __always_inline bool translate_back(struct bpf_sock_addr *ctx, struct endpoint *from)
+{
+	return peer_of(ctx, from) || datagram_of(ctx, from);
 }
 
 /* Refused as a closed port is, at once and whatever the protocol: without a

@@ -39,6 +39,7 @@ const (
 	socketLBMapFlServices4     = "fl_services4"
 	socketLBMapFlServices6     = "fl_services6"
 	socketLBMapFlSlots         = "fl_slots"
+	socketLBMapFlSockPeer      = "fl_sock_peer"
 	socketLBMapFlSockRev       = "fl_sock_rev"
 	socketLBMapFlSubjects      = "fl_subjects"
 	socketLBProgFlConnect4     = "fl_connect4"
@@ -130,6 +131,7 @@ type socketLBMapSpecs struct {
 	FlServices4   *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6   *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSlots       *ebpf.MapSpec `ebpf:"fl_slots"`
+	FlSockPeer    *ebpf.MapSpec `ebpf:"fl_sock_peer"`
 	FlSockRev     *ebpf.MapSpec `ebpf:"fl_sock_rev"`
 	FlSubjects    *ebpf.MapSpec `ebpf:"fl_subjects"`
 }
@@ -183,6 +185,7 @@ type socketLBMaps struct {
 	FlServices4   *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6   *ebpf.Map `ebpf:"fl_services6"`
 	FlSlots       *ebpf.Map `ebpf:"fl_slots"`
+	FlSockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
 	FlSockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
 	FlSubjects    *ebpf.Map `ebpf:"fl_subjects"`
 }
@@ -212,6 +215,7 @@ func (m *socketLBMaps) Close() error {
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSlots,
+		m.FlSockPeer,
 		m.FlSockRev,
 		m.FlSubjects,
 	)

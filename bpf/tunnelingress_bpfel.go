@@ -39,6 +39,7 @@ const (
 	tunnelIngressMapFlServices4      = "fl_services4"
 	tunnelIngressMapFlServices6      = "fl_services6"
 	tunnelIngressMapFlSlots          = "fl_slots"
+	tunnelIngressMapFlSockPeer       = "fl_sock_peer"
 	tunnelIngressMapFlSockRev        = "fl_sock_rev"
 	tunnelIngressMapFlSubjects       = "fl_subjects"
 	tunnelIngressProgFlTunnelIngress = "fl_tunnel_ingress"
@@ -116,6 +117,7 @@ type tunnelIngressMapSpecs struct {
 	FlServices4   *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6   *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSlots       *ebpf.MapSpec `ebpf:"fl_slots"`
+	FlSockPeer    *ebpf.MapSpec `ebpf:"fl_sock_peer"`
 	FlSockRev     *ebpf.MapSpec `ebpf:"fl_sock_rev"`
 	FlSubjects    *ebpf.MapSpec `ebpf:"fl_subjects"`
 }
@@ -169,6 +171,7 @@ type tunnelIngressMaps struct {
 	FlServices4   *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6   *ebpf.Map `ebpf:"fl_services6"`
 	FlSlots       *ebpf.Map `ebpf:"fl_slots"`
+	FlSockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
 	FlSockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
 	FlSubjects    *ebpf.Map `ebpf:"fl_subjects"`
 }
@@ -198,6 +201,7 @@ func (m *tunnelIngressMaps) Close() error {
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSlots,
+		m.FlSockPeer,
 		m.FlSockRev,
 		m.FlSubjects,
 	)

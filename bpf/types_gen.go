@@ -33,6 +33,7 @@ const (
 	MapServices4   = "fl_services4"
 	MapServices6   = "fl_services6"
 	MapSlots       = "fl_slots"
+	MapSockPeer    = "fl_sock_peer"
 	MapSockRev     = "fl_sock_rev"
 	MapSubjects    = "fl_subjects"
 )
@@ -62,6 +63,7 @@ type Maps struct {
 	Services4   *ebpf.Map `ebpf:"fl_services4"`
 	Services6   *ebpf.Map `ebpf:"fl_services6"`
 	Slots       *ebpf.Map `ebpf:"fl_slots"`
+	SockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
 	SockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
 	Subjects    *ebpf.Map `ebpf:"fl_subjects"`
 }
@@ -512,6 +514,19 @@ type Backend struct {
 	Port   uint16
 	Family uint8
 	Pad    uint8
+}
+
+// SockPeer is struct sock_peer.
+type SockPeer struct {
+	_           structs.HostLayout
+	Backend     [16]uint8
+	Service     [16]uint8
+	BackendPort uint16
+	ServicePort uint16
+	Family      uint8
+	Proto       uint8
+	Pad         [2]uint8
+	ServiceID   uint32
 }
 
 // SockRevKey is struct sock_rev_key.

@@ -39,6 +39,7 @@ const (
 	uplinkEgressMapFlServices4     = "fl_services4"
 	uplinkEgressMapFlServices6     = "fl_services6"
 	uplinkEgressMapFlSlots         = "fl_slots"
+	uplinkEgressMapFlSockPeer      = "fl_sock_peer"
 	uplinkEgressMapFlSockRev       = "fl_sock_rev"
 	uplinkEgressMapFlSubjects      = "fl_subjects"
 	uplinkEgressProgFlUplinkEgress = "fl_uplink_egress"
@@ -116,6 +117,7 @@ type uplinkEgressMapSpecs struct {
 	FlServices4   *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6   *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSlots       *ebpf.MapSpec `ebpf:"fl_slots"`
+	FlSockPeer    *ebpf.MapSpec `ebpf:"fl_sock_peer"`
 	FlSockRev     *ebpf.MapSpec `ebpf:"fl_sock_rev"`
 	FlSubjects    *ebpf.MapSpec `ebpf:"fl_subjects"`
 }
@@ -169,6 +171,7 @@ type uplinkEgressMaps struct {
 	FlServices4   *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6   *ebpf.Map `ebpf:"fl_services6"`
 	FlSlots       *ebpf.Map `ebpf:"fl_slots"`
+	FlSockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
 	FlSockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
 	FlSubjects    *ebpf.Map `ebpf:"fl_subjects"`
 }
@@ -198,6 +201,7 @@ func (m *uplinkEgressMaps) Close() error {
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSlots,
+		m.FlSockPeer,
 		m.FlSockRev,
 		m.FlSubjects,
 	)

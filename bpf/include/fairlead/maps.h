@@ -52,6 +52,12 @@ FL_LRU(fl_denied, struct denied_key, struct denied, 16384);
 FL_HASH(fl_services4, struct service4_key, struct service, 65536);
 FL_HASH(fl_services6, struct service6_key, struct service, 65536);
 FL_HASH(fl_slots, struct slot_key, struct backend, 262144);
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct sock_peer);
+} fl_sock_peer SEC(".maps");
 FL_LRU(fl_sock_rev, struct sock_rev_key, struct sock_rev, 65536);
 FL_LRU(fl_affinity, struct affinity_key, struct affinity, 65536);
 

@@ -356,7 +356,19 @@ struct backend {
 	__u8 pad;
 };
 
-/* fl_sock_rev: what a socket was told instead of the backend it talks to. */
+/* fl_sock_peer, kept with a connected socket: whom it asked for and whom it got. */
+struct sock_peer {
+	__u8 backend[16];
+	__u8 service[16];
+	__u16 backend_port;
+	__u16 service_port;
+	__u8 family; /* AF_UNSPEC: not translated */
+	__u8 proto;
+	__u8 pad[2];
+	__u32 service_id;
+};
+
+/* fl_sock_rev: the same for datagrams to many: a socket that isn't connected. */
 struct sock_rev_key {
 	__u64 cookie;
 	__u8 addr[16];
