@@ -16,7 +16,7 @@ import (
 // packages that the lab, the build of the eBPF programs and the demo need
 // from the distribution.
 var packages = []string{
-	"clang-19", "llvm-19", "libbpf-dev", "bpftool", "libseccomp-dev", "pkg-config", "gcc", "libc6-dev", "git",
+	"clang-19", "llvm-19", "libbpf-dev", "bpftool", "protobuf-compiler", "libseccomp-dev", "pkg-config", "gcc", "libc6-dev", "git",
 	"iproute2", "nftables", "iptables", "tcpdump", "conntrack", "ethtool", "kmod", "jq", "util-linux",
 }
 
