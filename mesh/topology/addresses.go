@@ -103,8 +103,8 @@ func (p *planner) ownRoutes() {
 			continue
 		}
 		for _, c := range n.podCIDRs {
-			if !slices.Contains(n.allowed, c) && n.rec.PodsInPodCidrs {
-				continue // another node has it
+			if !slices.Contains(n.allowed, c) {
+				continue // another node has it, and that was told
 			}
 			if p.tunnelTo(n) {
 				p.out.Routes = append(p.out.Routes, Route{Dst: c, Via: ViaTunnel, Src: p.source(c)})

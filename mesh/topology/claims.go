@@ -14,27 +14,17 @@ import (
 type claims struct {
 	used4, used6 [129]bool
 	owners       map[netip.Prefix]string // accepted claims
-	within       map[netip.Prefix]string // prefix, shorter than an accepted claim inside it → that claim's owner
+	within       map[netip.Prefix]string // prefix, shorter than an accepted claim inside it → who claimed so first
 }
 
 func newClaims() claims {
 	return claims{owners: map[netip.Prefix]string{}, within: map[netip.Prefix]string{}}
 }
 
-// lengths announces prefixes that will be claimed. A length that was not in use before makes the accepted claims be
-// entered at it, which happens a handful of times in all.
-func (c *claims) lengths(prefixes []netip.Prefix) {
+// announce must be called with all prefixes before the first is claimed.
+func (c *claims) announce(prefixes []netip.Prefix) {
 	for _, p := range prefixes {
-		used := c.used(p)
-		if used[p.Bits()] {
-			continue
-		}
-		used[p.Bits()] = true
-		for q, owner := range c.owners {
-			if q.Addr().Is4() == p.Addr().Is4() && q.Bits() > p.Bits() {
-				c.within[shorten(q, p.Bits())] = owner
-			}
-		}
+		c.used(p)[p.Bits()] = true
 	}
 }
 
@@ -62,8 +52,11 @@ func (c *claims) claim(p netip.Prefix, owner string) (other string, ok bool) {
 	}
 	c.owners[p] = owner
 	for bits := range p.Bits() {
-		if used[bits] {
-			c.within[shorten(p, bits)] = owner
+		if !used[bits] {
+			continue
+		}
+		if outer := shorten(p, bits); c.within[outer] == "" {
+			c.within[outer] = owner
 		}
 	}
 	return "", true

@@ -12,36 +12,45 @@ import (
 // claimAddresses decides what each node may send from. Cryptokey routing makes AllowedIPs the proof of a packet's
 // source, so no address may belong to two nodes; this node's own are claimed first.
 func (p *planner) claimAddresses() {
-	taken := newClaims()
+	order := make([]*nodeState, 0, len(p.nodes))
 	if p.self != nil {
-		p.claimFor(&taken, p.self)
+		order = append(order, p.self)
 	}
 	for _, n := range p.nodes {
 		if n != p.self {
-			p.claimFor(&taken, n)
+			order = append(order, n)
 		}
+	}
+	taken := newClaims()
+	for _, n := range order {
+		n.allowed = p.wanted(n)
+		taken.announce(n.allowed)
+	}
+	for _, n := range order {
+		p.claimFor(&taken, n)
 	}
 }
 
+// claimFor reduces what a node wants to what it gets.
 func (p *planner) claimFor(taken *claims, n *nodeState) {
-	wanted := p.wanted(n)
-	taken.lengths(wanted)
-	for _, prefix := range wanted {
-		other, ok := taken.claim(prefix, n.key())
+	owner, got := n.key(), n.allowed[:0]
+	for _, prefix := range n.allowed {
+		other, ok := taken.claim(prefix, owner)
 		switch {
 		case ok:
-			n.allowed = append(n.allowed, prefix)
-		case other != n.key():
-			p.problems.add("nodes %s and %s both claim %s; %s keeps it", other, n.key(), prefix, other)
+			got = append(got, prefix)
+		case other != owner:
+			p.problems.add("nodes %s and %s both claim %s; %s keeps it", other, owner, prefix, other)
 		}
 	}
+	n.allowed = got
 }
 
 // wanted lists what a node claims: its pods' CIDRs if its CNI keeps to them, the addresses of its pods outside of those,
 // and its own addresses. Other clusters' nodes must keep to the pod ranges their cluster got.
 func (p *planner) wanted(n *nodeState) []netip.Prefix {
 	var out []netip.Prefix
-	if n.rec.PodsInPodCidrs {
+	if n.rec.PodsInPodCidrs || (n.own && p.in.OwnCNI) {
 		for _, c := range n.podCIDRs {
 			if !n.own && !containsPrefix(p.ranges[n.cluster], c) {
 				p.problems.add("node %s: pod CIDR %s is not within the pod CIDRs of cluster %s; it is not used", n.key(), c, n.cluster)

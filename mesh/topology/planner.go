@@ -96,7 +96,9 @@ func (p *planner) addNode(n Node) {
 			p.problems.add("node %s: pod CIDR %q is not a CIDR", state.key(), text)
 			continue
 		}
-		state.podCIDRs = append(state.podCIDRs, prefix.Masked())
+		if prefix = prefix.Masked(); !slices.Contains(state.podCIDRs, prefix) {
+			state.podCIDRs = append(state.podCIDRs, prefix)
+		}
 	}
 	p.nodes = append(p.nodes, state)
 	p.byKey[state.key()] = state
@@ -135,27 +137,51 @@ func (p *planner) clusterRanges() {
 	}
 	slices.SortFunc(names, p.compareClusters)
 
+	claims := p.rangeClaims(names)
 	taken := newClaims()
-	for _, name := range names {
-		own := name == p.in.Cluster
-		for _, prefix := range p.parseRanges(name, "pod", p.in.Clusters[name].PodCidrs, &taken) {
-			p.ranges[name] = append(p.ranges[name], prefix)
-			if id, ok := p.clusterID(name); ok && !own {
-				// Nobody's address there: unknown, so dropped, until an endpoint's record says whose it is.
-				p.out.CIDRs[prefix] = IPCacheEntry{Tunnel: true, RequireTunnel: true, ClusterID: id}
-			}
-		}
-		if !own {
-			continue
-		}
-		for _, prefix := range p.parseRanges(name, "service", p.in.Clusters[name].ServiceCidrs, &taken) {
-			id, _ := p.clusterID(name)
-			p.out.CIDRs[prefix] = IPCacheEntry{Service: true, ClusterID: id}
-		}
+	for _, c := range claims {
+		taken.announce(c.prefixes)
+	}
+	for _, c := range claims {
+		p.grant(c, &taken)
 	}
 }
 
-func (p *planner) parseRanges(cluster, what string, texts []string, taken *claims) []netip.Prefix {
+// rangeClaim is what a cluster says its pods' or services' ranges are.
+type rangeClaim struct {
+	cluster, what string
+	prefixes      []netip.Prefix
+}
+
+// rangeClaims lists what clusters claim, in the order in which it is granted. Other clusters' services don't matter here.
+func (p *planner) rangeClaims(names []string) []rangeClaim {
+	var out []rangeClaim
+	for _, name := range names {
+		c := p.in.Clusters[name]
+		pods := p.parseRanges(name, "pod", c.PodCidrs)
+		if name == p.in.Cluster {
+			pods = p.withNodes(pods)
+		}
+		out = append(out, rangeClaim{name, "pod", pods})
+		if name == p.in.Cluster {
+			out = append(out, rangeClaim{name, "service", p.parseRanges(name, "service", c.ServiceCidrs)})
+		}
+	}
+	return out
+}
+
+// withNodes adds what our own nodes' pods really use: even if our cluster's record forgot to say so, nobody else gets it.
+func (p *planner) withNodes(ranges []netip.Prefix) []netip.Prefix {
+	for _, n := range p.nodes {
+		if n.own {
+			ranges = append(ranges, n.podCIDRs...)
+		}
+	}
+	slices.SortFunc(ranges, comparePrefixes)
+	return slices.Compact(ranges)
+}
+
+func (p *planner) parseRanges(cluster, what string, texts []string) []netip.Prefix {
 	prefixes := make([]netip.Prefix, 0, len(texts))
 	for _, text := range texts {
 		prefix, err := netip.ParsePrefix(text)
@@ -166,20 +192,31 @@ func (p *planner) parseRanges(cluster, what string, texts []string, taken *claim
 		prefixes = append(prefixes, prefix.Masked())
 	}
 	slices.SortFunc(prefixes, comparePrefixes)
-	taken.lengths(prefixes)
-	var out []netip.Prefix
-	for _, prefix := range prefixes {
-		owner := what + " CIDRs of cluster " + cluster
-		other, ok := taken.claim(prefix, owner)
+	return slices.Compact(prefixes)
+}
+
+func (p *planner) grant(c rangeClaim, taken *claims) {
+	owner := c.what + " CIDRs of cluster " + c.cluster
+	id, known := p.clusterID(c.cluster)
+	for _, prefix := range c.prefixes {
+		if other, ok := taken.claim(prefix, owner); !ok {
+			if other != owner {
+				p.problems.add("cluster %s: %s CIDR %s overlaps with the %s, which keep it; give one of them another range",
+					c.cluster, c.what, prefix, other)
+			}
+			continue
+		}
 		switch {
-		case ok:
-			out = append(out, prefix)
-		case other != owner:
-			p.problems.add("cluster %s: %s CIDR %s overlaps with the %s, which keep it; give one of them another range",
-				cluster, what, prefix, other)
+		case c.what == "service":
+			p.out.CIDRs[prefix] = IPCacheEntry{Service: true, ClusterID: id}
+		case c.cluster == p.in.Cluster:
+			p.ranges[c.cluster] = append(p.ranges[c.cluster], prefix)
+		case known:
+			p.ranges[c.cluster] = append(p.ranges[c.cluster], prefix)
+			// Nobody's address there: unknown, so dropped, until an endpoint's record says whose it is.
+			p.out.CIDRs[prefix] = IPCacheEntry{Tunnel: true, RequireTunnel: true, ClusterID: id}
 		}
 	}
-	return out
 }
 
 // indexEndpoints sorts the pods and hands each node its pods' addresses.
