@@ -113,7 +113,7 @@ func (c *Certificates) publishCA(ctx context.Context, ca []byte) error {
 }
 
 func serverNames(namespace string) []string {
-	names := []string{"localhost", ServerName}
+	names := []string{"localhost", ServerName, "fairlead-operator"}
 	for _, n := range []string{ServerName, "fairlead-operator"} {
 		names = append(names, n+"."+namespace, n+"."+namespace+".svc", n+"."+namespace+".svc.cluster.local")
 	}
