@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/internal/nstest"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/tunnel"
 )
 
@@ -64,12 +66,27 @@ var devices atomic.Int32
 // whatever the network namespace.
 func deviceName() string { return fmt.Sprintf("flt%d-%d", os.Getpid()%10000000, devices.Add(1)) }
 
-// launch starts a tunnel process in ns and returns once it serves.
+// launch starts a tunnel process in ns and returns once it serves, or once it
+// says that the kernel does.
 func launch(t *testing.T, ns *nstest.NS, cfg tunnel.Config) *process {
 	t.Helper()
 	p := start(t, ns, cfg)
-	p.waitFor(t, "serving the tunnel")
+	p.waitFor(t, "serving the tunnel", "the kernel has WireGuard")
 	return p
+}
+
+// userspaceOnly is for tests of the process at work: where the kernel has
+// WireGuard it only waits, which the other tests see.
+func userspaceOnly(t *testing.T) {
+	t.Helper()
+	var impl wireguard.Implementation
+	nstest.New(t).Do(t, func() (err error) {
+		impl, err = wireguard.Detect("flprobe")
+		return err
+	})
+	if impl == wireguard.Kernel {
+		t.Skip("this kernel has WireGuard: there is no process to kill")
+	}
 }
 
 func start(t *testing.T, ns *nstest.NS, cfg tunnel.Config) *process {
@@ -101,16 +118,16 @@ func start(t *testing.T, ns *nstest.NS, cfg tunnel.Config) *process {
 	return p
 }
 
-func (p *process) waitFor(t *testing.T, text string) string {
+func (p *process) waitFor(t *testing.T, texts ...string) string {
 	t.Helper()
 	var seen []string
 	for line := range p.log {
 		seen = append(seen, line)
-		if strings.Contains(line, text) {
+		if slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(line, text) }) {
 			return line
 		}
 	}
-	t.Fatalf("the tunnel process ended without saying %q; it said:\n%s", text, strings.Join(seen, "\n"))
+	t.Fatalf("the tunnel process ended without saying one of %q; it said:\n%s", texts, strings.Join(seen, "\n"))
 	return ""
 }
 

@@ -136,6 +136,7 @@ func TestOnlyDatagramsOfTheTunnelCrossTheUnderlay(t *testing.T) {
 
 // The agents are gone (no door is open) when one tunnel process is killed.
 func TestConnectionSurvivesKilledProcess(t *testing.T) {
+	userspaceOnly(t)
 	a, b := twoNodes(t)
 	c := connect(t, a, b)
 	echo(t, c, 1<<20)
@@ -154,6 +155,7 @@ func TestConnectionSurvivesKilledProcess(t *testing.T) {
 
 // While no process serves the device, packets for it go nowhere.
 func TestNothingLeavesWithoutProcess(t *testing.T) {
+	userspaceOnly(t)
 	a, b := twoNodes(t)
 	c := connect(t, a, b)
 	echo(t, c, 1000)
@@ -168,6 +170,7 @@ func TestNothingLeavesWithoutProcess(t *testing.T) {
 }
 
 func TestCleanExitLeavesDevice(t *testing.T) {
+	userspaceOnly(t)
 	a, _ := twoNodes(t)
 	before := index(t, a)
 	if err := a.proc.terminate(); err != nil {
@@ -186,6 +189,7 @@ func TestCleanExitLeavesDevice(t *testing.T) {
 }
 
 func TestDamagedPeersFileKeepsKey(t *testing.T) {
+	userspaceOnly(t)
 	a, b := twoNodes(t)
 	a.proc.kill()
 	if err := os.WriteFile(filepath.Join(a.cfg.StateDir, "peers.json"), []byte(`{"version":1,"peers":[{"publ`), 0o600); err != nil {
@@ -209,6 +213,7 @@ func TestDamagedPeersFileKeepsKey(t *testing.T) {
 }
 
 func TestDamagedKeyIsNotReplaced(t *testing.T) {
+	userspaceOnly(t)
 	a, _ := twoNodes(t)
 	a.proc.kill()
 	path := filepath.Join(a.cfg.StateDir, "private.key")
@@ -222,6 +227,7 @@ func TestDamagedKeyIsNotReplaced(t *testing.T) {
 }
 
 func TestSecondProcessIsRefused(t *testing.T) {
+	userspaceOnly(t)
 	a, b := twoNodes(t)
 	start(t, a.ns, a.cfg).waitFor(t, "is served by another process")
 	echo(t, connect(t, a, b), 1000)
