@@ -89,7 +89,9 @@ type Watcher struct {
 
 	// Owned by Run's goroutine.
 	clusters map[string]*clusterView
-	revision int64 // newest of the store seen
+	revision int64 // everything up to here was taken
+	resumes  bool  // a watch may go on from revision; else everything must be listed
+	lists    int   // how often everything was listed
 }
 
 // clusterView is what the Watcher knows and has delivered of one cluster.
@@ -146,7 +148,7 @@ func (w *Watcher) Run(ctx context.Context, s *Store) error {
 			return ctx.Err()
 		}
 		w.failed(err)
-		w.log.Warn("watching the shared etcd was interrupted, listing again", "error", err)
+		w.log.Warn("watching the shared etcd was interrupted", "error", err, "resumes", w.resumes)
 		w.expire(time.Now())
 		if err := retry.wait(ctx); err != nil {
 			return err
@@ -157,18 +159,16 @@ func (w *Watcher) Run(ctx context.Context, s *Store) error {
 // errReset says that the store is not the one we knew: its revision went back.
 var errReset = errors.New("the store's revision went back: it was wiped or restored")
 
-// session lists everything at one revision, delivers the differences, and follows from there.
+// session follows the store from where the last one stopped, or else from a list of everything.
 func (w *Watcher) session(ctx context.Context, s *Store, healthy func()) error {
-	revision, err := w.listAll(ctx, s)
-	if err != nil {
+	if err := w.begin(ctx, s); err != nil {
 		return err
 	}
-	w.revision = revision
 	w.succeeded()
 	healthy()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watch := s.client.Watch(clientv3.WithRequireLeader(ctx), Root, clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	watch := s.client.Watch(clientv3.WithRequireLeader(ctx), Root, clientv3.WithPrefix(), clientv3.WithRev(w.revision+1))
 	ticker := time.NewTicker(w.ping)
 	defer ticker.Stop()
 	for {
@@ -178,6 +178,7 @@ func (w *Watcher) session(ctx context.Context, s *Store, healthy func()) error {
 				return errors.Join(errors.New("the watch ended"), ctx.Err())
 			}
 			if err := resp.Err(); err != nil {
+				w.resumes = w.resumes && resp.CompactRevision == 0
 				return fmt.Errorf("watch %s: %w", Root, err)
 			}
 			if err := w.take(ctx, s, resp.Events); err != nil {
@@ -198,18 +199,49 @@ func (w *Watcher) session(ctx context.Context, s *Store, healthy func()) error {
 	}
 }
 
+// begin finds a revision to watch from. Even a store that was replaced unnoticed by one that is further on shows itself:
+// the chain of each living cluster's writes is broken there.
+func (w *Watcher) begin(ctx context.Context, s *Store) error {
+	if w.resumes {
+		err := w.sameStore(ctx, s)
+		if err == nil || !errors.Is(err, errReset) {
+			return err
+		}
+		w.log.Warn("the shared etcd is not as it was, listing everything", "error", err)
+	}
+	revision, err := w.listAll(ctx, s)
+	if err != nil {
+		return err
+	}
+	w.revision, w.resumes = revision, true
+	w.lists++
+	return nil
+}
+
 // look asks the store for its revision. A store that doesn't answer doesn't end the session: the watch goes on where it
 // was when the store is back.
 func (w *Watcher) look(ctx context.Context, s *Store) error {
+	err := w.sameStore(ctx, s)
+	if errors.Is(err, errReset) {
+		return err
+	}
+	if err != nil {
+		w.failed(err)
+		return nil
+	}
+	w.succeeded()
+	return nil
+}
+
+// sameStore fails with errReset if the store's revision is smaller than what we have seen of it.
+func (w *Watcher) sameStore(ctx context.Context, s *Store) error {
 	resp, err := s.get(ctx, prefixOf(s.cluster)+keyHeartbeat) // one key: a range would cost the store a walk over it
 	if err != nil {
-		w.failed(fmt.Errorf("look after the shared etcd: %w", err))
-		return nil
+		return fmt.Errorf("look after the shared etcd: %w", err)
 	}
 	if resp.Header.Revision < w.revision {
 		return fmt.Errorf("revision %d after %d: %w", resp.Header.Revision, w.revision, errReset)
 	}
-	w.succeeded()
 	return nil
 }
 

@@ -187,7 +187,7 @@ func TestWatchListsAgainAfterCompaction(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	run(t, func(ctx context.Context) error { return w.Run(ctx, s) })
+	watching := run(t, func(ctx context.Context) error { return w.Run(ctx, s) })
 	eventually(t, "delivered", func() bool { return got.state("east").Synced })
 
 	link.cut()
@@ -203,6 +203,9 @@ func TestWatchListsAgainAfterCompaction(t *testing.T) {
 	}
 	link.restore()
 	eventually(t, "differences delivered", func() bool { return got.has("east", want) })
+	if watching.stop(); w.lists != 2 {
+		t.Errorf("listed everything %d times, want at the start and after the compaction", w.lists)
+	}
 	if _, deletes := got.counts(); !slices.Equal(deletes, d.Delete) {
 		t.Errorf("deleted %v", deletes)
 	}
@@ -220,10 +223,14 @@ func TestWatcherKeepsItsMemoryAcrossStores(t *testing.T) {
 	want.Apply(d)
 	p.Apply(d)
 	s := open(t, e, "west")
-	run(t, func(ctx context.Context) error { return w.Run(ctx, s) })
+	again := run(t, func(ctx context.Context) error { return w.Run(ctx, s) })
 	eventually(t, "the missed delete is delivered", func() bool { return got.has("east", want) })
+	again.stop()
 	if puts, deletes := got.counts(); puts != 20 || len(deletes) != 1 {
 		t.Errorf("%d puts, %v deleted", puts, deletes)
+	}
+	if w.lists != 1 {
+		t.Errorf("listed everything %d times although history goes back far enough", w.lists)
 	}
 }
 
