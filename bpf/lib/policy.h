@@ -26,12 +26,14 @@ static __always_inline __u64 policy_score(const struct policy_entry *e)
  * leads here, of which there are more than it has patience for. */
 __attribute__((noinline)) int fl_policy_try(struct policy_key *k, struct best_match *best)
 {
+	struct policy_key key; /* 6.1 takes no argument's memory as a map's key */
 	struct policy_entry *e;
 	__u64 score;
 
 	if (!k || !best)
 		return 0;
-	e = bpf_map_lookup_elem(&fl_policy, k);
+	key = *k;
+	e = bpf_map_lookup_elem(&fl_policy, &key);
 	if (!e)
 		return 0;
 	score = policy_score(e);
