@@ -94,6 +94,7 @@ var yamlLine = regexp.MustCompile(`line (\d+)`)
 func (d document) locate(err error) (int, string) {
 	msg := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
 	msg = strings.TrimPrefix(msg, "yaml: ")
+	msg = strings.TrimPrefix(msg, "unmarshal errors:\n  ")
 	line := d.firstLine
 	if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		if n, aerr := strconv.Atoi(m[1]); aerr == nil {
