@@ -29,7 +29,7 @@ const (
 	ReasonInvalidPort        Reason = "InvalidPort"          // port or protocol out of range
 	ReasonInvalidPolicy      Reason = "InvalidPolicy"        // not a policy that could be compiled
 	ReasonNamespace          Reason = "NamespaceNotExported" // namespace not on the allowlist
-	ReasonDuplicate          Reason = "Duplicate"            // somebody else holds this key or address already
+	ReasonDuplicate          Reason = "Duplicate"            // another node holds this key already; the reader finds that beside all records
 )
 
 // Error is a refusal: why, at which field, and what was found there.
