@@ -86,6 +86,8 @@ type fixture struct {
 	progs  *Programs
 	tunnel *ebpf.Program // fl_tunnel_ingress, see loadTunnelForTest
 	cfg    Config
+
+	baseline map[uint32]uint64 // counters when the test began
 }
 
 // datapath is what loading yields; tests share one, see newFixture.
@@ -114,32 +116,25 @@ func loadDatapath() (*datapath, error) {
 	return &datapath{maps: m, progs: p, tunnel: tunnel}, err
 }
 
-var sharedDatapath = sync.OnceValues(loadDatapath)
-
-// newFixture clears the shared datapath for a test: the verifier's work is done
-// once for all of them, and none runs beside another.
-func newFixture(t *testing.T) *fixture {
-	t.Helper()
-	d, err := sharedDatapath()
-	if err != nil {
-		t.Fatalf("%+v", err)
-	}
-	f := &fixture{t: t, maps: d.maps, progs: d.progs, tunnel: d.tunnel}
-	f.clear()
-	f.populate()
-	return f
+// The datapaths of one node, or of two that talk. The verifier's work is done
+// once for all tests; none of them runs beside another.
+var datapaths = [2]func() (*datapath, error){
+	sync.OnceValues(loadDatapath), sync.OnceValues(loadDatapath),
 }
 
-// ownFixture loads a datapath for one test alone.
-func ownFixture(t *testing.T) *fixture {
+// newFixture clears the first node's datapath for a test.
+func newFixture(t *testing.T) *fixture { return nodeFixture(t, 0) }
+
+func nodeFixture(t *testing.T, node int) *fixture {
 	t.Helper()
-	d, err := loadDatapath()
+	d, err := datapaths[node]()
 	if err != nil {
 		t.Fatalf("%+v", err)
 	}
-	t.Cleanup(func() { d.maps.Close(); d.progs.Close(); d.tunnel.Close() })
-	f := &fixture{t: t, maps: d.maps, progs: d.progs, tunnel: d.tunnel}
+	f := &fixture{t: t, maps: d.maps, progs: d.progs, tunnel: d.tunnel, baseline: map[uint32]uint64{}}
+	f.clear()
 	f.populate()
+	f.baseline = f.metrics()
 	return f
 }
 
@@ -367,8 +362,11 @@ func (f *fixture) metrics() map[uint32]uint64 {
 	}
 	out := map[uint32]uint64{}
 	for i, c := range perCPU {
-		if c.Packets > 0 {
-			out[indices[i/cpus]] += c.Packets
+		out[indices[i/cpus]] += c.Packets
+	}
+	for i, n := range out {
+		if out[i] = n - f.baseline[i]; out[i] == 0 {
+			delete(out, i)
 		}
 	}
 	return out

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -33,6 +34,8 @@ type netNode struct {
 	pod4      netip.Addr
 	pod6      netip.Addr
 	tun       *os.File
+
+	attachment attachMode
 }
 
 const podMTU = 1500 // a foreign CNI's, larger than the tunnel's
@@ -74,8 +77,8 @@ func newNS(t *testing.T) netns.NsHandle {
 	return r.ns
 }
 
-func newNetNode(t *testing.T, pod4, pod6 string) *netNode {
-	n := &netNode{fixture: ownFixture(t), ns: newNS(t), podNS: newNS(t),
+func newNetNode(t *testing.T, mode attachMode, number int, pod4, pod6 string) *netNode {
+	n := &netNode{fixture: nodeFixture(t, number), ns: newNS(t), podNS: newNS(t), attachment: mode,
 		pod4: netip.MustParseAddr(pod4), pod6: netip.MustParseAddr(pod6)}
 	inNS(t, n.ns, n.wire)
 	inNS(t, n.podNS, n.addressPod)
@@ -202,22 +205,67 @@ func (n *netNode) attach() error {
 		n.local(a, Local{Ifindex: uint32(podIndex), Identity: podIdentity, PodMAC: podMAC, HostMAC: hostMAC})
 		n.address(a, Remote{Identity: podIdentity})
 	}
-	for _, a := range []struct {
-		index  int
-		prog   *ebpf.Program
-		attach ebpf.AttachType
-	}{
-		{podIndex, n.progs.PodEgress, ebpf.AttachTCXIngress},
-		{podIndex, n.progs.PodIngress, ebpf.AttachTCXEgress},
-		{tunIndex, n.progs.TunnelIngress, ebpf.AttachTCXIngress},
+	for _, a := range []attachment{
+		{podIndex, n.progs.PodEgress, true},
+		{podIndex, n.progs.PodIngress, false},
+		{tunIndex, n.progs.TunnelIngress, true},
 	} {
-		l, err := link.AttachTCX(link.TCXOptions{Interface: a.index, Program: a.prog, Attach: a.attach})
-		if err != nil {
+		if err := n.attachment(n.t, a); err != nil {
 			return fmt.Errorf("attaching %s: %w", a.prog, err)
 		}
-		n.t.Cleanup(func() { l.Close() })
 	}
 	return nil
+}
+
+// attachment is a program on a side of an interface.
+type attachment struct {
+	index   int
+	prog    *ebpf.Program
+	ingress bool
+}
+
+// An attachMode is a way to put a program on an interface.
+type attachMode func(t *testing.T, a attachment) error
+
+func tcx(t *testing.T, a attachment) error {
+	side := ebpf.AttachTCXEgress
+	if a.ingress {
+		side = ebpf.AttachTCXIngress
+	}
+	l, err := link.AttachTCX(link.TCXOptions{Interface: a.index, Program: a.prog, Attach: side})
+	if err == nil {
+		t.Cleanup(func() { l.Close() })
+	}
+	return err
+}
+
+// clsact is the way of kernels before 6.6: a direct-action filter.
+func clsact(_ *testing.T, a attachment) error {
+	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: a.index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("adding clsact: %w", err)
+	}
+	parent := uint32(netlink.HANDLE_MIN_EGRESS)
+	if a.ingress {
+		parent = netlink.HANDLE_MIN_INGRESS
+	}
+	return netlink.FilterAdd(&netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: a.index, Parent: parent, Protocol: unix.ETH_P_ALL, Priority: 1},
+		Fd:          a.prog.FD(), Name: "fairlead", DirectAction: true,
+	})
+}
+
+// eachAttachMode runs a story with every way this kernel has. TCX is younger
+// than the oldest kernel we support, clsact is everywhere.
+func eachAttachMode(t *testing.T, story func(t *testing.T, mode attachMode)) {
+	t.Run("clsact", func(t *testing.T) { story(t, clsact) })
+	t.Run("tcx", func(t *testing.T) {
+		if v, err := features.LinuxVersionCode(); err != nil || v < 6<<16|6<<8 {
+			t.Skipf("TCX came with 6.6, this is %#x (%v)", v, err)
+		}
+		story(t, tcx)
+	})
 }
 
 // knows tells the node about a pod of the other cluster.
@@ -251,10 +299,10 @@ func cable(t *testing.T, from, to *os.File) {
 	}()
 }
 
-func twoNodes(t *testing.T) (east, west *netNode) {
+func twoNodes(t *testing.T, mode attachMode) (east, west *netNode) {
 	t.Helper()
-	east = newNetNode(t, "10.1.0.10", "fd00:1::10")
-	west = newNetNode(t, "10.2.0.20", "fd00:2::20")
+	east = newNetNode(t, mode, 0, "10.1.0.10", "fd00:1::10")
+	west = newNetNode(t, mode, 1, "10.2.0.20", "fd00:2::20")
 	east.knows(west)
 	west.knows(east)
 	cable(t, east.tun, west.tun)
@@ -264,8 +312,10 @@ func twoNodes(t *testing.T) (east, west *netNode) {
 
 // Pods of two clusters talk through the tunnel, both ways, in both families,
 // with packets larger than the tunnel's MTU and no help by the nodes' routes.
-func TestPodsTalkThroughTheTunnel(t *testing.T) {
-	east, west := twoNodes(t)
+func TestPodsTalkThroughTheTunnel(t *testing.T) { eachAttachMode(t, podsTalkThroughTheTunnel) }
+
+func podsTalkThroughTheTunnel(t *testing.T, mode attachMode) {
+	east, west := twoNodes(t, mode)
 	for _, tc := range []struct {
 		what           string
 		client, server *netNode
@@ -331,8 +381,10 @@ func transfer(t *testing.T, client, server *netNode, to netip.Addr) {
 }
 
 // The pod's own kernel believes our "too big" and learns the tunnel's MTU.
-func TestPodLearnsTheTunnelsMTU(t *testing.T) {
-	east, west := twoNodes(t)
+func TestPodLearnsTheTunnelsMTU(t *testing.T) { eachAttachMode(t, podLearnsTheTunnelsMTU) }
+
+func podLearnsTheTunnelsMTU(t *testing.T, mode attachMode) {
+	east, west := twoNodes(t, mode)
 	for _, tc := range []struct {
 		to               netip.Addr
 		level, mtuOption int
@@ -391,8 +443,10 @@ func mtuOf(c *net.UDPConn, level, option int) (mtu int, err error) {
 }
 
 // Policy stands at the destination's interface, also for what the tunnel brings.
-func TestPolicyBehindTheTunnel(t *testing.T) {
-	east, west := twoNodes(t)
+func TestPolicyBehindTheTunnel(t *testing.T) { eachAttachMode(t, policyBehindTheTunnel) }
+
+func policyBehindTheTunnel(t *testing.T, mode attachMode) {
+	east, west := twoNodes(t, mode)
 	west.isolate(DirIngress, 0)
 	inNS(t, east.podNS, func() error {
 		_, err := net.DialTimeout("tcp", netip.AddrPortFrom(west.pod4, 80).String(), 300*time.Millisecond)
