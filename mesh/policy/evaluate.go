@@ -29,7 +29,13 @@ func (r *Result) Evaluate(subject, peer uint32, dir Direction, proto uint8, port
 	if !selected {
 		return Decision{Verdict: Allow, ByDefault: true}
 	}
-	if best, ok := r.lookup(s, subject, peer, dir, proto, port); ok {
+	best, found := Entry{}, false
+	r.candidates(subject, peer, dir, proto, port, func(_ EntryKey, e Entry) {
+		if !found || e.beats(best) {
+			best, found = e, true
+		}
+	})
+	if found {
 		return Decision{Verdict: best.Verdict, Rule: best.Rule}
 	}
 	d := Decision{Verdict: Allow, ByDefault: true}
@@ -42,9 +48,10 @@ func (r *Result) Evaluate(subject, peer uint32, dir Direction, proto uint8, port
 	return d
 }
 
-// lookup finds the entry with the highest precedence among {peer, any} × {proto, any} × the prefix lengths in use. Only
-// protocols with ports are looked up by port.
-func (r *Result) lookup(s Subject, subject, peer uint32, dir Direction, proto uint8, port uint16) (best Entry, found bool) {
+// candidates calls do for the entries that match: {peer, any} × {proto, any} × the prefix lengths in use. Only protocols
+// with ports are looked up by port.
+func (r *Result) candidates(subject, peer uint32, dir Direction, proto uint8, port uint16, do func(EntryKey, Entry)) {
+	s := r.Subjects[SubjectKey{subject, dir}]
 	longest := uint8(0)
 	if proto == protoTCP || proto == protoUDP || proto == protoSCTP {
 		longest = 16
@@ -62,12 +69,11 @@ func (r *Result) lookup(s Subject, subject, peer uint32, dir Direction, proto ui
 				continue
 			}
 			key.PortPrefix, key.Port = bits, maskPort(port, bits)
-			if e, ok := r.Entries[key]; ok && (!found || e.beats(best)) {
-				best, found = e, true
+			if e, ok := r.Entries[key]; ok {
+				do(key, e)
 			}
 		}
 	}
-	return best, found
 }
 
 // beats compares precedence, then strictness.

@@ -60,6 +60,10 @@ func (s *scene) compare(t *rapid.T, r *Result, id, peerID uint32, peer oraclePee
 					t.Fatalf("%s %s of %s with %s (%v) protocol %d port %d: %s by %q, want %s\n%s", dir, identity.Name(id), describePod(s.pods[id]),
 						identity.Name(peerID), peer.addr, proto, port, got.Verdict, r.Rules[got.Rule].Text, want, s)
 				}
+				why := r.Explain(id, peerID, dir, proto, port)
+				if why.Decision != got || (why.Rule == nil) != (got.Rule == 0) || (len(why.Matches) > 0 && why.Matches[0].Rule.ID != got.Rule) {
+					t.Fatalf("%+v is explained by %+v", got, why)
+				}
 				if rule, ok := r.Rules[got.Rule]; got.Verdict != Allow && (!ok || rule.PolicyKey == "") {
 					t.Fatalf("a denial is blamed on nobody: %+v", got)
 				}

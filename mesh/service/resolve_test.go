@@ -80,7 +80,7 @@ func TestResolve(t *testing.T) {
 		{"nobody", nil, "", ""},
 		{"no service here", []Definition{def("west", svc(global), west)}, "", ""},
 		{"slices before their service", []Definition{{Cluster: "east", Slices: []*recordv1.BackendSlice{east}}}, "", ""},
-		{"headless", []Definition{def("east", svc(func(s *recordv1.Service) { s.Headless, s.ClusterIps = true, nil }), east)}, "", ""},
+		{"headless", []Definition{def("east", svc(func(s *recordv1.Service) { s.Headless = true }), east)}, "", ""},
 		{"local only", []Definition{def("east", svc(), east), def("west", svc(global), west)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080", ""},
 		{"global", []Definition{def("west", svc(global), west), def("east", svc(global), east)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080 west/10.2.0.1:8080", ""},
 		{"global here, not there", []Definition{def("east", svc(global), east), def("west", svc(), west)}, vip + "east/10.1.0.1:8080 east/10.1.0.2:8080", ""},
@@ -133,6 +133,31 @@ func TestFamiliesStayApart(t *testing.T) {
 	}
 	if f := r.Frontends[0]; f.Name != "shop/web" || f.PortName != "http" || f.AffinityTimeout != 60 {
 		t.Errorf("frontend: %+v", f)
+	}
+}
+
+// With an affinity too: what the other family has must not count as "some are left here".
+func TestAffinityIsPerFamily(t *testing.T) {
+	for affinity, want := range map[recordv1.Affinity]string{
+		recordv1.Affinity_AFFINITY_LOCAL:  "10.96.0.1:80/6 -> east/10.1.0.1:8080\n[fd00::1]:80/6 -> west/[fd00:2::1]:8080",
+		recordv1.Affinity_AFFINITY_REMOTE: "10.96.0.1:80/6 -> east/10.1.0.1:8080\n[fd00::1]:80/6 -> west/[fd00:2::1]:8080",
+	} {
+		s := svc(global, affine(affinity), func(s *recordv1.Service) { s.ClusterIps = []string{"fd00::1", "10.96.0.1"} })
+		r := Resolve("east", []Definition{def("east", s, slice("a", "10.1.0.1")), def("west", svc(global), slice("b", "fd00:2::1"))})
+		if got := show(r); got != want {
+			t.Errorf("%s: got %s\nwant %s", affinity, got, want)
+		}
+	}
+}
+
+// The local cluster is local wherever its name comes in the alphabet.
+func TestLocalClusterIsLastByName(t *testing.T) {
+	r := Resolve("west", []Definition{def("east", svc(global), slice("a", "10.1.0.1")), def("west", svc(global, affine(recordv1.Affinity_AFFINITY_LOCAL)), slice("b", "10.1.0.1", "10.2.0.1"))})
+	if got, want := show(r), "10.96.0.1:80/6 -> west/10.1.0.1:8080 west/10.2.0.1:8080"; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0], "west keeps it") {
+		t.Errorf("problems: %q", r.Problems)
 	}
 }
 

@@ -287,3 +287,35 @@ func TestWithPolicyCIDRs(t *testing.T) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
 }
+
+// A policy that names a node's address by a CIDR is about that node; how it is reached stays as it was.
+func TestPolicyNodes(t *testing.T) {
+	p := Compute(twoClusters())
+	got := PolicyNodes(p.IPCache, map[netip.Prefix]uint32{
+		prefix("192.0.2.0/28"): 1, prefix("192.0.2.12/32"): 2, prefix("192.0.2.21/32"): 3, prefix("10.0.0.0/8"): 4, prefix("::/0"): 5,
+	})
+	want := map[netip.Addr]IPCacheEntry{
+		addr("192.0.2.12"): {Identity: 2, ClusterID: 1, Peer: 1, Node: true},
+		addr("192.0.2.21"): {Identity: 3, ClusterID: 2, Peer: 2, Node: true, Tunnel: true, RequireTunnel: true},
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+	if all := PolicyNodes(p.IPCache, map[netip.Prefix]uint32{prefix("0.0.0.0/0"): 9}); len(all) != 3 || all[addr("192.0.2.22")].Identity != 9 {
+		t.Errorf("got %+v", all)
+	}
+}
+
+// A node of ours may have a pod CIDR that our cluster's record forgot: nobody else gets it all the same.
+func TestOwnNodesRangesAreOurs(t *testing.T) {
+	in := twoClusters()
+	in.Clusters["east"].PodCidrs = nil
+	in.Clusters["west"].PodCidrs = []string{"10.1.2.0/24", "10.2.0.0/16"}
+	p := Compute(in)
+	if _, ok := p.CIDRs[prefix("10.1.2.0/24")]; ok {
+		t.Errorf("west got the pods of node e2: %v", p.CIDRs)
+	}
+	if text := strings.Join(p.Problems, "\n"); !strings.Contains(text, "cluster west: pod CIDR 10.1.2.0/24 overlaps with the pod CIDRs of cluster east") {
+		t.Errorf("problems: %q", p.Problems)
+	}
+}
