@@ -6,10 +6,12 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/cilium/statedb"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/service"
 	"github.com/fairlead-mesh/fairlead/mesh/topology"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
@@ -19,6 +21,9 @@ type Config struct {
 	Cluster string
 	Node    string
 	OwnCNI  bool // the routes between this cluster's nodes are ours to set
+	// SkipServices (namespace/name) are not translated but left to kube-proxy: the control plane's own. An agent that
+	// lost the relay must not be led to where the relay was.
+	SkipServices []string
 }
 
 // Memory is what the kernel still holds from an earlier run. It keeps numbers as they were.
@@ -176,7 +181,11 @@ func (p *Planner) service(txn statedb.ReadTxn, w statedb.WriteTxn, name string) 
 	for row := range t.Frontends.Owned(txn, owner) {
 		former = append(former, row.Key)
 	}
-	r := planService(p.cfg.Cluster, p.definitions(txn, name), p.ids.of, func(k bpf.SlotKey) (bpf.Backend, bool) {
+	var defs []service.Definition
+	if !slices.Contains(p.cfg.SkipServices, name) {
+		defs = p.definitions(txn, name)
+	}
+	r := planService(p.cfg.Cluster, defs, p.ids.of, func(k bpf.SlotKey) (bpf.Backend, bool) {
 		row, ok := t.Slots.Get(w, k)
 		if !ok {
 			return bpf.Backend{}, false

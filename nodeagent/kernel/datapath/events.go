@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 )
@@ -37,9 +38,13 @@ func (d *Datapath) Events() (*Events, error) {
 // ErrClosed is what Next gives after Close.
 var ErrClosed = ringbuf.ErrClosed
 
-// Next waits a moment, then hands every event that lies in the ring to f.
-func (e *Events) Next(f func(bpf.Event)) error {
+// Next waits a moment, then hands every event that lies in the ring to f, each with the time it happened.
+func (e *Events) Next(f func(time.Time, bpf.Event)) error {
 	e.reader.SetDeadline(time.Now().Add(pollEvery))
+	boot, err := bootTime()
+	if err != nil {
+		return err
+	}
 	for {
 		err := e.reader.ReadInto(&e.record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -52,8 +57,17 @@ func (e *Events) Next(f func(bpf.Event)) error {
 		if _, err := binary.Decode(e.record.RawSample, binary.NativeEndian, &event); err != nil {
 			continue // of another version's program, for the moment of an upgrade
 		}
-		f(event)
+		f(boot.Add(time.Duration(event.TimeNs)), event)
 	}
+}
+
+// bootTime is when the kernel's monotonic clock was zero. The wall clock may be set, so it is asked each time.
+func bootTime() (time.Time, error) {
+	var since unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &since); err != nil {
+		return time.Time{}, fmt.Errorf("reading the monotonic clock: %w", err)
+	}
+	return time.Now().Add(-time.Duration(since.Nano())), nil
 }
 
 // Close ends a Next that waits.

@@ -40,6 +40,20 @@ func checkKernel(dir string) error {
 	return nil
 }
 
+// MountBPFFS mounts a BPF file system where dir is to be, if there is none. With a mount that propagates to the host it
+// outlives the agent.
+func MountBPFFS(dir string) error {
+	err := checkBPFFS(dir)
+	if !errors.Is(err, ErrNoBPFFS) {
+		return err
+	}
+	root := filepath.Dir(dir)
+	if merr := unix.Mount("bpf", root, "bpf", 0, "mode=0700"); merr != nil {
+		return fmt.Errorf("%w, and mounting it failed: %w", err, merr)
+	}
+	return checkBPFFS(dir)
+}
+
 // checkBPFFS walks up from dir, which need not exist yet, to its file system.
 func checkBPFFS(dir string) error {
 	at := dir

@@ -105,3 +105,6 @@ type Counter struct {
 	Reason bpf.Reason
 	Hook   bpf.Hook
 }
+
+// Name gives the counter's parts.
+func (c Counter) Name() (bpf.Reason, bpf.Hook) { return c.Reason, c.Hook }

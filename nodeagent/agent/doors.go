@@ -1,0 +1,69 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply/routes"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply/services"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply/settings"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply/wireguard"
+	"github.com/fairlead-mesh/fairlead/nodeagent/flow"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/datapath"
+	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
+)
+
+// Doors are everything that touches the node.
+type Doors struct {
+	Policy    policy.Doors
+	Routes    routes.Doors
+	Endpoints endpoints.Doors
+	Services  services.Doors
+	Settings  settings.Door
+
+	Links         endpoints.Links
+	HostRoutes    routes.HostTable // nil: the host's routes are left alone
+	OpenWireGuard func() (wireguard.Device, error)
+
+	// AttachSockets turns service translation on; nil: there is none on this node.
+	AttachSockets func() error
+	// Settle is called after the first complete pass.
+	Settle func() error
+	// Events are what the datapath tells; nil: nothing.
+	Events flow.Source
+	// Counters of the datapath.
+	Counters func() (map[datapath.Counter]bpf.Counter, error)
+	// Mode says how programs sit on interfaces.
+	Mode string
+}
+
+// OfDatapath fills in the doors to the maps, programs and counters.
+func OfDatapath(d *datapath.Datapath, cgroup string) Doors {
+	return Doors{
+		Policy:    policy.Doors{Entries: d.Entries(), Subjects: d.Subjects()},
+		Routes:    routes.Doors{Peers: d.Peers(), Ranges: d.Ranges(), Addresses: d.Addresses()},
+		Endpoints: endpoints.Doors{Ifaces: d.Ifaces(), Locals: d.Locals(), Hooks: d.Hooks()},
+		Services:  services.Doors{Slots: d.Slots(), Frontends: d.Frontends()},
+		Settings:  d,
+
+		AttachSockets: attachSockets(d, cgroup),
+		Settle:        d.Settle,
+		Counters:      d.Counters,
+		Mode:          string(d.Mode()),
+	}
+}
+
+func attachSockets(d *datapath.Datapath, cgroup string) func() error {
+	if cgroup == "" {
+		return nil
+	}
+	return func() error { return d.AttachSockets(cgroup) }
+}
+
+// OpenKernelWireGuard opens the node's device.
+func OpenKernelWireGuard(cfg kernelwg.Config) func() (wireguard.Device, error) {
+	return func() (wireguard.Device, error) { return kernelwg.Open(cfg) }
+}

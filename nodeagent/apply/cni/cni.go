@@ -1,0 +1,114 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+// Package cni makes this node use our own CNI plugin, where an administrator chose it: it installs the plugin when the
+// node's pod CIDRs are known, which makes the kubelet call the node's network ready, and lets pods talk to the world.
+package cni
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/nodeagent/cni"
+	"github.com/fairlead-mesh/fairlead/nodeagent/cni/masquerade"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// Config of the installer.
+type Config struct {
+	Tables  *table.Tables
+	Node    string
+	Cluster func() string
+	Plugin  cni.Config // paths; the rest is filled in
+	Tunnel  string     // the tunnel device's name
+	Log     *slog.Logger
+}
+
+// lookEvery is how often what is installed is compared with what should be: somebody may clean the directory up.
+const lookEvery = 2 * time.Second
+
+// Installer installs.
+type Installer struct {
+	cfg  Config
+	last masquerade.Config
+
+	mu  sync.Mutex
+	err error
+}
+
+// New makes an installer.
+func New(cfg Config) *Installer { return &Installer{cfg: cfg} }
+
+// Err says why the plugin is not installed.
+func (i *Installer) Err() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.err
+}
+
+// Run works until ctx ends.
+func (i *Installer) Run(ctx context.Context) error {
+	for {
+		err := i.once()
+		i.mu.Lock()
+		if err != nil && (i.err == nil || i.err.Error() != err.Error()) {
+			i.cfg.Log.Warn("the CNI plugin is not installed", "error", err)
+		}
+		i.err = err
+		i.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(lookEvery):
+		}
+	}
+}
+
+var errNoNode = errors.New("the operator has not told this node's pod CIDRs yet")
+
+func (i *Installer) once() error {
+	t := i.cfg.Tables
+	txn := t.DB.ReadTxn()
+	node, ok := t.Nodes.Get(txn, i.cfg.Cluster()+"/nodes/"+i.cfg.Node)
+	if !ok || len(node.Body.GetPodCidrs()) == 0 {
+		return errNoNode
+	}
+	plugin := i.cfg.Plugin
+	plugin.PodCIDRs = prefixes(node.Body.GetPodCidrs())
+	for _, text := range node.Body.GetAddresses() {
+		if a, err := netip.ParseAddr(text); err == nil {
+			plugin.NodeAddresses = append(plugin.NodeAddresses, a)
+		}
+	}
+	for row := range t.Tunnel.All(txn) {
+		plugin.MTU = int(row.Value.MTU)
+	}
+	masq := masquerade.Config{PodCIDRs: plugin.PodCIDRs, Tunnel: i.cfg.Tunnel}
+	for c := range t.Clusters.All(txn) {
+		masq.Except = append(masq.Except, prefixes(c.Body.GetPodCidrs())...)
+	}
+	slices.SortFunc(masq.Except, netip.Prefix.Compare)
+	if !reflect.DeepEqual(masq, i.last) {
+		if err := masquerade.Apply(masq); err != nil {
+			return err
+		}
+		i.last = masq
+	}
+	return cni.Install(plugin)
+}
+
+func prefixes(texts []string) []netip.Prefix {
+	var out []netip.Prefix
+	for _, text := range texts {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
+}

@@ -1,0 +1,163 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package flow
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/cilium/statedb"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/flow"
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// keepRules is how long a rule that is gone can still be named: an event of its last moment may lie in the ring buffer,
+// and a running flow bears it until its next packet.
+const keepRules = 10 * time.Minute
+
+// Namer turns numbers into names.
+type Namer struct {
+	tables  *table.Tables
+	node    string
+	cluster func() string
+
+	changes statedb.ChangeIterator[*table.Row[uint32, table.Rule]]
+	rules   map[uint32]table.Rule
+	gone    map[uint32]time.Time
+}
+
+// NewNamer makes a namer for a node.
+func NewNamer(t *table.Tables, node string, cluster func() string) (*Namer, error) {
+	changes, err := t.Rules.Changes()
+	if err != nil {
+		return nil, err
+	}
+	return &Namer{
+		tables: t, node: node, cluster: cluster, changes: changes,
+		rules: map[uint32]table.Rule{}, gone: map[uint32]time.Time{},
+	}, nil
+}
+
+// learn takes in what rules there are, and forgets those that are long gone.
+func (n *Namer) learn(txn statedb.ReadTxn, now time.Time) {
+	seq, _ := n.changes.Next(txn)
+	for c := range seq {
+		id := c.Object.Key
+		if c.Deleted {
+			n.gone[id] = now
+			continue
+		}
+		delete(n.gone, id)
+		n.rules[id] = c.Object.Value
+	}
+	for id, since := range n.gone {
+		if now.Sub(since) > keepRules {
+			delete(n.gone, id)
+			delete(n.rules, id)
+		}
+	}
+}
+
+// Name gives an event's flow.
+func (n *Namer) name(txn statedb.ReadTxn, at time.Time, e bpf.Event) flow.Flow {
+	f := flow.Flow{
+		Time: at, Node: n.node, Cluster: n.cluster(),
+		Verdict: verdict(e), Reason: e.Reason.String(), Hook: e.Hook.String(),
+		Encrypted:   e.Flags&bpf.EventViaTunnel != 0,
+		Reevaluated: e.Flags&bpf.EventReevaluated != 0,
+		Packets:     e.Count, Bytes: e.Bytes,
+	}
+	if e.Dir != bpf.DirNone {
+		f.Direction = e.Dir.String()
+	}
+	f.Source = n.peer(txn, e.Family, e.Saddr, e.Sport, e.SrcIdentity)
+	f.Destination = n.peer(txn, e.Family, e.Daddr, e.Dport, e.DstIdentity)
+	if e.Family != 0 {
+		f.Protocol = table.ProtocolName(e.Proto)
+		if e.Proto == protoTCP {
+			f.TCPFlags = tcpFlags(e.TCPFlags)
+		}
+	}
+	if rule, ok := n.rules[e.RuleID]; ok && e.RuleID != 0 {
+		f.Policy = &flow.Policy{
+			Kind: rule.Kind, Namespace: rule.Namespace, Name: rule.Name, Rule: rule.Description,
+			Source: rule.Source, URL: rule.URL, Revision: rule.Revision, Path: rule.Path,
+		}
+	}
+	return f
+}
+
+func verdict(e bpf.Event) flow.Verdict {
+	switch {
+	case e.Reason == bpf.ReasonPolicyDenied || e.Reason == bpf.ReasonDefaultDenied:
+		return flow.Denied
+	case e.Reason.IsDrop():
+		return flow.Dropped
+	case e.Verdict == bpf.VerdictAuditDeny || e.Reason == bpf.ReasonAudited:
+		return flow.Audited
+	}
+	return flow.Allowed
+}
+
+const protoTCP = 6
+
+func (n *Namer) peer(txn statedb.ReadTxn, family uint8, raw [16]uint8, port uint16, id uint32) flow.Peer {
+	p := flow.Peer{Identity: id, Port: port}
+	addr, ok := address(family, raw)
+	if !ok {
+		return p
+	}
+	p.Address = addr.String()
+	// Of several records with one address (a pod that just ended and its successor) the one with the identity that the
+	// packet was judged by is meant.
+	for r := range n.tables.Endpoints.About(txn, table.AddressTerm(addr)) {
+		if p.Pod != "" && r.Body.GetIdentity() != id {
+			continue
+		}
+		p.Cluster, p.Namespace, p.Pod = r.Cluster, r.Body.GetNamespace(), r.Body.GetName()
+	}
+	if p.Pod == "" {
+		p.Kind = kind(id)
+	}
+	return p
+}
+
+// kind says what an identity stands for that is no pod's we know.
+func kind(id uint32) string {
+	if identity.IsReserved(id) {
+		return identity.Name(id)
+	}
+	if identity.IsCIDR(id) {
+		return "cidr"
+	}
+	return ""
+}
+
+func address(family uint8, raw [16]uint8) (netip.Addr, bool) {
+	switch family {
+	case 2: // AF_INET
+		return netip.AddrFrom4([4]byte(raw[:4])), true
+	case 10: // AF_INET6
+		return netip.AddrFrom16(raw), true
+	}
+	return netip.Addr{}, false
+}
+
+func tcpFlags(flags uint8) string {
+	names := [...]string{"FIN", "SYN", "RST", "PSH", "ACK", "URG"}
+	s := ""
+	for i, name := range names {
+		if flags&(1<<i) == 0 {
+			continue
+		}
+		if s != "" {
+			s += ","
+		}
+		s += name
+	}
+	return s
+}

@@ -1,0 +1,101 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairlead-mesh/fairlead/mesh/relay"
+	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
+)
+
+const (
+	// every is how often the operator hears of us though nothing changed: counters and handshakes move.
+	every = 15 * time.Second
+	// settle gathers changes that come together.
+	settle = 50 * time.Millisecond
+	// patience with one report.
+	patience = 5 * time.Second
+)
+
+// Reporter sends reports.
+type Reporter struct {
+	// Now gives the state.
+	Now func() State
+	// Send hands it to the operator.
+	Send func(context.Context, *relayv1.ReportRequest) error
+	Log  *slog.Logger
+
+	wakes chan struct{}
+	last  *relayv1.ReportRequest
+	due   time.Time
+}
+
+// NewReporter makes a reporter.
+func NewReporter(now func() State, send func(context.Context, *relayv1.ReportRequest) error, log *slog.Logger) *Reporter {
+	return &Reporter{Now: now, Send: send, Log: log, wakes: make(chan struct{}, 1)}
+}
+
+// Changed makes the reporter look at the state soon.
+func (r *Reporter) Changed() {
+	select {
+	case r.wakes <- struct{}{}:
+	default:
+	}
+}
+
+// Run reports until ctx ends.
+func (r *Reporter) Run(ctx context.Context) error {
+	for {
+		timer := time.NewTimer(time.Until(r.due))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		case <-r.wakes:
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(settle):
+		}
+		r.once(ctx, time.Now())
+	}
+}
+
+func (r *Reporter) once(ctx context.Context, now time.Time) {
+	request := r.Now().Request()
+	if now.Before(r.due) && r.last != nil && proto.Equal(steady(request), steady(r.last)) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if err := r.Send(ctx, request); err != nil {
+		if !errors.Is(err, relay.ErrNotConnected) {
+			r.Log.Warn("the operator didn't take the report", "error", err)
+		}
+		r.last, r.due = nil, now.Add(time.Second)
+		return
+	}
+	r.last, r.due = request, now.Add(every)
+}
+
+// steady is the request without what moves all the time.
+func steady(r *relayv1.ReportRequest) *relayv1.ReportRequest {
+	out := proto.CloneOf(r)
+	out.Drops, out.Applied = nil, nil
+	for _, p := range out.Peers {
+		p.RxBytes, p.TxBytes = 0, 0
+		// That there was a handshake matters at once, when the latest was does not.
+		p.LastHandshakeUnix = min(p.LastHandshakeUnix, 1)
+	}
+	return out
+}

@@ -1,0 +1,178 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+
+	"github.com/fairlead-mesh/fairlead/mesh/relay"
+	"github.com/fairlead-mesh/fairlead/nodeagent/agent"
+	applycni "github.com/fairlead-mesh/fairlead/nodeagent/apply/cni"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply/wireguard"
+	"github.com/fairlead-mesh/fairlead/nodeagent/intake"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/datapath"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/routes"
+	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
+	"github.com/fairlead-mesh/fairlead/nodeagent/report"
+	"github.com/fairlead-mesh/fairlead/nodeagent/tunnel"
+)
+
+// skipServices are the control plane's own ways; see plan.Config.
+var skipServices = []string{"default/kubernetes", "fairlead-system/fairlead-operator"}
+
+func run(ctx context.Context, args []string) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	log := logger(o.verbose)
+
+	// The upstream.
+	client := relay.NewClient(relay.ClientConfig{
+		Targets: o.operators(), TLS: intake.TLS(o.caFile, o.serverName), Token: intake.Token(o.tokenFile),
+		Node: o.node, Logger: log.With("part", "relay"),
+	})
+
+	// The kernel's side.
+	node := &node{options: o}
+	doors, problems, closeDoors := openDoors(o, node, log)
+	defer closeDoors()
+
+	// What lies between.
+	a, err := agent.New(agent.Config{
+		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"),
+		EventsPerTick: uint32(o.events), SkipServices: skipServices, Problems: problems, Log: log,
+	}, doors, client)
+	if err != nil {
+		return err
+	}
+	node.agent = a
+	if o.cni == "own" {
+		installer := applycni.New(applycni.Config{
+			Tables: a.Tables, Node: o.node, Cluster: a.Intake.Cluster, Plugin: o.cniPaths, Tunnel: o.device,
+			Log: log.With("part", "cni"),
+		})
+		a.Also("cni", installer.Run, installer.Err)
+	}
+	log.Info("node agent", "version", version, "node", o.node, "operator", o.operator, "datapath", doors.Mode)
+	return errors.Join(a.Run(ctx, o.socket), a.Close())
+}
+
+// openDoors opens what this node has. What is missing is a problem to be told, not a reason to stay away: the operator
+// hears of it from the report, and the rest goes on.
+func openDoors(o options, node *node, log *slog.Logger) (agent.Doors, []report.Problem, func()) {
+	var problems []report.Problem
+	problem := func(code string, err error) {
+		log.Error("this node lacks something", "what", code, "error", err)
+		problems = append(problems, report.Problem{Code: code, Message: err.Error()})
+	}
+	doors, closeDoors, err := openDatapath(o, log, problem)
+	if err != nil {
+		problem("datapath", err)
+		doors = agent.Broken(err)
+	}
+	doors.Links = endpoints.Kernel{NodeAddresses: node.addresses, Tunnel: o.device}
+	if table, err := routes.Open(); err != nil {
+		problem("routes", err)
+	} else {
+		doors.HostRoutes = table
+	}
+	doors.OpenWireGuard = node.openWireGuard(log)
+	return doors, problems, closeDoors
+}
+
+func openDatapath(o options, log *slog.Logger, problem func(string, error)) (agent.Doors, func(), error) {
+	nothing := func() {}
+	if err := datapath.MountBPFFS(o.bpfDir); err != nil {
+		return agent.Doors{}, nothing, err
+	}
+	d, err := datapath.Open(datapath.Config{Dir: o.bpfDir, Mode: datapath.Mode(o.datapath), Log: log.With("part", "datapath")})
+	if err != nil {
+		return agent.Doors{}, nothing, err
+	}
+	cgroup := o.cgroupRoot
+	if cgroup == "" {
+		if cgroup, err = datapath.FindCgroup(); err != nil {
+			problem("services", fmt.Errorf("service addresses are not translated: %w", err))
+		}
+	}
+	doors := agent.OfDatapath(d, cgroup)
+	events, err := d.Events()
+	if err != nil {
+		problem("flows", err)
+	} else {
+		doors.Events = events
+	}
+	return doors, func() {
+		if events != nil {
+			_ = events.Close()
+		}
+		if err := d.Close(); err != nil {
+			log.Debug("closing the datapath", "error", err)
+		}
+	}, nil
+}
+
+// node answers what doors ask about this node.
+type node struct {
+	options options
+	agent   *agent.Agent
+}
+
+// addresses of this node as the operator knows them.
+func (n *node) addresses() []netip.Addr {
+	if n.agent == nil {
+		return nil
+	}
+	t := n.agent.Tables
+	record, ok := t.Nodes.Get(t.DB.ReadTxn(), n.agent.Intake.Cluster()+"/nodes/"+n.options.node)
+	if !ok {
+		return nil
+	}
+	var out []netip.Addr
+	for _, text := range record.Body.GetAddresses() {
+		if a, err := netip.ParseAddr(text); err == nil {
+			out = append(out, a.Unmap())
+		}
+	}
+	return out
+}
+
+// openWireGuard opens the device with the MTU that fits through every uplink.
+func (n *node) openWireGuard(log *slog.Logger) func() (wireguard.Device, error) {
+	return func() (wireguard.Device, error) {
+		cfg := kernelwg.Config{
+			Device: n.options.device, StateDir: filepath.Join(n.options.stateDir, "wireguard"), ListenPort: n.options.port,
+			Log: log.With("part", "wireguard"),
+		}
+		uplinks, err := links.Uplinks(n.addresses(), n.options.device)
+		if err != nil {
+			return nil, err
+		}
+		for i, u := range uplinks {
+			if mtu := kernelwg.MTU(u.MTU); i == 0 || mtu < cfg.MTU {
+				cfg.MTU = mtu
+			}
+		}
+		return agent.OpenKernelWireGuard(cfg)()
+	}
+}
+
+// runTunnel serves the WireGuard device.
+func runTunnel(ctx context.Context, args []string) error {
+	o, log, err := parseTunnel(args)
+	if err != nil {
+		return err
+	}
+	return tunnel.Run(ctx, tunnel.Config{
+		Device: o.device, StateDir: filepath.Join(o.stateDir, "wireguard"), ListenPort: o.port, Log: log,
+	})
+}
