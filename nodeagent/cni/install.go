@@ -35,12 +35,21 @@ type Config struct {
 	StateDir string
 }
 
-// Defaults of the agent's image and manifest.
+// Defaults of the agent's manifest.
 const (
-	DefaultPluginPath = "/usr/local/bin/" + PluginName
-	DefaultBinDir     = "/host/opt/cni/bin"
-	DefaultConfDir    = "/host/etc/cni/net.d"
+	DefaultBinDir  = "/host/opt/cni/bin"
+	DefaultConfDir = "/host/etc/cni/net.d"
 )
+
+// DefaultPluginPath is beside the program that asks: wherever an image puts
+// the agent, it puts the plugin too.
+var DefaultPluginPath = func() string {
+	exe, err := os.Executable()
+	if err != nil {
+		return "/" + PluginName
+	}
+	return filepath.Join(filepath.Dir(exe), PluginName)
+}()
 
 func (c Config) withDefaults() Config {
 	for _, d := range []struct {
@@ -69,10 +78,11 @@ func Install(cfg Config) error {
 	if len(cfg.PodCIDRs) == 0 {
 		return errors.New("installing the CNI plugin: the node has no podCIDRs (does kube-controller-manager run with --allocate-node-cidrs?)")
 	}
-	binary, err := os.ReadFile(cfg.PluginPath)
+	binary, err := os.Open(cfg.PluginPath)
 	if err != nil {
 		return fmt.Errorf("installing the CNI plugin: %w", err)
 	}
+	defer binary.Close()
 	if err := replace(filepath.Join(cfg.BinDir, PluginName), binary, 0o755); err != nil {
 		return fmt.Errorf("installing the CNI plugin: %w", err)
 	}
@@ -80,7 +90,7 @@ func Install(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if err := replace(filepath.Join(cfg.ConfDir, confName), conf, 0o600); err != nil {
+	if err := replace(filepath.Join(cfg.ConfDir, confName), bytes.NewReader(conf), 0o600); err != nil {
 		return fmt.Errorf("installing the CNI configuration: %w", err)
 	}
 	return nil
@@ -134,9 +144,12 @@ func confList(cfg Config) ([]byte, error) {
 
 // replace writes a file by rename, since the runtime may be reading or running
 // the one that is there.
-func replace(path string, content []byte, mode fs.FileMode) error {
-	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, content) {
+func replace(path string, content io.ReadSeeker, mode fs.FileMode) error {
+	if same(path, content) {
 		return nil
+	}
+	if _, err := content.Seek(0, io.SeekStart); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -148,11 +161,35 @@ func replace(path string, content []byte, mode fs.FileMode) error {
 		return err
 	}
 	defer os.Remove(tmp.Name())
-	_, err = io.Copy(tmp, bytes.NewReader(content))
+	_, err = io.Copy(tmp, content)
 	if err = errors.Join(err, tmp.Chmod(mode), tmp.Sync(), tmp.Close()); err != nil {
 		return err
 	}
 	return os.Rename(tmp.Name(), path)
+}
+
+// same compares piece by piece: the agent looks often, and the binary is big.
+func same(path string, content io.Reader) bool {
+	have, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer have.Close()
+	a, b := make([]byte, 64<<10), make([]byte, 64<<10)
+	for {
+		n, err := io.ReadFull(content, a)
+		m, err2 := io.ReadFull(have, b)
+		if !bytes.Equal(a[:n], b[:m]) {
+			return false
+		}
+		if err != nil || err2 != nil {
+			return ended(err) && ended(err2)
+		}
+	}
+}
+
+func ended(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
 
 // Installed tells whether the configuration of this network is in place.

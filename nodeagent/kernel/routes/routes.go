@@ -35,7 +35,7 @@ var families = []int{unix.AF_INET, unix.AF_INET6}
 // Route says how packets to Prefix leave the node.
 type Route struct {
 	Prefix netip.Prefix
-	Link   int        // index of the device
+	Link   int        // index of the device; 0 where Via tells
 	Via    netip.Addr // the next hop; invalid where the device needs none
 	Src    netip.Addr // the node's address to speak from; invalid lets the kernel choose
 	MTU    int        // 0 is the device's
@@ -95,7 +95,8 @@ func (t *Table) removeOthers(keep Route) error {
 		return err
 	}
 	for _, r := range all {
-		if r.Prefix == keep.Prefix && (r.Link != keep.Link || r.Via != keep.Via) {
+		same := r.Via == keep.Via && (r.Link == keep.Link || keep.Link == 0)
+		if r.Prefix == keep.Prefix && !same {
 			if err := netlink.RouteDel(toNetlink(r)); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("removing the former route to %s: %w", r.Prefix, err)
 			}

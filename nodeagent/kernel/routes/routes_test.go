@@ -89,6 +89,8 @@ func TestOursWinAndStrangersStay(t *testing.T) {
 			table.Ensure(),
 			table.Replace(via4), table.Replace(via6),
 			wantList(table, via4, via6), wantDevice("10.2.0.7", under), wantDevice("fd00:2::7", under),
+			table.Replace(routes.Route{Prefix: pods4, Via: via4.Via}), table.Replace(routes.Route{Prefix: pods6, Via: via6.Via}),
+			wantList(table, via4, via6), // the kernel finds the device by the next hop
 			table.Replace(over4), table.Replace(over6),
 			table.Remove(pods4), table.Remove(pods4),
 			wantList(table, over6), wantDevice("10.2.0.7", under),
