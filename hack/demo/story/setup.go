@@ -27,7 +27,7 @@ var binaries = []binary{
 // images that the clusters run, as arguments of `lab load-image`.
 var images = []string{
 	"fairlead.local/operator:dev=bin/operator",
-	"fairlead.local/nodeagent:dev=bin/nodeagent,bin/fairlead-cni=/usr/local/bin/fairlead-cni",
+	"fairlead.local/nodeagent:dev=bin/nodeagent,bin/fairlead-cni=/fairlead-cni",
 	"fairlead.local/sample:dev=bin/sample",
 }
 
