@@ -74,7 +74,8 @@ type ClientStatus struct {
 
 // NewClient makes a Client.
 func NewClient(cfg ClientConfig) *Client {
-	return &Client{cfg: cfg, log: cmp.Or(cfg.Logger, slog.Default())}
+	// Each agent starts at another replica, so that they share the load.
+	return &Client{cfg: cfg, log: cmp.Or(cfg.Logger, slog.Default()), next: rand.N(1 << 16)}
 }
 
 // Status tells how following goes.
