@@ -53,7 +53,8 @@ func watchOnce(ctx context.Context, changed func()) error {
 	defer timer.Stop()
 	pending := true
 	for {
-		relevant, ok := true, true
+		relevant := true
+		var ok bool
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
