@@ -77,6 +77,21 @@ func (a *authority) client(t testing.TB, user string) *tls.Config {
 	return conf
 }
 
+// clientFiles are what client gives, in PEM.
+func (a *authority) clientFiles(t testing.TB, user string) (ca, cert, key []byte) {
+	t.Helper()
+	der, private := a.issue(t, &x509.Certificate{
+		Subject: pkix.Name{CommonName: user}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	keyDER, err := x509.MarshalECPrivateKey(private)
+	if err != nil {
+		t.Fatalf("encode key: %v", err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.cert.Raw}),
+		pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}),
+		pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER})
+}
+
 // writeServerFiles writes the server's certificate, fit for clients too: etcd's gateway dials its own port with it.
 func (a *authority) writeServerFiles(t testing.TB, dir string) {
 	t.Helper()

@@ -56,6 +56,9 @@ func (e *Etcd) Endpoint() string { return e.client.String() }
 // TLS gives a user's credentials. Anybody gets a certificate, with a user in the store or without.
 func (e *Etcd) TLS(user string) *tls.Config { return e.ca.client(e.t, user) }
 
+// Files gives a user's credentials as they lie in a Secret, in PEM.
+func (e *Etcd) Files(user string) (ca, cert, key []byte) { return e.ca.clientFiles(e.t, user) }
+
 // StrangerTLS gives credentials of a user from a CA that the store doesn't know; the store is trusted.
 func (e *Etcd) StrangerTLS(user string) *tls.Config {
 	conf := newAuthority(e.t).client(e.t, user)
