@@ -49,6 +49,7 @@ func compareWithOracle(t *rapid.T, s *scene) {
 
 func (s *scene) compare(t *rapid.T, r *Result, id, peerID uint32, peer oraclePeer, ports []uint16) {
 	for _, dir := range []Direction{Ingress, Egress} {
+		checkExplanation(t, r, id, peerID, dir)
 		for _, proto := range []uint8{1, protoTCP, protoUDP, protoSCTP} {
 			for _, port := range ports {
 				if proto == 1 {
@@ -60,15 +61,19 @@ func (s *scene) compare(t *rapid.T, r *Result, id, peerID uint32, peer oraclePee
 					t.Fatalf("%s %s of %s with %s (%v) protocol %d port %d: %s by %q, want %s\n%s", dir, identity.Name(id), describePod(s.pods[id]),
 						identity.Name(peerID), peer.addr, proto, port, got.Verdict, r.Rules[got.Rule].Text, want, s)
 				}
-				why := r.Explain(id, peerID, dir, proto, port)
-				if why.Decision != got || (why.Rule == nil) != (got.Rule == 0) || (len(why.Matches) > 0 && why.Matches[0].Rule.ID != got.Rule) {
-					t.Fatalf("%+v is explained by %+v", got, why)
-				}
 				if rule, ok := r.Rules[got.Rule]; got.Verdict != Allow && (!ok || rule.PolicyKey == "") {
 					t.Fatalf("a denial is blamed on nobody: %+v", got)
 				}
 			}
 		}
+	}
+}
+
+// checkExplanation compares what explains a verdict with the verdict.
+func checkExplanation(t *rapid.T, r *Result, id, peerID uint32, dir Direction) {
+	got, why := r.Evaluate(id, peerID, dir, protoTCP, 80), r.Explain(id, peerID, dir, protoTCP, 80)
+	if why.Decision != got || (why.Rule == nil) != (got.Rule == 0) || (len(why.Matches) > 0 && why.Matches[0].Rule.ID != got.Rule) {
+		t.Fatalf("%+v is explained by %+v", got, why)
 	}
 }
 
