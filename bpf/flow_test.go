@@ -119,6 +119,23 @@ func TestRevokedPolicyCutsRunningFlows(t *testing.T) {
 	})
 }
 
+// A denied flow is remembered for longer than it would have lived: its answer
+// must not look like a new flow of the pod's.
+func TestCutFlowOutlivesItsOwnLifetime(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		allow := PolicyKey{Peer: friendIdentity, Dir: DirIngress}
+		f.isolate(DirIngress, 0)
+		f.rule(allow, PolicyEntry{RuleID: 7, Verdict: VerdictAllow})
+		f.ingress(udp(c.friend, 4000, c.pod, 53).bytes(t)).passes(t, "question", HookPodIngress, ReasonForwarded)
+		f.removeRule(allow)
+		f.bumpEpoch()
+		answer := udp(c.pod, 53, c.friend, 4000).bytes(t)
+		f.egress(answer).drops(t, "answer after the change", HookPodEgress, ReasonDefaultDenied)
+		f.age(ctKey{c, c.friend, 53, 4000, 17}, 2*time.Minute)
+		f.egress(answer).drops(t, "a late one", HookPodEgress, ReasonDefaultDenied)
+	})
+}
+
 func TestChangedIdentityIsJudgedAnew(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		f.isolate(DirIngress, 0)

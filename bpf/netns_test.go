@@ -400,6 +400,11 @@ func podLearnsTheTunnelsMTU(t *testing.T, mode attachMode) {
 				return err
 			})
 			defer server.Close()
+			received := make(chan int, 1)
+			go func() {
+				n, _ := server.Read(make([]byte, 2000))
+				received <- n
+			}()
 			inNS(t, east.podNS, func() error {
 				c, err := net.Dial("udp", netip.AddrPortFrom(tc.to, 99).String())
 				if err != nil {
@@ -415,22 +420,31 @@ func podLearnsTheTunnelsMTU(t *testing.T, mode attachMode) {
 				if err != nil || mtu != tunnelMTU {
 					return fmt.Errorf("path MTU %d, %v, want %d", mtu, err, tunnelMTU)
 				}
-				_, err = c.Write(big[:tunnelMTU-tc.headers])
-				if errors.Is(err, unix.EMSGSIZE) { // the queued error is told once
-					_, err = c.Write(big[:tunnelMTU-tc.headers])
-				}
-				return err
+				return sendUntil(received, c, big[:tunnelMTU-tc.headers])
 			})
-			_ = server.SetReadDeadline(time.Now().Add(30 * time.Second))
-			n, err := server.Read(make([]byte, 2000))
-			if err != nil || n != tunnelMTU-tc.headers {
-				t.Errorf("arrived: %d bytes, %v", n, err)
-			}
 		})
 	}
 	if east.count(ReasonTooBig, HookPodEgress) == 0 {
 		t.Error("nothing was too big")
 	}
+}
+
+// sendUntil repeats a datagram until it has arrived whole: UDP promises nothing.
+func sendUntil(received <-chan int, c net.Conn, data []byte) error {
+	for range 150 {
+		if _, err := c.Write(data); err != nil && !errors.Is(err, unix.EMSGSIZE) { // an older error is told once
+			return err
+		}
+		select {
+		case n := <-received:
+			if n != len(data) {
+				return fmt.Errorf("%d bytes arrived, %d were sent", n, len(data))
+			}
+			return nil
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("%d bytes never arrived", len(data))
 }
 
 func mtuOf(c *net.UDPConn, level, option int) (mtu int, err error) {

@@ -70,6 +70,9 @@ static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct 
 	w->iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
 	if (!w->iface)
 		return FL_REASON_NO_ENDPOINT;
+	/* Pods have no VLANs; a tag would only carry a packet around somebody. */
+	if (skb->vlan_present)
+		return FL_REASON_UNSUPPORTED_PROTOCOL;
 	r = parse(skb, ETH_HLEN, &w->p);
 	if (r != FL_REASON_NONE)
 		return r;

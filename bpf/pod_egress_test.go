@@ -108,7 +108,11 @@ func TestEgressNeverBare(t *testing.T) {
 			f.egress(syn).drops(t, what, HookPodEgress, ReasonEncryptionNotReady)
 		}
 		f.must(f.maps.Peers.Put(uint32(remotePeer), &Peer{}))
+		f.rule(PolicyKey{Peer: remoteIdentity, Dir: DirEgress}, PolicyEntry{RuleID: 9, Verdict: VerdictAllow})
 		notReady("no keys yet")
+		if e := f.events(); len(e) != 1 || e[0].RuleID != 0 || e[0].Verdict != VerdictDeny || f.ruleCount(9, DirEgress, VerdictDeny) != 0 {
+			t.Errorf("events = %+v: the rule that allows is not to blame", e)
+		}
 		f.must(f.maps.Peers.Put(uint32(remotePeer), &Peer{Flags: PeerReady}))
 		f.egress(syn).tunnels(t, "keys exchanged: the flow goes on")
 

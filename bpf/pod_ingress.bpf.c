@@ -23,8 +23,10 @@ static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct
 	if (!w->p.family)
 		return skb->protocol == bpf_htons(ETH_P_ARP) ? FL_REASON_NEIGHBOR :
 							       FL_REASON_UNSUPPORTED_PROTOCOL;
+	/* The tunnel spans no link: what claims to be of a neighbour's and came
+	 * through it is another cluster posing as this pod's router. */
 	if (w->p.kind == FL_PACKET_NEIGHBOR)
-		return FL_REASON_NEIGHBOR;
+		return w->from_tunnel ? FL_REASON_INVALID_SOURCE : FL_REASON_NEIGHBOR;
 	if (w->p.kind == FL_PACKET_ICMP_ERROR)
 		return related_verdict(skb, w);
 	if (w->p.frag_first || w->p.frag_later) {

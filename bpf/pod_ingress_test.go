@@ -4,7 +4,10 @@
 package bpf
 
 import (
+	"net/netip"
 	"testing"
+
+	"github.com/google/gopacket/layers"
 )
 
 func TestIngressWhoMayKnock(t *testing.T) {
@@ -122,4 +125,14 @@ func TestFragmentsFollowTheFirst(t *testing.T) {
 		f.ingress(first(2, 54)).drops(t, "first of a denied one", HookPodIngress, ReasonDefaultDenied)
 		f.ingress(later(2)).drops(t, "its follower", HookPodIngress, ReasonDefaultDenied)
 	})
+}
+
+func TestNeighboursDontComeThroughTheTunnel(t *testing.T) {
+	f, c := newFixture(t), cast6
+	ll := netip.MustParseAddr("fe80::1")
+	for _, typ := range []uint8{layers.ICMPv6TypeRouterAdvertisement, layers.ICMPv6TypeNeighborAdvertisement} {
+		p := neighbour(ll, c.pod, typ, c.host).bytes(t)
+		f.ingress(p).passes(t, "of the link", HookPodIngress, ReasonNeighbor)
+		f.ingressFromTunnel(p).drops(t, "of another cluster", HookPodIngress, ReasonInvalidSource)
+	}
 }

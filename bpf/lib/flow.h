@@ -105,10 +105,12 @@ static __always_inline void note(struct walk *w, __u32 peer_identity, __u32 rule
 static __always_inline void tell(struct __sk_buff *skb, const struct walk *w, enum reason reason)
 {
 	bool dropped = reason > FL_REASON_FIRST_DROP;
+	/* A rule that allowed isn't to blame for what stopped it later. */
+	bool blameless = dropped && w->verdict != FL_VERDICT_DENY;
 	struct report r = {
 		.subject = w->iface ? w->iface->identity : FL_IDENTITY_UNKNOWN,
 		.peer = w->peer_identity,
-		.rule_id = w->rule_id,
+		.rule_id = blameless ? 0 : w->rule_id,
 		.epoch = w->cfg->policy_epoch,
 		.now = w->now,
 		.events_per_tick = w->cfg->events_per_tick,
