@@ -1,0 +1,244 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package controllers
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/mesh/store"
+	"github.com/fairlead-mesh/fairlead/operator/federate"
+)
+
+var now = time.Unix(1_000_000, 0)
+
+func mesh() *v1alpha1.ClusterMesh {
+	return &v1alpha1.ClusterMesh{
+		ObjectMeta: metav1.ObjectMeta{Name: "mesh", Generation: 3},
+		Spec:       v1alpha1.ClusterMeshSpec{MeshID: "m", ClusterName: "east", ClusterID: 1, Encryption: v1alpha1.EncryptionSpec{Mode: v1alpha1.EncryptionWireGuard}},
+	}
+}
+
+func agent(name string, ago time.Duration, peers ...v1alpha1.NodePeer) *v1alpha1.MeshNode {
+	at := metav1.NewTime(now.Add(-ago))
+	return &v1alpha1.MeshNode{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1alpha1.MeshNodeStatus{
+		WireGuardPublicKey: "key", Encryption: "userspace WireGuard", LastReportTime: &at, Peers: peers,
+	}}
+}
+
+// healthy is a mesh in which everything works.
+func healthy() *Facts {
+	claim := record.Claim{Name: "west", ID: 2}
+	peer := func(n string) v1alpha1.NodePeer { return v1alpha1.NodePeer{Cluster: "west", Node: n, Ready: true} }
+	return &Facts{
+		Now: now, Mesh: mesh(), Nodes: []string{"n1", "n2"},
+		Store: federate.Status{Isolated: true, Publish: store.PublishStatus{Reachable: true, Synced: true}, Watch: store.WatchStatus{Reachable: true}},
+		Federated: federate.Overview{Remotes: map[string]federate.RemoteOverview{"west": {
+			State:    store.ClusterState{Synced: true, Revision: 7, Heartbeat: now.Add(-5 * time.Second)},
+			Decision: &federate.Decision{Claim: &claim},
+			Records:  map[string]int32{record.KindNode: 2, record.KindEndpoint: 9, record.KindPolicy: 0},
+		}}},
+		Clusters: []v1alpha1.MeshCluster{{ObjectMeta: metav1.ObjectMeta{Name: "west", Generation: 1}}},
+		Agents:   map[string]*v1alpha1.MeshNode{"n1": agent("n1", time.Minute, peer("a"), peer("b")), "n2": agent("n2", 0, peer("a"), peer("b"))},
+	}
+}
+
+// line writes a condition so that it can be compared.
+func line(conditions []metav1.Condition, typ string) string {
+	c := meta.FindStatusCondition(conditions, typ)
+	if c == nil {
+		return "absent"
+	}
+	return fmt.Sprintf("%s %s: %s", c.Status, c.Reason, c.Message)
+}
+
+func TestClusterMeshStatus(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		change func(*Facts)
+		want   map[string]string // condition → its beginning
+		ready  int32
+	}{
+		{"healthy", func(*Facts) {}, map[string]string{
+			"Ready": "True Ready: in mesh m with 1 other clusters, 2 of 2 nodes ready", "StoreReachable": "True Connected",
+			"EncryptionEnforced": "True Enforced: userspace WireGuard on 2 nodes", "Reconciling": "absent", "Stalled": "absent", "MembersAccepted": "absent",
+		}, 2},
+		{"suspended", func(f *Facts) { f.Mesh.Spec.Suspend = true }, map[string]string{
+			"Ready": "False Suspended", "StoreReachable": "Unknown Suspended", "Stalled": "True Suspended", "Reconciling": "absent",
+		}, 2},
+		{"no DNS", func(f *Facts) {
+			f.Store.Err = &store.OpenError{Layer: store.LayerDNS, Endpoint: "https://x", Err: errors.New("no such host"), Hint: "check it"}
+		}, map[string]string{"StoreReachable": "False DNSFailed: shared etcd https://x: DNS: no such host (check it)", "Ready": "False DNSFailed", "Reconciling": "True DNSFailed"}, 2},
+		{"no Secret", func(f *Facts) { f.Store.Err = errors.New("there is no Secret") }, map[string]string{"StoreReachable": "False NotConfigured: there is no Secret"}, 2},
+		{"store lost", func(f *Facts) {
+			f.Store.Watch = store.WatchStatus{LastError: errors.New("unavailable")}
+		}, map[string]string{"StoreReachable": "False ConnectionLost: unavailable", "Ready": "False ConnectionLost"}, 2},
+		{"not isolated", func(f *Facts) { f.Store.Isolated = false }, map[string]string{"StoreReachable": "True NotIsolated", "Ready": "True"}, 2},
+		{"name taken", func(f *Facts) { f.Federated.Impostor = "a cluster of mesh \"n\"" }, map[string]string{"Ready": "False ClusterNameTaken: a cluster of mesh \"n\"", "Stalled": "True"}, 2},
+		{"publishing", func(f *Facts) { f.Store.Publish.Synced, f.Store.Publish.Pending = false, 4 }, map[string]string{"Ready": "False Publishing: 4 changes"}, 2},
+		{"a node without a tunnel", func(f *Facts) { f.Agents["n2"].Status.WireGuardPublicKey = "" }, map[string]string{
+			"EncryptionEnforced": "False NodesNotEncrypting: no tunnel yet on n2", "Ready": "False NodesNotEncrypting",
+		}, 2},
+		{"no encryption", func(f *Facts) { f.Mesh.Spec.Encryption.Mode = v1alpha1.EncryptionNone }, map[string]string{"EncryptionEnforced": "False Disabled", "Ready": "True"}, 2},
+		{"a silent agent", func(f *Facts) { f.Agents["n1"] = agent("n1", 4*time.Minute) }, map[string]string{"Ready": "False NodesNotReady: no recent report from the agents of n1"}, 1},
+		{"a refused cluster", func(f *Facts) { f.Refused = map[string]string{"north": "clusterID 1 is taken"} }, map[string]string{
+			"MembersAccepted": "False ClusterRefused: north: clusterID 1 is taken", "Ready": "True",
+		}, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := healthy()
+			tt.change(f)
+			setMeshStatus(f.Mesh, f, 1)
+			for typ, want := range tt.want {
+				if got := line(f.Mesh.Status.Conditions, typ); !strings.HasPrefix(got, want) {
+					t.Errorf("%s is %q, want %q", typ, got, want)
+				}
+			}
+			if f.Mesh.Status.Nodes != (v1alpha1.NodeCounts{Total: 2, Ready: tt.ready}) || f.Mesh.Status.ObservedGeneration != 3 || f.Mesh.Status.TotalClusters != 2 {
+				t.Errorf("status %+v", f.Mesh.Status)
+			}
+			kstatusAgrees(t, f.Mesh.Status.Conditions)
+		})
+	}
+}
+
+// kstatusAgrees checks what tools rely on: not ready means that either waiting helps or somebody has to act, never both.
+func kstatusAgrees(t *testing.T, conditions []metav1.Condition) {
+	t.Helper()
+	ready := meta.IsStatusConditionTrue(conditions, "Ready")
+	reconciling := meta.IsStatusConditionTrue(conditions, "Reconciling")
+	stalled := meta.IsStatusConditionTrue(conditions, "Stalled")
+	if ready == (reconciling || stalled) || reconciling && stalled {
+		t.Errorf("Ready %t, Reconciling %t, Stalled %t", ready, reconciling, stalled)
+	}
+}
+
+func TestMeshClusterStatus(t *testing.T) {
+	remote := func(f *Facts, change func(*federate.RemoteOverview)) {
+		r := f.Federated.Remotes["west"]
+		change(&r)
+		f.Federated.Remotes["west"] = r
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*Facts)
+		want   map[string]string
+	}{
+		{"healthy", func(*Facts) {}, map[string]string{
+			"Ready": "True Ready: 2 nodes, 9 endpoints, 4 of 4 tunnels up", "Accepted": "True Accepted", "ControlPlaneConnected": "True", "Synced": "True", "TunnelHealthy": "True",
+		}},
+		{"never seen", func(f *Facts) { remote(f, func(r *federate.RemoteOverview) { r.State = store.ClusterState{} }) }, map[string]string{
+			"ControlPlaneConnected": "False NeverSeen", "Ready": "False NeverSeen", "Reconciling": "True",
+		}},
+		{"stale", func(f *Facts) {
+			remote(f, func(r *federate.RemoteOverview) { r.State.Stale, r.State.Why = true, "no heartbeat for 61s" })
+		}, map[string]string{"ControlPlaneConnected": "False Stale: no heartbeat for 61s; its records are kept", "Synced": "True", "Ready": "False Stale"}},
+		{"the store is gone", func(f *Facts) { f.Store.Err = errors.New("x") }, map[string]string{"ControlPlaneConnected": "Unknown StoreUnreachable", "Synced": "True"}},
+		{"conflict", func(f *Facts) {
+			remote(f, func(r *federate.RemoteOverview) {
+				r.Decision = &federate.Decision{Refused: errors.New("clusterID 1 is taken")}
+			})
+		}, map[string]string{"Accepted": "False ClaimConflict: clusterID 1 is taken", "Ready": "False ClaimConflict", "Stalled": "True"}},
+		{"refused records", func(f *Facts) {
+			remote(f, func(r *federate.RemoteOverview) {
+				r.Rejected, r.Rejections = 2, []federate.Rejection{{Key: "west/nodes/x", Message: "Duplicate: key"}}
+			})
+		}, map[string]string{"Synced": "True SyncedWithRefusals: complete but for refused records, the newest: west/nodes/x: Duplicate: key", "Ready": "True Ready: 2 nodes, 9 endpoints, 4 of 4 tunnels up; 2 records refused"}},
+		{"a tunnel down", func(f *Facts) { f.Agents["n1"].Status.Peers[0].Ready = false }, map[string]string{"TunnelHealthy": "False TunnelsDown: 3 of 4", "Ready": "False TunnelsDown"}},
+		{"an agent that has not reported its peers", func(f *Facts) { f.Agents["n1"].Status.Peers = nil }, map[string]string{"TunnelHealthy": "False TunnelsDown: 2 of 4"}},
+		{"suspended", func(f *Facts) { f.Clusters[0].Spec.Suspend = true }, map[string]string{"Synced": "False Suspended", "Ready": "False Suspended", "Stalled": "True"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := healthy()
+			tt.change(f)
+			mc := &f.Clusters[0]
+			setClusterStatus(mc, f)
+			for typ, want := range tt.want {
+				if got := line(mc.Status.Conditions, typ); !strings.HasPrefix(got, want) {
+					t.Errorf("%s is %q, want %q", typ, got, want)
+				}
+			}
+			kstatusAgrees(t, mc.Status.Conditions)
+		})
+	}
+}
+
+func TestHeartbeatsAloneAreNotWritten(t *testing.T) {
+	f := healthy()
+	mc := &f.Clusters[0]
+	setClusterStatus(mc, f)
+	before := mc.DeepCopy()
+	beat := func(after time.Duration) {
+		r := f.Federated.Remotes["west"]
+		r.State.Heartbeat = r.State.Heartbeat.Add(after)
+		r.State.Revision++
+		f.Federated.Remotes["west"] = r
+		setClusterStatus(mc, f)
+	}
+	beat(15 * time.Second)
+	if diff := cmp.Diff(before, mc); diff != "" {
+		t.Errorf("a heartbeat changed the status:\n%s", diff)
+	}
+	beat(50 * time.Second)
+	if mc.Status.LastHeartbeatTime.Equal(before.Status.LastHeartbeatTime) {
+		t.Error("an old heartbeat stays shown")
+	}
+}
+
+func TestPolicyStatus(t *testing.T) {
+	w := wanted{key: "east/policies/MeshNetworkPolicy/shop/web", revision: "main@sha1:2"}
+	on := func(f *Facts, node, revision, err string) {
+		f.Agents[node].Status.Policies = []v1alpha1.NodePolicy{{Key: w.key, Revision: revision, Error: err}}
+	}
+	for _, tt := range []struct {
+		name    string
+		change  func(*Facts)
+		want    string
+		applied string
+		nodes   v1alpha1.PolicyNodes
+	}{
+		{"nobody yet", func(*Facts) {}, "False Progressing: in force on 0 of 2 nodes", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2}},
+		{"an old revision", func(f *Facts) { on(f, "n1", "main@sha1:1", ""); on(f, "n2", "main@sha1:2", "") }, "False Progressing: in force on 1 of 2 nodes", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2, Realized: 1}},
+		{"everywhere", func(f *Facts) { on(f, "n1", "main@sha1:2", ""); on(f, "n2", "main@sha1:2", "") }, "True Ready: in force on all 2 nodes", "main@sha1:2", v1alpha1.PolicyNodes{Total: 2, Realized: 2}},
+		{"failing", func(f *Facts) { on(f, "n1", "main@sha1:2", "map is full"); on(f, "n2", "main@sha1:2", "") }, "False NodesFailing: n1: " + w.key + ": map is full", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2, Realized: 1, Failing: []string{"n1"}}},
+		{"a node without an agent", func(f *Facts) { on(f, "n1", "main@sha1:2", ""); delete(f.Agents, "n2") }, "False Progressing: in force on 1 of 2 nodes", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2, Realized: 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := healthy()
+			tt.change(f)
+			st := &v1alpha1.MeshPolicyStatus{AppliedRevision: "main@sha1:1"}
+			setPolicyStatus(st, 4, w, f)
+			if got := line(st.Conditions, "Ready"); got != tt.want {
+				t.Errorf("Ready is %q, want %q", got, tt.want)
+			}
+			if diff := cmp.Diff(tt.nodes, st.Nodes); diff != "" || st.AppliedRevision != tt.applied || st.ObservedGeneration != 4 {
+				t.Errorf("applied %s, generation %d, nodes (-want +got):\n%s", st.AppliedRevision, st.ObservedGeneration, diff)
+			}
+			kstatusAgrees(t, st.Conditions)
+		})
+	}
+}
+
+func TestFailingNodesAreBounded(t *testing.T) {
+	f := &Facts{Agents: map[string]*v1alpha1.MeshNode{}}
+	for i := range 30 {
+		name := fmt.Sprintf("n%02d", i)
+		f.Nodes = append(f.Nodes, name)
+		f.Agents[name] = agent(name, 0)
+		f.Agents[name].Status.Policies = []v1alpha1.NodePolicy{{Key: "k", Error: "no"}}
+	}
+	r := realized([]wanted{{key: "k"}}, f)
+	if len(r.nodes.Failing) != 10 || r.nodes.Failing[0] != "n00" || r.nodes.Realized != 0 || r.nodes.Total != 30 {
+		t.Errorf("%+v", r.nodes)
+	}
+}

@@ -1,0 +1,125 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package report
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
+)
+
+// desk is a Reporter over a fake API that counts writes.
+type desk struct {
+	*Reporter
+	kube   client.Client
+	writes int
+	now    time.Time
+}
+
+func newDesk(t *testing.T) *desk {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	d := &desk{now: time.Unix(1_000_000, 0)}
+	d.kube = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&v1alpha1.MeshNode{}).
+		WithObjects(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "u1"}}).
+		WithInterceptorFuncs(interceptor.Funcs{
+			SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, p client.Patch, opts ...client.SubResourcePatchOption) error {
+				d.writes++
+				return c.SubResource(sub).Patch(ctx, o, p, opts...)
+			},
+		}).Build()
+	d.Reporter = New(d.kube, slog.New(slog.DiscardHandler))
+	d.Reporter.now = func() time.Time { return d.now }
+	return d
+}
+
+func (d *desk) node(t *testing.T) *v1alpha1.MeshNode {
+	t.Helper()
+	mn := &v1alpha1.MeshNode{}
+	if err := d.kube.Get(t.Context(), client.ObjectKey{Name: "n1"}, mn); err != nil {
+		t.Fatal(err)
+	}
+	return mn
+}
+
+func TestReportsAreWrittenWhenSomebodyNeedsThem(t *testing.T) {
+	d := newDesk(t)
+	req := &relayv1.ReportRequest{Node: "n1", WireguardPublicKey: "key", WireguardPort: 51820, Encryption: "userspace WireGuard"}
+	step := func(what string, after time.Duration, change func(), wantWrites int) {
+		t.Helper()
+		d.now = d.now.Add(after)
+		change()
+		was := d.writes
+		if err := d.Report(t.Context(), req); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if got := d.writes - was; got != wantWrites {
+			t.Errorf("%s: %d writes, want %d", what, got, wantWrites)
+		}
+	}
+	step("first", 0, func() {}, 1)
+	mn := d.node(t)
+	if mn.Status.WireGuardPublicKey != "key" || len(mn.OwnerReferences) != 1 || mn.OwnerReferences[0].UID != "u1" {
+		t.Errorf("MeshNode: %+v", mn)
+	}
+	step("same again", time.Second, func() {}, 0)
+	step("drops counted", time.Second, func() { req.Drops = []*relayv1.Counter{{Reason: "policy", Packets: 5}} }, 0)
+	step("drops after a while", lazy, func() {}, 1)
+	step("a new key", time.Millisecond, func() { req.WireguardPublicKey = "other" }, 1)
+	step("back to the old key, before the cache can know", time.Millisecond, func() { req.WireguardPublicKey = "key" }, 1)
+	if got := d.node(t).Status.WireGuardPublicKey; got != "key" {
+		t.Errorf("key %q", got)
+	}
+	step("a policy realized", time.Millisecond, func() { req.Policies = []*relayv1.PolicyRealization{{Key: "k", Revision: "1"}} }, 1)
+	step("policies in another order", time.Millisecond, func() {
+		req.Policies = []*relayv1.PolicyRealization{{Key: "z"}, {Key: "k", Revision: "1"}}
+	}, 1)
+	step("the same in another order", time.Millisecond, func() {
+		req.Policies = []*relayv1.PolicyRealization{{Key: "k", Revision: "1"}, {Key: "z"}}
+	}, 0)
+	step("a tunnel's handshake", time.Millisecond, func() { req.Peers = []*relayv1.PeerHealth{{Cluster: "w", Node: "n", Ready: true}} }, 1)
+	step("a newer handshake", time.Millisecond, func() { req.Peers[0].LastHandshakeUnix = 77 }, 0)
+	step("a tunnel down", time.Millisecond, func() { req.Peers[0].Ready = false }, 1)
+	step("applied more of the stream", time.Millisecond, func() { req.Applied = &relayv1.ResumePoint{Epoch: "e", Revision: 9} }, 0)
+	step("alive", alive, func() {}, 1)
+	if got := d.node(t).Status.AppliedRevision; got != "e/9" {
+		t.Errorf("applied %q", got)
+	}
+}
+
+func TestReportOfAnUnknownNode(t *testing.T) {
+	d := newDesk(t)
+	if err := d.Report(t.Context(), &relayv1.ReportRequest{Node: "n2"}); err == nil {
+		t.Error("a report of a node that does not exist was taken")
+	}
+}
+
+func TestBrokenTunnelsAreShownFirst(t *testing.T) {
+	var peers []*relayv1.PeerHealth
+	for range maxPeers {
+		peers = append(peers, &relayv1.PeerHealth{Cluster: "a", Node: "n", Ready: true})
+	}
+	peers = append(peers, &relayv1.PeerHealth{Cluster: "z", Node: "broken"})
+	got := peersOf(peers)
+	if len(got) != maxPeers || got[0].Node != "broken" {
+		t.Errorf("%d peers, first %+v", len(got), got[0])
+	}
+}
