@@ -89,9 +89,9 @@ func (c Config) withDefaults() Config {
 // Peer is another node: its key, where it listens and which addresses only it
 // may send from.
 type Peer struct {
-	PublicKey  Key
-	Endpoint   netip.AddrPort
-	AllowedIPs []netip.Prefix
+	PublicKey  Key            `json:"publicKey"`
+	Endpoint   netip.AddrPort `json:"endpoint"`
+	AllowedIPs []netip.Prefix `json:"allowedIPs"`
 }
 
 // Status is a peer as the device sees it.
