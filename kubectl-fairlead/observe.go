@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -203,10 +204,14 @@ func newest(vs []flows.Flow, n int) []flows.Flow {
 	return vs
 }
 
-// args for the agent's own observe. Filters are applied here, so that old agents and new filters go together.
+// everything an agent remembers. Filters are applied here, so that old agents and new filters go together.
+const everything = 1 << 20
+
+// args for the agent's own observe.
 func (o *observeOptions) args() []string {
+	args := []string{"-last", strconv.Itoa(everything)}
 	if o.follow {
-		return []string{"--follow"}
+		args = append(args, "-follow")
 	}
-	return nil
+	return args
 }
