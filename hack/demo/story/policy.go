@@ -31,8 +31,8 @@ func (w *World) PolicyRepository(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = w.appliedEverywhere(ctx, strings.TrimSpace(head))
-	if err != nil {
+	// The agents may only be starting: this is also the wait for them.
+	if _, err := w.appliedEverywhere(ctx, strings.TrimSpace(head), 4*time.Minute); err != nil {
 		return err
 	}
 	w.Passed("both clusters follow %s", "http://10.99.0.20/policies.git")
@@ -86,8 +86,8 @@ func (w *World) Commit(ctx context.Context, message string) error {
 }
 
 // appliedEverywhere waits until both clusters report the commit as applied and in the kernels of all their nodes.
-func (w *World) appliedEverywhere(ctx context.Context, commit string) (time.Duration, error) {
-	return Eventually(ctx, 60*time.Second, func(ctx context.Context) error {
+func (w *World) appliedEverywhere(ctx context.Context, commit string, patience time.Duration) (time.Duration, error) {
+	return Eventually(ctx, patience, func(ctx context.Context) error {
 		for _, cluster := range []string{East, West} {
 			out, err := w.Kubectl(ctx, cluster, "get", "policysource", "-n", "fairlead-system", "policies", "-o",
 				"jsonpath={.status.lastAppliedRevision} {.status.nodes.realized}/{.status.nodes.total} {.status.conditions[?(@.type=='Ready')].message}")
@@ -132,7 +132,7 @@ func (w *World) PolicyFromGit(ctx context.Context) error {
 		return err
 	}
 	commit := strings.TrimSpace(head)
-	took, err := w.appliedEverywhere(ctx, commit)
+	took, err := w.appliedEverywhere(ctx, commit, time.Minute)
 	if err != nil {
 		return err
 	}

@@ -18,11 +18,13 @@ type Step struct {
 	Do   func(*World, context.Context) error
 }
 
-// Setup brings the world up.
+// Setup brings the world up. The policy repository is emptied before anybody calls, so that what an earlier, broken-off
+// story left there denies nobody.
 var Setup = []Step{
 	{"build", (*World).Build},
 	{"clusters", (*World).Clusters},
 	{"install", (*World).Install},
+	{"policy-repository", (*World).PolicyRepository},
 	{"federated", (*World).Federated},
 	{"application", (*World).Application},
 }
@@ -31,7 +33,6 @@ var Setup = []Step{
 var Story = []Step{
 	{"call-across-clusters", (*World).CallAcrossClusters},
 	{"wire-is-encrypted", (*World).WireIsEncrypted},
-	{"policy-repository", (*World).PolicyRepository},
 	{"policy-from-git", (*World).PolicyFromGit},
 	{"revert", (*World).Revert},
 	{"failover", (*World).Failover},
