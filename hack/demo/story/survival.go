@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -83,7 +84,7 @@ func (w *World) AgentsKilled(ctx context.Context) error {
 				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 					return fmt.Errorf("kill the agent of %s (pid %d): %w", node, pid, err)
 				}
-				w.Say("%s: kill -9 %d (nodeagent run)", node, pid)
+				w.Say("%s: kill -9 %d (nodeagent)", node, pid)
 			}
 		}
 	}
@@ -100,7 +101,8 @@ func (w *World) AgentsKilled(ctx context.Context) error {
 	return err
 }
 
-// agentPIDs finds the agent processes of a node: the command `nodeagent run` in a cgroup of that node of this instance.
+// agentPIDs finds the agent processes of a node: the command nodeagent, but not as the tunnel (`nodeagent wireguard`), in a
+// cgroup of that node of this instance.
 func (w *World) agentPIDs(node string) ([]int, error) {
 	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -112,8 +114,8 @@ func (w *World) agentPIDs(node string) ([]int, error) {
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		argv := strings.Split(string(command), "\x00")
-		if len(argv) < 2 || filepath.Base(argv[0]) != "nodeagent" || argv[1] != "run" {
+		argv := strings.Split(strings.TrimRight(string(command), "\x00"), "\x00")
+		if filepath.Base(argv[0]) != "nodeagent" || slices.Contains(argv, "wireguard") {
 			continue
 		}
 		cgroup, err := os.ReadFile(filepath.Join(filepath.Dir(path), "cgroup"))
