@@ -6,6 +6,7 @@ package wireguard
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -42,12 +43,14 @@ func Detect(device string) (Implementation, error) {
 	case !isNotFound(err):
 		return "", fmt.Errorf("looking up device %s: %w", device, err)
 	}
-	probe := &netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("flprobe%d", os.Getpid()%100000000)}}
+	// The name is random, since agent and tunnel may try at the same time and
+	// each is process 1 of its own container.
+	probe := &netlink.Wireguard{LinkAttrs: netlink.LinkAttrs{Name: fmt.Sprintf("flprobe%08x", rand.Uint32())}}
 	err = netlink.LinkAdd(probe)
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
 		return Userspace, nil
-	case err != nil && !errors.Is(err, unix.EEXIST):
+	case err != nil:
 		return "", fmt.Errorf("trying whether the kernel has WireGuard: %w", err)
 	}
 	if err := netlink.LinkDel(probe); err != nil {
