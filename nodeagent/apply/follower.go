@@ -6,6 +6,7 @@ package apply
 import (
 	"context"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/cilium/statedb"
@@ -131,6 +132,17 @@ func (f *Follower[K, V]) Upsert(ctx context.Context, now time.Time) {
 		}
 		f.out.Written++
 		f.done(key, w)
+	}
+}
+
+// Waiting yields the keys that are not as the table wants them, because the target refused.
+func (f *Follower[K, V]) Waiting() iter.Seq[K] {
+	return func(yield func(K) bool) {
+		for key, w := range f.todo {
+			if w.err != nil && !yield(key) {
+				return
+			}
+		}
 	}
 }
 

@@ -6,7 +6,8 @@
 package services
 
 import (
-	"errors"
+	"context"
+	"fmt"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
@@ -21,7 +22,28 @@ type Doors struct {
 
 // Steps in the order in which additions are written.
 func Steps(t *table.Tables, d Doors) ([]apply.Step, error) {
-	slots, err1 := apply.Follow(t.Slots, d.Slots)
-	frontends, err2 := apply.Follow(t.Frontends, d.Frontends)
-	return []apply.Step{slots, frontends}, errors.Join(err1, err2)
+	slots, err := apply.Follow(t.Slots, d.Slots)
+	if err != nil {
+		return nil, err
+	}
+	frontends, err := apply.Follow(t.Frontends, counting{d.Frontends, slots})
+	if err != nil {
+		return nil, err
+	}
+	return []apply.Step{slots, frontends}, nil
+}
+
+// counting refuses a frontend that would count a slot the kernel has refused; the frontend stays as it was.
+type counting struct {
+	apply.Target[table.Frontend, bpf.Service]
+	slots *apply.Follower[bpf.SlotKey, bpf.Backend]
+}
+
+func (c counting) Update(ctx context.Context, f table.Frontend, s bpf.Service) error {
+	for slot := range c.slots.Waiting() {
+		if slot.Service == s.ID && slot.Slot < s.Backends {
+			return fmt.Errorf("slot %d of service %d is not written", slot.Slot, slot.Service)
+		}
+	}
+	return c.Target.Update(ctx, f, s)
 }

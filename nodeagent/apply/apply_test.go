@@ -1,0 +1,339 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package apply
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/cilium/statedb"
+	"pgregory.net/rapid"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// kernel is a target in memory that outlives followers.
+type kernel[K, V comparable] struct {
+	rows   map[K]V
+	refuse func() bool
+	writes int
+}
+
+var errRefused = errors.New("refused")
+
+func newKernel[K, V comparable]() *kernel[K, V] {
+	return &kernel[K, V]{rows: map[K]V{}, refuse: func() bool { return false }}
+}
+
+func (k *kernel[K, V]) Update(_ context.Context, key K, value V) error {
+	if k.refuse() {
+		return errRefused
+	}
+	k.writes++
+	k.rows[key] = value
+	return nil
+}
+
+func (k *kernel[K, V]) Delete(_ context.Context, key K) error {
+	if k.refuse() {
+		return errRefused
+	}
+	k.writes++
+	delete(k.rows, key)
+	return nil
+}
+
+func (k *kernel[K, V]) Have(context.Context) (map[K]V, error) {
+	if k.refuse() {
+		return nil, errRefused
+	}
+	return maps.Clone(k.rows), nil
+}
+
+// node is an agent's memory over kernels that survive it.
+type node struct {
+	t     rapid.TB
+	slots *kernel[bpf.SlotKey, bpf.Backend]
+	front *kernel[table.Frontend, bpf.Service]
+
+	tables *table.Tables
+	loop   *Loop
+	now    time.Time
+}
+
+func newNode(t rapid.TB) *node {
+	return &node{t: t, slots: newKernel[bpf.SlotKey, bpf.Backend](), front: newKernel[table.Frontend, bpf.Service](), now: time.Unix(0, 0)}
+}
+
+// start forgets everything but the kernels.
+func (n *node) start() {
+	n.stop()
+	tables, err := table.New()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.tables = tables
+	slots, err := Follow(tables.Slots, n.slots)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	front, err := Follow(tables.Frontends, n.front)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.loop = NewLoop(tables.DB, slots, front)
+}
+
+func (n *node) stop() {
+	if n.tables == nil {
+		return
+	}
+	if err := n.tables.Close(); err != nil {
+		n.t.Fatal(err)
+	}
+	n.tables = nil
+}
+
+func (n *node) want(slots map[bpf.SlotKey]bpf.Backend, front map[table.Frontend]bpf.Service) {
+	n.t.Helper()
+	err := n.tables.Write(func(txn statedb.WriteTxn) error {
+		return errors.Join(n.tables.Slots.Set(txn, "o", slots), n.tables.Frontends.Set(txn, "o", front))
+	}, n.tables.Slots.Meta(), n.tables.Frontends.Meta())
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) pass(complete bool) Pass {
+	n.t.Helper()
+	p, err := n.loop.Pass(context.Background(), n.now, func(string) bool { return complete })
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return p
+}
+
+func service(backends uint32) (map[bpf.SlotKey]bpf.Backend, map[table.Frontend]bpf.Service) {
+	slots := map[bpf.SlotKey]bpf.Backend{}
+	for i := range backends {
+		slots[bpf.SlotKey{Service: 1, Slot: i}] = bpf.Backend{ID: i + 1}
+	}
+	return slots, map[table.Frontend]bpf.Service{{Port: 80, Proto: 6}: {ID: 1, Backends: backends}}
+}
+
+// Whatever was wanted in between, however often the kernel refused and the agent was killed: in the end the kernel holds
+// what is wanted and nothing else.
+func TestTheKernelEndsAsDesired(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		n := newNode(t)
+		n.start()
+		defer n.stop()
+		refusal := rapid.SliceOfN(rapid.IntRange(0, 9), 1, 50).Draw(t, "refusals")
+		calls, faults := 0, true
+		refuse := func() bool {
+			calls++
+			return faults && refusal[calls%len(refusal)] == 0
+		}
+		n.slots.refuse, n.front.refuse = refuse, refuse
+		var slots map[bpf.SlotKey]bpf.Backend
+		var front map[table.Frontend]bpf.Service
+		for range rapid.IntRange(1, 20).Draw(t, "steps") {
+			switch rapid.IntRange(0, 3).Draw(t, "what") {
+			case 0:
+				n.start()
+				if slots != nil {
+					n.want(slots, front)
+				}
+			case 1:
+				n.pass(rapid.Bool().Draw(t, "complete") && slots != nil)
+				n.now = n.now.Add(time.Duration(rapid.IntRange(0, 2000).Draw(t, "ms")) * time.Millisecond)
+			case 2:
+				n.loop.Resync()
+			default:
+				slots = rapid.MapOfN(rapid.Custom(drawSlot), rapid.Custom(drawBackend), 0, 5).Draw(t, "slots")
+				front = rapid.MapOfN(rapid.Custom(drawFrontend), rapid.Custom(drawService), 0, 3).Draw(t, "frontends")
+				n.want(slots, front)
+			}
+		}
+		faults = false
+		if slots == nil {
+			return
+		}
+		for range 3 {
+			n.now = n.now.Add(time.Minute)
+			n.pass(true)
+		}
+		if !maps.Equal(n.slots.rows, slots) {
+			t.Errorf("slots: kernel has %v, want %v", n.slots.rows, slots)
+		}
+		if !maps.Equal(n.front.rows, front) {
+			t.Errorf("frontends: kernel has %v, want %v", n.front.rows, front)
+		}
+		txn := n.tables.DB.ReadTxn()
+		for row := range n.tables.Slots.All(txn) {
+			if row.Status.State != table.Done {
+				t.Errorf("%v is %v", row.Key, row.Status)
+			}
+		}
+	})
+}
+
+func drawSlot(t *rapid.T) bpf.SlotKey {
+	return bpf.SlotKey{Service: rapid.Uint32Range(1, 3).Draw(t, "service"), Slot: rapid.Uint32Range(0, 3).Draw(t, "slot")}
+}
+
+func drawBackend(t *rapid.T) bpf.Backend {
+	return bpf.Backend{ID: rapid.Uint32Range(1, 9).Draw(t, "id")}
+}
+
+func drawFrontend(t *rapid.T) table.Frontend {
+	return table.Frontend{Port: rapid.Uint16Range(1, 5).Draw(t, "port"), Proto: 6}
+}
+
+func drawService(t *rapid.T) bpf.Service {
+	return bpf.Service{ID: rapid.Uint32Range(1, 3).Draw(t, "id"), Backends: rapid.Uint32Range(0, 3).Draw(t, "backends")}
+}
+
+// watched checks an invariant after each operation of either target.
+type watched[K, V comparable] struct {
+	*kernel[K, V]
+	check func()
+}
+
+func (w watched[K, V]) Update(ctx context.Context, key K, value V) error {
+	defer w.check()
+	return w.kernel.Update(ctx, key, value)
+}
+
+func (w watched[K, V]) Delete(ctx context.Context, key K) error {
+	defer w.check()
+	return w.kernel.Delete(ctx, key)
+}
+
+func TestAFrontendNeverCountsASlotThatIsNotThere(t *testing.T) {
+	tables, err := table.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := tables.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	slotKernel, frontKernel := newKernel[bpf.SlotKey, bpf.Backend](), newKernel[table.Frontend, bpf.Service]()
+	check := func() {
+		for _, s := range frontKernel.rows {
+			for slot := range s.Backends {
+				if _, ok := slotKernel.rows[bpf.SlotKey{Service: s.ID, Slot: slot}]; !ok {
+					t.Fatalf("service %d counts %d backends, slot %d is missing", s.ID, s.Backends, slot)
+				}
+			}
+		}
+	}
+	slots, err := Follow(tables.Slots, watched[bpf.SlotKey, bpf.Backend]{slotKernel, check})
+	if err != nil {
+		t.Fatal(err)
+	}
+	front, err := Follow(tables.Frontends, watched[table.Frontend, bpf.Service]{frontKernel, check})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &node{t: t, tables: tables, loop: NewLoop(tables.DB, slots, front)}
+	for _, backends := range []uint32{1, 5, 2, 0, 7, 3} {
+		n.want(service(backends))
+		n.pass(true)
+		if len(slotKernel.rows) != int(backends) {
+			t.Errorf("%d slots for %d backends", len(slotKernel.rows), backends)
+		}
+	}
+}
+
+func TestARestartWritesOnlyDifferences(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	defer func() { n.stop() }()
+	n.want(service(10))
+	n.pass(true)
+
+	n.start()
+	n.slots.writes, n.front.writes = 0, 0
+	n.want(service(10))
+	n.pass(true)
+	if n.slots.writes+n.front.writes != 0 {
+		t.Errorf("an unchanged restart wrote %d slots and %d frontends", n.slots.writes, n.front.writes)
+	}
+
+	n.start()
+	n.want(service(9))
+	n.pass(false)
+	if len(n.slots.rows) != 10 {
+		t.Errorf("rows were removed before the tables were complete: %d of 10 slots left", len(n.slots.rows))
+	}
+	n.pass(true)
+	if n.slots.writes != 1 || n.front.writes != 1 {
+		t.Errorf("one backend less wrote %d slots and %d frontends", n.slots.writes, n.front.writes)
+	}
+}
+
+func TestAChangeCostsTheChange(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	defer func() { n.stop() }()
+	slots, front := service(1000)
+	n.want(slots, front)
+	n.pass(true)
+	n.slots.writes, n.front.writes = 0, 0
+	slots[bpf.SlotKey{Service: 1, Slot: 500}] = bpf.Backend{ID: 4711}
+	n.want(slots, front)
+	n.pass(true)
+	if n.slots.writes != 1 || n.front.writes != 0 {
+		t.Errorf("one changed backend wrote %d slots and %d frontends", n.slots.writes, n.front.writes)
+	}
+}
+
+func TestAFailedRowWaitsAndTellsWhy(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	defer func() { n.stop() }()
+	broken := true
+	n.slots.refuse = func() bool { return broken }
+	n.want(service(1))
+	p := n.pass(true)
+	if p.Failing() != 1 || p.Retry.IsZero() || !p.Retry.After(n.now) {
+		t.Errorf("failing %d, retry %v", p.Failing(), p.Retry)
+	}
+	row, ok := n.tables.Slots.Get(n.tables.DB.ReadTxn(), bpf.SlotKey{Service: 1})
+	if !ok || row.Status.State != table.Failed || row.Status.Error == "" {
+		t.Errorf("row = %+v", row)
+	}
+	broken = false
+	n.pass(true)
+	if len(n.slots.rows) != 0 {
+		t.Error("the row was retried before its time")
+	}
+	n.now = p.Retry
+	if p := n.pass(true); p.Failing() != 0 || len(n.slots.rows) != 1 {
+		t.Errorf("failing %d, slots %v", p.Failing(), n.slots.rows)
+	}
+}
+
+func TestResyncRepairsWhatAStrangerChanged(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	defer func() { n.stop() }()
+	n.want(service(3))
+	n.pass(true)
+	delete(n.slots.rows, bpf.SlotKey{Service: 1, Slot: 1})
+	n.slots.rows[bpf.SlotKey{Service: 9, Slot: 9}] = bpf.Backend{ID: 9}
+	n.loop.Resync()
+	n.pass(true)
+	want, _ := service(3)
+	if !maps.Equal(n.slots.rows, want) {
+		t.Errorf("slots = %v", n.slots.rows)
+	}
+}
