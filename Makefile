@@ -87,4 +87,4 @@ test-e2e: tools ## The demo's claims and bad input, asserted on two real cluster
 .PHONY: bench
 bench: ## Measure the datapath and the control plane, and print tables
 	go run ./hack/lab tools
-	go test -run '^$$' -bench . -timeout 30m ./test/bench/...
+	@for d in test/bench/*/; do go run "./$$d"; done
