@@ -116,7 +116,7 @@ func setStoreReachable(set condition.Setter, m *v1alpha1.ClusterMesh, f *Facts) 
 func setEncryption(set condition.Setter, m *v1alpha1.ClusterMesh, f *Facts) {
 	typ := v1alpha1.ConditionEncryptionEnforced
 	if m.Spec.Encryption.Mode == v1alpha1.EncryptionNone {
-		set.False(typ, "Disabled", "spec.encryption.mode is None: packets between nodes travel in the clear")
+		set.False(typ, "Disabled", "spec.encryption.mode is None: nothing crosses clusters, and traffic within this one is left as its network carries it")
 		return
 	}
 	var without []string
