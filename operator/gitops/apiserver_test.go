@@ -17,7 +17,9 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	servertesting "k8s.io/apiextensions-apiserver/pkg/cmd/server/testing"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -28,6 +30,13 @@ import (
 // kube is a client of an API server that serves our kinds (and no core ones), with real admission, server-side apply and
 // dry-run. It lives as long as the test binary.
 var kube client.Client
+
+// known takes the place of discovery, which this small server does not offer.
+var known = func() *meta.DefaultRESTMapper {
+	m := meta.NewDefaultRESTMapper(nil)
+	m.Add(apiextensionsv1.SchemeGroupVersion.WithKind("CustomResourceDefinition"), meta.RESTScopeRoot)
+	return m
+}()
 
 func TestMain(m *testing.M) {
 	stop, err := startAPIServer()
@@ -87,7 +96,7 @@ func startAPIServer() (stop func(), err error) {
 func startEtcd(dir string) (*embed.Etcd, string, error) {
 	cfg := embed.NewConfig()
 	cfg.Dir = filepath.Join(dir, "etcd")
-	cfg.LogLevel = "error"
+	cfg.LogLevel = "panic"
 	cfg.UnsafeNoFsync = true
 	urls := make([]url.URL, 2)
 	for i := range urls {
@@ -125,7 +134,7 @@ func installKinds(cfg *rest.Config) (client.Client, error) {
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		return nil, err
 	}
-	c, err := client.New(cfg, client.Options{Scheme: scheme})
+	c, err := client.New(cfg, client.Options{Scheme: scheme, Mapper: known})
 	if err != nil {
 		return nil, err
 	}
@@ -165,12 +174,23 @@ func install(c client.Client, crd *apiextensionsv1.CustomResourceDefinition) err
 		}
 		for _, cond := range crd.Status.Conditions {
 			if cond.Type == apiextensionsv1.Established && cond.Status == apiextensionsv1.ConditionTrue {
+				serve(crd)
 				return nil
 			}
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
 	return fmt.Errorf("not established: %v", crd.Status.Conditions)
+}
+
+func serve(crd *apiextensionsv1.CustomResourceDefinition) {
+	scope := meta.RESTScopeNamespace
+	if crd.Spec.Scope == apiextensionsv1.ClusterScoped {
+		scope = meta.RESTScopeRoot
+	}
+	for _, v := range crd.Spec.Versions {
+		known.Add(schema.GroupVersionKind{Group: crd.Spec.Group, Version: v.Name, Kind: crd.Spec.Names.Kind}, scope)
+	}
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -34,9 +34,10 @@ const parallel = 8
 type applier struct{ client client.Client }
 
 // check asks the API server about every object before any is applied: whether somebody else's PolicySource owns it,
-// and whether admission would accept it.
-func (a applier) check(ctx context.Context, src *v1alpha1.PolicySource, objects []Object) error {
+// and whether admission would accept it. It gives what each object would be.
+func (a applier) check(ctx context.Context, src *v1alpha1.PolicySource, objects []Object) (*prints, error) {
 	var problems collectedProblems
+	would := newPrints()
 	err := each(ctx, objects, func(ctx context.Context, o Object) error {
 		live, err := a.live(ctx, o)
 		if err != nil {
@@ -46,7 +47,8 @@ func (a applier) check(ctx context.Context, src *v1alpha1.PolicySource, objects 
 			problems.add(o, fmt.Sprintf("%s is managed by PolicySource %s", o.ref(), owner))
 			return nil
 		}
-		err = a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(o.DeepCopy()),
+		result := o.DeepCopy()
+		err = a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(result),
 			client.FieldOwner(FieldManager), client.ForceOwnership, client.DryRunAll)
 		if apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) {
 			problems.add(o, rejection(err))
@@ -55,52 +57,56 @@ func (a applier) check(ctx context.Context, src *v1alpha1.PolicySource, objects 
 		if err != nil {
 			return fmt.Errorf("check %s of %s: %w", o.ref(), o.Path, err)
 		}
-		return nil
+		return would.add(o, result)
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return problems.err()
+	return would, problems.err()
 }
 
-// apply writes every object and gives their contents as the API server has them now.
-func (a applier) apply(ctx context.Context, objects []Object) (map[string]string, error) {
-	var mu sync.Mutex
-	prints := map[string]string{}
+// apply writes every object that is not yet as it would be (nil: every object), and gives what each is now.
+func (a applier) apply(ctx context.Context, objects []Object, would *prints) (map[string]string, error) {
+	are := newPrints()
 	err := each(ctx, objects, func(ctx context.Context, o Object) error {
-		if err := a.takeOver(ctx, o); err != nil {
+		live, err := a.live(ctx, o)
+		if err != nil {
+			return err
+		}
+		others := otherManagers(live)
+		if len(others) == 0 && would.match(o, live) {
+			return are.add(o, live)
+		}
+		if err := a.takeOver(ctx, o, live, others); err != nil {
 			return err
 		}
 		applied := o.DeepCopy()
-		err := a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner(FieldManager), client.ForceOwnership)
+		err = a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner(FieldManager), client.ForceOwnership)
 		if err != nil {
 			return fmt.Errorf("apply %s of %s: %w", o.ref(), o.Path, err)
 		}
-		print, err := fingerprintUnstructured(applied)
-		if err != nil {
-			return fmt.Errorf("read back %s: %w", o.ref(), err)
-		}
-		mu.Lock()
-		prints[o.ref()] = print
-		mu.Unlock()
-		return nil
+		return are.add(o, applied)
 	})
-	return prints, err
+	return are.of, err
 }
 
-// takeOver makes this manager the owner of everything that others wrote into a policy's spec by hand. Without it,
-// server-side apply would leave a rule that somebody added with kubectl edit.
-func (a applier) takeOver(ctx context.Context, o Object) error {
-	live, err := a.live(ctx, o)
-	if err != nil || live == nil {
-		return err
-	}
+// otherManagers lists who else wrote into a policy's spec by hand.
+func otherManagers(live *unstructured.Unstructured) sets.Set[string] {
 	managers := sets.New[string]()
+	if live == nil {
+		return managers
+	}
 	for _, m := range live.GetManagedFields() {
 		if m.Operation == metav1.ManagedFieldsOperationUpdate && m.Subresource == "" && ownsSpec(m) {
 			managers.Insert(m.Manager)
 		}
 	}
+	return managers
+}
+
+// takeOver makes this manager the owner of everything that others wrote into a policy's spec. Without it, server-side
+// apply would leave a rule that somebody added with kubectl edit.
+func (a applier) takeOver(ctx context.Context, o Object, live *unstructured.Unstructured, managers sets.Set[string]) error {
 	if len(managers) == 0 {
 		return nil
 	}

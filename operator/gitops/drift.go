@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"sync"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -89,4 +90,32 @@ func drifted(ctx context.Context, r client.Reader, prints map[string]string, ent
 		}
 	}
 	return false, nil
+}
+
+// prints gathers fingerprints from several goroutines.
+type prints struct {
+	mu sync.Mutex
+	of map[string]string // by ref
+}
+
+func newPrints() *prints { return &prints{of: map[string]string{}} }
+
+func (p *prints) add(o Object, is *unstructured.Unstructured) error {
+	print, err := fingerprintUnstructured(is)
+	if err != nil {
+		return fmt.Errorf("read back %s: %w", o.ref(), err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.of[o.ref()] = print
+	return nil
+}
+
+// match says whether an object in the cluster is as it would be after an apply.
+func (p *prints) match(o Object, live *unstructured.Unstructured) bool {
+	if p == nil || live == nil {
+		return false
+	}
+	print, err := fingerprintUnstructured(live)
+	return err == nil && print == p.of[o.ref()]
 }

@@ -157,7 +157,7 @@ func (r *Reconciler) holdLastGood(ctx context.Context, src *v1alpha1.PolicySourc
 	if err == nil && !changed {
 		return
 	}
-	if prints, err = (applier{r.Client}).apply(ctx, objects); err != nil {
+	if prints, err = (applier{r.Client}).apply(ctx, objects, nil); err != nil {
 		r.Log.Warn("put back the last good policies", "policySource", key, "err", err)
 		return
 	}
@@ -169,14 +169,15 @@ func (r *Reconciler) holdLastGood(ctx context.Context, src *v1alpha1.PolicySourc
 
 func (r *Reconciler) carryOut(ctx context.Context, src *v1alpha1.PolicySource, mem *sourceMemory, plan Plan) ([]string, bool, error) {
 	a := applier{r.Client}
-	if err := a.check(ctx, src, plan.Apply); err != nil {
+	would, err := a.check(ctx, src, plan.Apply)
+	if err != nil {
 		return nil, false, err
 	}
 	// Before the first write: whatever happens next, the inventory names everything that may be there.
 	if err := r.recordInventory(ctx, src, plan.Union); err != nil {
 		return nil, false, err
 	}
-	prints, err := a.apply(ctx, plan.Apply)
+	prints, err := a.apply(ctx, plan.Apply, would)
 	if err != nil {
 		return nil, true, err
 	}
