@@ -17,6 +17,7 @@ import (
 type figure struct {
 	median, least, most float64 // ns, no-op subtracted
 	noop                float64
+	strays              uint64 // operations that met another fate
 }
 
 // String implements fmt.Stringer.

@@ -20,11 +20,15 @@
 package main
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
 	"regexp"
+	"runtime"
 	"text/tabwriter"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -48,6 +52,7 @@ func main() {
 		}
 		return
 	}
+	fmt.Println(machine())
 	if err := packets(*rounds, *repeat, counts, only); err != nil {
 		fail(err)
 	}
@@ -58,6 +63,20 @@ func main() {
 	}
 }
 
+// machine says where and how busy: figures of a loaded machine are only good
+// for comparing with others of the same run.
+func machine() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown machine"
+	}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		load = []byte("unknown")
+	}
+	return fmt.Sprintf("kernel %s, %d CPUs, load %s", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), bytes.TrimSpace(load))
+}
+
 func fail(err error) {
 	fmt.Fprintf(os.Stderr, "datapath bench: %+v\n", err)
 	os.Exit(1)
@@ -65,9 +84,9 @@ func fail(err error) {
 
 // packets measures and prints the packet hooks' rows.
 func packets(rounds, repeat int, counts []int, only *regexp.Regexp) error {
+	fmt.Printf("\npacket hooks: ns of CPU a packet, median of %d rounds × %d packets (least-most)\n", rounds, repeat)
 	w := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "packet hooks: ns of CPU a packet, median of %d rounds × %d packets (least-most)\n", rounds, repeat)
-	fmt.Fprintln(w, "path\tidentities\t1 flow\t64k flows\tno-op loop subtracted")
+	fmt.Fprintln(w, "path\tidentities\t1 flow\t64k flows\tno-op loop subtracted\tstrays")
 	for _, n := range counts {
 		for _, row := range packetRows {
 			if !only.MatchString(row.name) {
@@ -77,8 +96,8 @@ func packets(rounds, repeat int, counts []int, only *regexp.Regexp) error {
 			if err != nil {
 				return fmt.Errorf("measuring %s at %d identities: %w", row.name, n, err)
 			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%.0f / %.0f\n", row.name, n, one, many, one.noop, many.noop)
-			_ = w.Flush() // a long run shows its rows as they come
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%.0f / %.0f\t%d\n", row.name, n, one, many, one.noop, many.noop, one.strays+many.strays)
+			fmt.Fprintf(os.Stderr, "%s, %d identities: %s\n", row.name, n, one) // a long run shows that it lives
 		}
 	}
 	return w.Flush()

@@ -200,6 +200,7 @@ func (b *bench) measurePeers(peers int, flows uint64, rounds, repeat int) (figur
 		return figure{}, err
 	}
 	var diffs, noops []float64
+	var strays uint64
 	for range rounds {
 		noop, err := b.run(slotNoop, peers, flows, repeat)
 		if err != nil {
@@ -217,12 +218,18 @@ func (b *bench) measurePeers(peers int, flows uint64, rounds, repeat int) (figur
 		if err != nil {
 			return figure{}, err
 		}
-		if after-before != uint64(repeat) {
-			return figure{}, fmt.Errorf("%d of %d packets were %s", after-before, repeat, b.row.want)
+		// The flow table may refuse a packet when its lock is held too long,
+		// which happens on a busy machine. More than that is no measurement.
+		stray := uint64(repeat) - (after - before)
+		if stray > uint64(repeat/1000) {
+			return figure{}, fmt.Errorf("only %d of %d packets were %s", after-before, repeat, b.row.want)
 		}
+		strays += stray
 		diffs, noops = append(diffs, full-noop), append(noops, noop)
 	}
-	return summarize(diffs, noops), nil
+	f := summarize(diffs, noops)
+	f.strays = strays
+	return f, nil
 }
 
 // run sends repeat packets through the program in a slot.

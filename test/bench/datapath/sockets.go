@@ -60,8 +60,8 @@ func measureSockets(out io.Writer, rounds int, counts []int) error {
 		return fmt.Errorf("preparing cgroups: %w", err)
 	}
 	defer groups.remove()
+	fmt.Fprintf(out, "\nsocket hooks: ns of CPU a connect(), median of %d rounds × %d (least-most)\n", rounds, connectsPerRound)
 	w := tabwriter.NewWriter(out, 2, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "socket hooks: ns of CPU a connect(), median of %d rounds × %d (least-most)\n", rounds, connectsPerRound)
 	fmt.Fprintln(w, "path\tservices\tprogram alone\tadded to connect()\tconnect() itself")
 	for _, n := range counts {
 		b := &socketBench{groups: groups, services: n}
@@ -88,7 +88,6 @@ func (b *socketBench) print(w *tabwriter.Writer, rounds int) error {
 			return fmt.Errorf("%s: %w", row.name, err)
 		}
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%.0f\n", row.name, b.services, alone, added, added.noop)
-		_ = w.Flush()
 	}
 	return nil
 }
