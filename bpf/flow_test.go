@@ -42,8 +42,7 @@ func TestFlowLifetimes(t *testing.T) {
 		{"UDP", []step{{false, ""}, {true, ""}}, 90 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			f, c := newFixture(t), cast4
-			f.isolate(DirIngress, 0) // only answers get in
+			c := cast4
 			packet := func(s step) []byte {
 				from, to, sport, dport := c.pod, c.friend, uint16(4000), uint16(80)
 				if s.toPod {
@@ -54,39 +53,29 @@ func TestFlowLifetimes(t *testing.T) {
 				}
 				return tcp(from, sport, to, dport, s.flags).bytes(t)
 			}
-			for _, s := range tc.steps {
-				hook, run := HookPodEgress, f.egress
-				if s.toPod {
-					hook, run = HookPodIngress, f.ingress
-				}
-				run(packet(s)).passes(t, "opening", hook, ReasonForwarded)
-			}
 			last, key := step{true, "A"}, ctKey{c, c.friend, 4000, 80, 6}
 			if tc.steps[0].flags == "" {
 				last.flags, key.proto = "", 17
 			}
-			// The clock may tick meanwhile: stay two ticks away from the edge.
-			f.age(key, tc.lives-3*time.Second)
-			f.ingress(packet(last)).passes(t, "before the end", HookPodIngress, ReasonForwarded)
-			before, _ := f.flow(key)
-			f.age(key, f.lifetime(before, key.proto)+3*time.Second)
-			f.ingress(packet(last)).drops(t, "after the end", HookPodIngress, ReasonDefaultDenied)
+			// later brings the flow into its state and answers so much later.
+			later := func(d time.Duration) result {
+				f := newFixture(t)
+				f.isolate(DirIngress, 0) // only answers get in
+				for _, s := range tc.steps {
+					hook, run := HookPodEgress, f.egress
+					if s.toPod {
+						hook, run = HookPodIngress, f.ingress
+					}
+					run(packet(s)).passes(t, "opening", hook, ReasonForwarded)
+				}
+				f.age(key, d)
+				return f.ingress(packet(last))
+			}
+			// The clock may tick meanwhile: stay away from the edge.
+			later(tc.lives-3*time.Second).passes(t, "before the end", HookPodIngress, ReasonForwarded)
+			later(tc.lives+3*time.Second).drops(t, "after the end", HookPodIngress, ReasonDefaultDenied)
 		})
 	}
-}
-
-// lifetime says how long an entry lives, from the states the test went through.
-func (f *fixture) lifetime(e CTEntry, proto uint8) time.Duration {
-	closing := e.Flags&CTRst != 0 || e.Flags&(CTFinPod|CTFinPeer) == CTFinPod|CTFinPeer
-	switch {
-	case proto == 17:
-		return 90 * time.Second
-	case closing:
-		return 10 * time.Second
-	case e.Flags&CTReplied != 0:
-		return 6 * time.Hour
-	}
-	return 60 * time.Second
 }
 
 func TestRevokedPolicyCutsRunningFlows(t *testing.T) {

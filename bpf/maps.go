@@ -100,7 +100,7 @@ func pinMap(m *ebpf.Map, dir, name string) error {
 			return nil
 		}
 	}
-	tmp := path + "_new" // bpffs takes no dots in names // a BPF file system allows no dots
+	tmp := path + "_new" // a BPF file system allows no dots
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

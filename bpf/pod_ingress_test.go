@@ -99,6 +99,27 @@ func TestICMPErrorsBelongToAFlow(t *testing.T) {
 	})
 }
 
+// A pod may not speak about another pod's flow, nor anybody about a cut one.
+func TestICMPErrorsAboutOthersAndCutFlows(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		in := udp(c.friend, 6000, c.pod, 99)
+		f.ingress(in.bytes(t)).passes(t, "friend asks", HookPodIngress, ReasonForwarded)
+		e, _ := f.flow(ctKey{c, c.friend, 99, 6000, 17})
+		others := c
+		others.pod = c.other
+		m, key := f.ctMap(ctKey{others, c.friend, 99, 6000, 17})
+		f.must(m.Put(key, &e))
+		f.egress(unreachable(t, c.pod, c.friend, udp(c.friend, 6000, c.other, 99)).bytes(t)).
+			drops(t, "about another pod's flow", HookPodEgress, ReasonUnrelated)
+
+		f.isolate(DirIngress, 0)
+		f.bumpEpoch()
+		f.ingress(in.bytes(t)).drops(t, "cut", HookPodIngress, ReasonDefaultDenied)
+		f.egress(unreachable(t, c.pod, c.friend, in).bytes(t)).
+			drops(t, "about a cut flow", HookPodEgress, ReasonUnrelated)
+	})
+}
+
 func TestPingsTheTwoWaysAreTwoFlows(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		f.isolate(DirIngress, 0)
