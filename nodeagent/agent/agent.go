@@ -103,7 +103,7 @@ func New(cfg Config, doors Doors, client *relay.Client) (*Agent, error) {
 		return nil, err
 	}
 	if a.finder, err = endpoints.NewFinder(endpoints.FinderConfig{
-		Tables: a.Tables, Links: doors.Links, Changed: a.changed, Log: cfg.Log.With("part", "endpoints"),
+		Tables: a.Tables, Links: doors.Links, Changed: func() { a.wake(); a.changed() }, Log: cfg.Log.With("part", "endpoints"),
 	}); err != nil {
 		return nil, err
 	}

@@ -64,14 +64,17 @@ func (a *Agent) syncLoop(ctx context.Context) error {
 // sleep until there is something to do. Tables tell by closing channels, the intake by a message.
 func (a *Agent) sleep(ctx context.Context, until time.Time, pass apply.Pass) error {
 	woken, cancel := context.WithCancel(ctx)
-	defer cancel()
+	listening := make(chan struct{})
 	go func() {
+		defer close(listening)
 		defer cancel()
 		select {
 		case <-a.wakes:
 		case <-woken.Done():
 		}
 	}()
+	// Nobody may take a message after this returned: the round that follows would not know of it.
+	defer func() { cancel(); <-listening }()
 	watch := pass.Watch
 	if a.planner != nil {
 		watch = append(watch, a.planner.Sources()...)
@@ -147,8 +150,8 @@ func (a *Agent) complete(step string) bool {
 	}
 	t := a.Tables
 	switch step {
-	case t.Ifaces.Name(), t.Locals.Name():
-		return a.finder.Synced()
+	case t.Ifaces.Name(), t.Locals.Name(), t.Addresses.Name():
+		return a.finder.Synced() // it also knows the node's own addresses
 	case t.Hooks.Name():
 		return a.finder.Synced() && a.tunnelSynced()
 	case t.PeerFlags.Name():

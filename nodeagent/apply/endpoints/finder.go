@@ -197,8 +197,12 @@ func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (chang
 		retry = now.Add(firstRetry)
 	}
 	f.mu.Lock()
+	first := all && !f.synced
 	f.synced, f.nodeErr = f.synced || all, nodeErr
 	f.mu.Unlock()
+	if first {
+		f.cfg.Changed() // what nobody spoke of may go now
+	}
 	return changed, retry, nil
 }
 
