@@ -1,0 +1,257 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package script
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// dumps are views of a node's kernel: what lies in the maps, with names in place of numbers, which differ from run to
+// run. The names come from the agent's tables.
+var dumps = map[string]func(*node) []string{
+	"policy":   (*node).dumpPolicy,
+	"subjects": (*node).dumpSubjects,
+	"ipcache":  (*node).dumpAddresses,
+	"services": (*node).dumpServices,
+	"peers":    (*node).dumpPeers,
+	"routes":   (*node).dumpRoutes,
+	"pods":     (*node).dumpPods,
+}
+
+func (n *node) dumpPolicy() []string {
+	var out []string
+	for key, e := range n.kernel.entries.all() {
+		arrow := "<-"
+		if key.Dir == bpf.DirEgress {
+			arrow = "->"
+		}
+		out = append(out, fmt.Sprintf("%s %s %s %s %s: %s by %s",
+			key.Dir, n.who(key.Subject), arrow, n.whoOrAny(key.Peer), portOf(key), e.Verdict, n.rule(e.RuleID)))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func portOf(k bpf.PolicyKey) string {
+	switch {
+	case k.PortPrefix == 16:
+		return fmt.Sprintf("%d/%s", k.Port, table.ProtocolName(k.Proto))
+	case k.PortPrefix > 0:
+		last := k.Port | (1<<(16-k.PortPrefix) - 1)
+		return fmt.Sprintf("%d-%d/%s", k.Port, last, table.ProtocolName(k.Proto))
+	case k.Proto == 0:
+		return "every port"
+	}
+	return "every " + table.ProtocolName(k.Proto) + " port"
+}
+
+func (n *node) dumpSubjects() []string {
+	var out []string
+	for key, s := range n.kernel.subjects.all() {
+		line := fmt.Sprintf("%s %s", key.Dir, n.who(key.Identity))
+		if s.Flags&bpf.SubjectIsolated != 0 {
+			line += " denied by default"
+		}
+		if s.Flags&bpf.SubjectAudit != 0 {
+			line += " audited"
+		}
+		if s.DefaultRule != 0 {
+			line += " by " + n.rule(s.DefaultRule)
+		}
+		out = append(out, line)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// dumpAddresses shows who each address is and how it is reached: the exact ones, then the ranges.
+func (n *node) dumpAddresses() []string {
+	addresses, ranges := n.kernel.addresses.all(), n.kernel.ranges.all()
+	var out []string
+	for _, a := range slices.SortedFunc(maps.Keys(addresses), netip.Addr.Compare) {
+		out = append(out, a.String()+" "+n.remote(addresses[a]))
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(ranges), comparePrefixes) {
+		out = append(out, p.String()+" "+n.remote(ranges[p]))
+	}
+	return out
+}
+
+func comparePrefixes(a, b netip.Prefix) int {
+	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+func (n *node) remote(r bpf.Remote) string {
+	s := n.who(r.Identity)
+	if r.Peer != 0 {
+		s += " behind " + n.peer(r.Peer)
+	}
+	for _, f := range []struct {
+		bit  uint8
+		text string
+	}{
+		{bpf.RemoteTunnel, "through the tunnel"},
+		{bpf.RemoteRequireTunnel, "never in the clear"},
+		{bpf.RemoteService, "a service's"},
+	} {
+		if r.Flags&f.bit != 0 {
+			s += ", " + f.text
+		}
+	}
+	return s
+}
+
+// dumpServices shows where each frontend leads, read as the datapath does: the frontend's number, its count, its slots.
+func (n *node) dumpServices() []string {
+	txn := n.agent.Tables.DB.ReadTxn()
+	var out []string
+	for f, s := range n.kernel.frontends.all() {
+		name := "?"
+		if row, ok := n.agent.Tables.Frontends.Get(txn, f); ok {
+			name = strings.TrimPrefix(row.Owner, "service/")
+		}
+		var backends []string
+		for slot := range s.Backends {
+			b, ok := n.kernel.slots.get(bpf.SlotKey{Service: s.ID, Slot: slot})
+			if !ok {
+				backends = append(backends, "a slot that isn't there")
+				continue
+			}
+			addr := table.BackendAddr(b)
+			backends = append(backends, fmt.Sprintf("%s (%s)", netip.AddrPortFrom(addr, b.Port), n.pod(addr)))
+		}
+		slices.Sort(backends)
+		if len(backends) == 0 {
+			backends = []string{"nobody"}
+		}
+		out = append(out, fmt.Sprintf("%s %s -> %s", name, f, strings.Join(backends, ", ")))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// dumpPeers shows the tunnel's peers and whether the datapath may use them.
+func (n *node) dumpPeers() []string {
+	txn := n.agent.Tables.DB.ReadTxn()
+	var out []string
+	for key, told := range n.kernel.tunnel.all() {
+		name, ready := "a stranger", "not used"
+		for row := range n.agent.Tables.Peers.All(txn) {
+			if row.Value.PublicKey != key.String() {
+				continue
+			}
+			name = row.Value.Cluster + "/" + row.Value.Node
+			if flags, ok := n.kernel.peers.get(row.Key); ok && flags.Flags&bpf.PeerReady != 0 {
+				ready = "ready"
+			}
+		}
+		out = append(out, fmt.Sprintf("%s at %s, %s", name, told, ready))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func (n *node) dumpRoutes() []string {
+	all := n.kernel.routes.all()
+	var out []string
+	for _, p := range slices.SortedFunc(maps.Keys(all), comparePrefixes) {
+		r, line := all[p], p.String()
+		if r.Link == tunnelIndex {
+			line += " into the tunnel"
+		}
+		if r.Via.IsValid() {
+			line += " via " + r.Via.String()
+		}
+		if r.Src.IsValid() {
+			line += " from " + r.Src.String()
+		}
+		out = append(out, line)
+	}
+	return out
+}
+
+// dumpPods shows the interfaces of the node's pods: whom each speaks for, and whether programs sit on it.
+func (n *node) dumpPods() []string {
+	var out []string
+	for index, i := range n.kernel.ifaces.all() {
+		attached := "open"
+		if _, ok := n.kernel.hooks.get(table.Hook{Role: table.RolePod, Ifindex: index}); ok {
+			attached = "guarded"
+		}
+		addr := netip.AddrFrom4(i.IP4)
+		out = append(out, fmt.Sprintf("%s (%s) is %s, %s", addr, n.pod(addr), n.who(i.Identity), attached))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// who says whom an identity stands for: cluster/namespace and the pod's own labels.
+func (n *node) who(id uint32) string {
+	switch {
+	case identity.IsReserved(id):
+		return identity.Name(id)
+	case identity.IsCIDR(id):
+		for p, r := range n.kernel.ranges.all() {
+			if r.Identity == id {
+				return "cidr " + p.String()
+			}
+		}
+		return "a cidr that isn't there"
+	}
+	for r := range n.agent.Tables.Identities.All(n.agent.Tables.DB.ReadTxn()) {
+		if r.Body.GetId() == id {
+			return describe(r.Body.GetLabels())
+		}
+	}
+	return fmt.Sprintf("an identity of cluster %d that nobody knows", identity.ClusterOf(id))
+}
+
+func (n *node) whoOrAny(id uint32) string {
+	if id == 0 {
+		return "anybody"
+	}
+	return n.who(id)
+}
+
+func describe(labels map[string]string) string {
+	s := labels["fairlead.dev/cluster"] + "/" + labels["fairlead.dev/namespace"]
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		if !strings.HasPrefix(key, "fairlead.dev/") && !strings.HasPrefix(key, "namespace.fairlead.dev/") {
+			s += " " + key + "=" + labels[key]
+		}
+	}
+	return s
+}
+
+func (n *node) rule(id uint32) string {
+	row, ok := n.agent.Tables.Rules.Get(n.agent.Tables.DB.ReadTxn(), id)
+	if !ok {
+		return "a rule that nobody knows"
+	}
+	return table.Format(row.Value)
+}
+
+func (n *node) peer(index uint16) string {
+	row, ok := n.agent.Tables.Peers.Get(n.agent.Tables.DB.ReadTxn(), index)
+	if !ok {
+		return "a peer that nobody knows"
+	}
+	return row.Value.Cluster + "/" + row.Value.Node
+}
+
+func (n *node) pod(a netip.Addr) string {
+	for r := range n.agent.Tables.Endpoints.About(n.agent.Tables.DB.ReadTxn(), table.AddressTerm(a)) {
+		return r.Cluster + "/" + r.Body.GetNamespace() + "/" + r.Body.GetName()
+	}
+	return "no pod"
+}
