@@ -82,7 +82,7 @@ test-packages: ## All tests but those on real clusters (root, for namespaces and
 .PHONY: test-e2e
 test-e2e: tools ## The demo's claims and bad input, asserted on two real clusters
 	$(SECTION)
-	go test -count=1 -timeout 25m ./test/e2e/...
+	go test -count=1 -timeout 30m ./test/e2e/...
 
 .PHONY: bench
 bench: ## Measure the datapath and the control plane, and print tables

@@ -13,7 +13,9 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
+	"k8s.io/klog/v2"
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/evaluate"
 )
@@ -29,6 +31,8 @@ func (e exitError) Error() string { return fmt.Sprintf("exit %d", int(e)) }
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	// The Kubernetes libraries log what they hand back as errors besides, such as connections that we close.
+	klog.SetLogger(logr.Discard())
 	os.Exit(run(ctx, os.Args[1:]))
 }
 

@@ -211,7 +211,7 @@ const everything = 1 << 20
 func (o *observeOptions) args() []string {
 	args := []string{"-last", strconv.Itoa(everything)}
 	if o.follow {
-		args = append(args, "-follow")
+		args = append(args, "-follow", "-attended")
 	}
 	return args
 }

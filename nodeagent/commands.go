@@ -35,8 +35,17 @@ func observe(ctx context.Context, args []string) error {
 	follow := f.Bool("follow", false, "go on until interrupted")
 	last := f.Int("last", 100, "how many of the past are shown first")
 	verdict := f.String("verdict", "", "only ALLOWED, DENIED, DROPPED or AUDITED")
+	attended := f.Bool("attended", false, "end when standard input does: a command run through the API server hears of its client's end in no other way")
 	if err := f.Parse(args); err != nil {
 		return err
+	}
+	if *attended {
+		var left context.CancelFunc
+		ctx, left = context.WithCancel(ctx)
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin)
+			left()
+		}()
 	}
 	if *output != "text" && *output != "json" {
 		return fmt.Errorf("-o %q: want text or json", *output)

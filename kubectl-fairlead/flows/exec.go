@@ -89,7 +89,7 @@ func (a Agent) Observe(ctx context.Context, args []string, tell func(Flow)) erro
 // exec goes through the apiserver: over WebSocket, or over SPDY where a proxy in between or an older server wants that.
 func (a Agent) exec(ctx context.Context, argv []string, stdout, stderr io.Writer) error {
 	request := a.client.CoreV1().RESTClient().Post().Resource("pods").Namespace(evaluate.Namespace).Name(a.pod).SubResource("exec").
-		VersionedParams(&corev1.PodExecOptions{Container: agentContainer, Command: argv, Stdout: true, Stderr: true}, scheme.ParameterCodec)
+		VersionedParams(&corev1.PodExecOptions{Container: agentContainer, Command: argv, Stdin: true, Stdout: true, Stderr: true}, scheme.ParameterCodec)
 	spdy, err := remotecommand.NewSPDYExecutor(a.config, "POST", request.URL())
 	if err != nil {
 		return fmt.Errorf("prepare exec: %w", err)
@@ -104,7 +104,10 @@ func (a Agent) exec(ctx context.Context, argv []string, stdout, stderr io.Writer
 	if err != nil {
 		return fmt.Errorf("prepare exec: %w", err)
 	}
-	return executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: stdout, Stderr: stderr})
+	// An input that says nothing and ends with us; the agent's side ends with it.
+	stdin, end := io.Pipe()
+	defer func() { _ = end.Close() }()
+	return executor.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: stdin, Stdout: stdout, Stderr: stderr})
 }
 
 // longestLine that is believed to be a verdict.
