@@ -19,12 +19,13 @@ import (
 const instance = "demo"
 
 const usage = `usage: demo up      bring the clusters up, install Fairlead, tell the story; leaves everything running
-       demo story   tell the story again on the running clusters
+       demo story [STEP…]
+                    tell the story again on the running clusters, or only the named steps of it
        demo down    remove every trace
 `
 
 func main() {
-	if len(os.Args) != 2 {
+	if len(os.Args) < 2 || len(os.Args) > 2 && os.Args[1] != "story" {
 		fmt.Fprint(os.Stderr, usage)
 		os.Exit(2)
 	}
@@ -40,7 +41,12 @@ func main() {
 	case "up":
 		err = world.Tell(ctx, append(append([]story.Step{}, story.Setup...), story.Story...))
 	case "story":
-		err = world.Tell(ctx, story.Story)
+		steps, unknown := story.Named(os.Args[2:])
+		if unknown != "" {
+			fmt.Fprintf(os.Stderr, "demo: there is no step %q\n%s", unknown, usage)
+			os.Exit(2)
+		}
+		err = world.Tell(ctx, steps)
 	case "down":
 		if err = world.BuildLab(ctx); err == nil {
 			err = world.Down(ctx)

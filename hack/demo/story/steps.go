@@ -40,6 +40,23 @@ var Story = []Step{
 	{"control-plane-down", (*World).ControlPlaneDown},
 }
 
+// Named picks steps of the setup and the story by name, in the order given; no names mean the whole story. The second
+// value is the first name that is no step's.
+func Named(names []string) ([]Step, string) {
+	if len(names) == 0 {
+		return Story, ""
+	}
+	var picked []Step
+	for _, name := range names {
+		at := slices.IndexFunc(slices.Concat(Setup, Story), func(s Step) bool { return s.Name == name })
+		if at < 0 {
+			return nil, name
+		}
+		picked = append(picked, slices.Concat(Setup, Story)[at])
+	}
+	return picked, ""
+}
+
 // Tell does the steps in order and stops at the first that fails.
 func (w *World) Tell(ctx context.Context, steps []Step) error {
 	for _, step := range steps {

@@ -97,8 +97,14 @@ func (w *World) AgentsKilled(ctx context.Context) error {
 	if err := w.unbroken(stream, 2*time.Second); err != nil {
 		return err
 	}
-	_, err = w.Plugin(ctx, "status", "--wait", "--timeout", "90s")
-	return err
+	if _, err = w.Plugin(ctx, "status", "--wait", "--timeout", "90s"); err != nil {
+		return err
+	}
+	if _, err := w.backends(ctx); err != nil {
+		return err
+	}
+	w.Passed("the kubelets started them again, and every pod still answers")
+	return nil
 }
 
 // agentPIDs finds the agent processes of a node: the command nodeagent, but not as the tunnel (`nodeagent wireguard`), in a
@@ -207,9 +213,9 @@ func (w *World) startControlPlane(ctx context.Context) error {
 func (w *World) backends(ctx context.Context) (string, error) {
 	var seen string
 	_, err := Eventually(ctx, 30*time.Second, func(ctx context.Context) error {
-		answers, _, err := w.land(ctx, East, "tiefighter", 40)
+		answers, out, err := w.land(ctx, East, "tiefighter", 40)
 		if err != nil {
-			return err
+			return Unexpected("40 answers to calls from east", out+err.Error(), "kubectl fairlead observe --verdict denied")
 		}
 		pods := map[string]bool{}
 		for _, a := range answers {
