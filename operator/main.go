@@ -74,6 +74,7 @@ func wire(mgr manager.Manager, opts options, log *slog.Logger) error {
 
 	// Kubernetes → records.
 	observer := observe.New(mgr.GetCache(), version, log)
+	flux := &observe.Kustomizations{Live: mgr.GetAPIReader(), Observer: observer}
 	warnings := controllers.NewWarnings(kube, events, log)
 	allocator := identities.New(kube, observer, log)
 
@@ -103,11 +104,12 @@ func wire(mgr manager.Manager, opts options, log *slog.Logger) error {
 
 	// Everything → status.
 	status := (&controllers.Status{
-		Client: kube, Cache: mgr.GetCache(), Connection: connection, Intake: intake, Discoverer: discoverer, Log: log, Version: version,
+		Client: kube, Cache: mgr.GetCache(), Connection: connection, Intake: intake, Discoverer: discoverer,
+		Events: events, Log: log, Version: version,
 	}).Init()
 	intake.OnChange(status.Wake)
 
-	for _, part := range []manager.Runnable{observer, warnings, allocator, decider, connection, discoverer, certificates, door, status} {
+	for _, part := range []manager.Runnable{observer, flux, warnings, allocator, decider, connection, discoverer, certificates, door, status} {
 		if err := mgr.Add(part); err != nil {
 			return fmt.Errorf("add %T: %w", part, err)
 		}

@@ -14,6 +14,7 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/recorder"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/operator/condition"
@@ -51,6 +52,7 @@ type Status struct {
 	Connection interface{ Status() federate.Status }
 	Intake     interface{ Overview() federate.Overview }
 	Discoverer interface{ Refused() map[string]string }
+	Events     recorder.EventRecorder // nil: nobody is told
 	Log        *slog.Logger
 	Version    string // of this operator
 
@@ -133,6 +135,7 @@ func (s *Status) write(ctx context.Context) error {
 			ready++
 		}
 		errs = append(errs, s.patch(ctx, before, mc))
+		s.tellRefusals(before, mc)
 	}
 	if f.Mesh != nil {
 		before := f.Mesh.DeepCopy()
@@ -141,6 +144,18 @@ func (s *Status) write(ctx context.Context) error {
 	}
 	errs = append(errs, s.writePolicies(ctx, f), s.writeSources(ctx, f))
 	return errors.Join(errs...)
+}
+
+// tellRefusals sends an event when another record of a cluster was refused.
+func (s *Status) tellRefusals(before, mc *v1alpha1.MeshCluster) {
+	if s.Events == nil || len(mc.Status.Rejections) == 0 {
+		return
+	}
+	newest := mc.Status.Rejections[0]
+	if len(before.Status.Rejections) > 0 && before.Status.Rejections[0] == newest {
+		return
+	}
+	s.Events.Eventf(mc, nil, corev1.EventTypeWarning, "RecordRefused", "Validate", "%s: %s (%d refused)", newest.Key, newest.Reason, mc.Status.RejectedRecords)
 }
 
 func (s *Status) patch(ctx context.Context, before, after client.Object) error {

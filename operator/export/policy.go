@@ -79,5 +79,21 @@ func kustomizationOf(p Policy) (nsName, bool) {
 	return k, k.name != ""
 }
 
+// KustomizationName names a Flux Kustomization.
+type KustomizationName struct{ Namespace, Name string }
+
+// Kustomizations lists the Flux Kustomizations that policies came from.
+func (s *State) Kustomizations() []KustomizationName {
+	seen := map[nsName]bool{}
+	var names []KustomizationName
+	for _, p := range s.policies {
+		if k, ok := kustomizationOf(p); ok && !seen[k] {
+			seen[k] = true
+			names = append(names, KustomizationName{k.namespace, k.name})
+		}
+	}
+	return names
+}
+
 // Kustomization is what is known of a Flux Kustomization that applies policies.
 type Kustomization struct{ URL, Revision, Path string }

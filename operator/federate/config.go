@@ -5,8 +5,10 @@ package federate
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -62,8 +64,18 @@ func readSettings(ctx context.Context, r client.Reader, namespace string) (*sett
 	}
 	return &settings{
 		cluster: mesh.Spec.ClusterName, endpoints: mesh.Spec.Store.Endpoints, tls: cfg,
-		version: string(secret.UID) + "/" + secret.ResourceVersion,
+		version: fingerprint(secret),
 	}, nil
+}
+
+// fingerprint tells credentials apart; a Secret that is only relabelled is the same one.
+func fingerprint(secret *corev1.Secret) string {
+	h := sha256.New()
+	for _, key := range []string{"ca.crt", corev1.TLSCertKey, corev1.TLSPrivateKeyKey} {
+		fmt.Fprintf(h, "%d:", len(secret.Data[key]))
+		h.Write(secret.Data[key])
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 // tlsFrom checks the credential here, where the mistake can be named; the store would only say "permission denied".

@@ -139,7 +139,7 @@ func (i *Intake) Records(cluster string, events []store.Event) {
 		if change != nil {
 			changes = append(changes, change)
 		}
-		i.tell(cluster, ev.Key, refused)
+		i.tell(cluster, refused)
 	}
 	i.deliver(changes)
 }
@@ -203,7 +203,7 @@ func (i *Intake) SetDecisions(decisions map[string]Decision) {
 		cs, fresh := r.judgeAll(*d.Claim, i.keys)
 		changes = append(changes, cs...)
 		for _, f := range fresh {
-			i.tell(name, "", f)
+			i.tell(name, f)
 		}
 	}
 	var gone []string
@@ -254,10 +254,12 @@ func (i *Intake) clusterStates() []*relayv1.ClusterState {
 	return states
 }
 
-func (i *Intake) tell(cluster, key string, refused *rejection) {
+func (i *Intake) tell(cluster string, refused *rejection) {
 	if refused == nil {
 		return
 	}
 	rejectedTotal.WithLabelValues(cluster, string(refused.reason)).Inc()
-	i.log.Warn("record refused", "cluster", cluster, "key", key, "why", refused.message)
+	i.remotes[cluster].speak.Do(func() {
+		i.log.Warn("record refused", "cluster", cluster, "key", refused.key, "why", refused.message)
+	})
 }

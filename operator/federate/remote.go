@@ -7,6 +7,9 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
@@ -27,10 +30,13 @@ type remote struct {
 	sequence int
 	counts   map[string]int32 // of good, by kind
 	announce *recordv1.Cluster
+	// speak keeps a cluster that floods us with broken records from flooding the log as well; metrics count them all.
+	speak rate.Sometimes
 }
 
 // rejection is a record that was refused; later ones have a higher sequence.
 type rejection struct {
+	key      string
 	reason   record.Reason
 	message  string
 	sequence int
@@ -40,6 +46,7 @@ func newRemote(name string) *remote {
 	return &remote{
 		name: name, raw: map[string][]byte{}, good: map[string][]byte{},
 		rejected: map[string]rejection{}, counts: map[string]int32{},
+		speak: rate.Sometimes{First: 10, Interval: time.Second},
 	}
 }
 
@@ -101,7 +108,7 @@ func (r *remote) withdraw(key string, keys *nodeKeys) *relayv1.Change {
 
 func (r *remote) reject(key string, err error) *rejection {
 	was, known := r.rejected[key]
-	now := rejection{reason: record.ReasonOf(err), message: err.Error()}
+	now := rejection{key: key, reason: record.ReasonOf(err), message: err.Error()}
 	if known && was.reason == now.reason && was.message == now.message {
 		return nil
 	}
