@@ -9,12 +9,14 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -55,22 +57,43 @@ func within(path, folder string) bool {
 
 func root(t *testing.T) string {
 	t.Helper()
+	dir, err := moduleRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+var moduleRoot = sync.OnceValues(func() (string, error) {
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
-		t.Fatalf("find the module: %v", err)
+		return "", fmt.Errorf("find the module: %w", err)
 	}
-	return filepath.Dir(strings.TrimSpace(string(out)))
-}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+})
 
 func packages(t *testing.T) []pkg {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-e=false", "-json=ImportPath,Dir,Doc,Name,Imports,Deps,TestImports,XTestImports", "./...")
-	cmd.Dir = root(t)
+	all, err := listed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// listed asks once for all tests.
+var listed = sync.OnceValues(func() ([]pkg, error) {
+	dir, err := moduleRoot()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Doc,Name,Imports,Deps,TestImports,XTestImports", "./...")
+	cmd.Dir = dir
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("go list: %v\n%s", err, stderr.String())
+		return nil, fmt.Errorf("go list: %w\n%s", err, stderr.String())
 	}
 	var all []pkg
 	for d := json.NewDecoder(bytes.NewReader(out)); ; {
@@ -78,15 +101,15 @@ func packages(t *testing.T) []pkg {
 		if err := d.Decode(&p); errors.Is(err, io.EOF) {
 			break
 		} else if err != nil {
-			t.Fatalf("read what go list says: %v", err)
+			return nil, fmt.Errorf("read what go list says: %w", err)
 		}
 		all = append(all, p)
 	}
 	if len(all) < 10 {
-		t.Fatalf("go list found %d packages, which can't be all: a rule over too few packages proves nothing", len(all))
+		return nil, fmt.Errorf("go list found %d packages, which can't be all: a rule over too few packages proves nothing", len(all))
 	}
-	return all
-}
+	return all, nil
+})
 
 // imports are direct ones, those of the tests with them if wanted.
 func (p pkg) imports(tests bool) []string {
