@@ -182,6 +182,7 @@ func (i *Intake) Save(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
+			i.saveOnce()
 			return nil
 		case <-i.dirty:
 		}

@@ -55,6 +55,12 @@ type Planner struct {
 	indexes map[string]uint16
 	ranges  map[netip.Prefix]topology.IPCacheEntry
 
+	// The large parts.
+	addresses *table.Replacer[netip.Addr, bpf.Remote]
+	rules     *table.Replacer[uint32, table.Rule]
+	entries   *table.Replacer[bpf.PolicyKey, bpf.PolicyEntry]
+	subjects  *table.Replacer[bpf.SubjectKey, bpf.Subject]
+
 	planned  map[string]Policy
 	problems problems
 	stats    Stats
@@ -82,6 +88,11 @@ func New(cfg Config, t *table.Tables, m Memory) (*Planner, error) {
 		cfg: cfg, tables: t, watch: w, memory: m,
 		ids:   newServiceIDs(m.Frontends),
 		cidrs: rememberedCIDRs(m.Ranges),
+
+		addresses: table.NewReplacer(t.Addresses, ownerNetwork),
+		rules:     table.NewReplacer(t.Rules, ownerPolicies),
+		entries:   table.NewReplacer(t.Entries, ownerPolicies),
+		subjects:  table.NewReplacer(t.Subjects, ownerPolicies),
 	}
 	p.watch.dirty.network, p.watch.dirty.policies = true, true
 	return p, nil
@@ -139,7 +150,7 @@ func (p *Planner) network(txn statedb.ReadTxn, w statedb.WriteTxn) error {
 	if err := t.Peers.Set(w, ownerNetwork, n.peers); err != nil {
 		return err
 	}
-	if err := t.Addresses.Set(w, ownerNetwork, n.addresses); err != nil {
+	if err := p.addresses.Set(w, n.addresses); err != nil {
 		return err
 	}
 	if err := t.Routes.Set(w, ownerNetwork, n.routes); err != nil {
@@ -164,14 +175,13 @@ func (p *Planner) policies(txn statedb.ReadTxn, w statedb.WriteTxn) error {
 		}
 	}
 	p.planned = planned
-	t := p.tables
-	if err := t.Rules.Set(w, ownerPolicies, r.rules); err != nil {
+	if err := p.rules.Set(w, r.rules); err != nil {
 		return err
 	}
-	if err := t.Entries.Set(w, ownerPolicies, r.entries); err != nil {
+	if err := p.entries.Set(w, r.entries); err != nil {
 		return err
 	}
-	return t.Subjects.Set(w, ownerPolicies, r.subjects)
+	return p.subjects.Set(w, r.subjects)
 }
 
 func (p *Planner) service(txn statedb.ReadTxn, w statedb.WriteTxn, name string) error {

@@ -115,6 +115,45 @@ func (d *Desired[K, V]) Set(txn statedb.WriteTxn, owner string, rows map[K]V) er
 	return nil
 }
 
+// Replacer is Set for large parts that one owner plans again and again: it compares with what it set the last time
+// instead of with the table, which costs a hundredth where little changed. Nobody else may write the owner's rows.
+type Replacer[K, V comparable] struct {
+	table *Desired[K, V]
+	owner string
+	last  map[K]V
+}
+
+// NewReplacer begins with an owner who has no rows.
+func NewReplacer[K, V comparable](d *Desired[K, V], owner string) *Replacer[K, V] {
+	return &Replacer[K, V]{table: d, owner: owner}
+}
+
+// Set makes rows the only ones of the owner. It keeps rows: nobody may change them afterwards.
+func (r *Replacer[K, V]) Set(txn statedb.WriteTxn, rows map[K]V) error {
+	d := r.table
+	for key := range r.last {
+		if _, keep := rows[key]; keep {
+			continue
+		}
+		// It may have changed hands meanwhile.
+		if row, _, ok := d.rows.Get(txn, d.byKey.Query(key)); ok && row.Owner == r.owner {
+			if _, _, err := d.rows.Delete(txn, row); err != nil {
+				return fmt.Errorf("deleting %s from table %s: %w", Format(key), d.Name(), err)
+			}
+		}
+	}
+	for key, value := range rows {
+		if before, had := r.last[key]; had && before == value {
+			continue
+		}
+		if err := d.put(txn, r.owner, key, value); err != nil {
+			return err
+		}
+	}
+	r.last = rows
+	return nil
+}
+
 func (d *Desired[K, V]) put(txn statedb.WriteTxn, owner string, key K, value V) error {
 	status := Status{}
 	if old, _, ok := d.rows.Get(txn, d.byKey.Query(key)); ok && old.Value == value {
