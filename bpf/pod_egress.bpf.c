@@ -35,11 +35,12 @@ static __always_inline bool own_ip6(const struct iface *iface, const __u8 *addr)
 
 /* Neighbour discovery likewise: asking is free, claiming somebody else's
  * address or playing the router is not. */
-static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const struct walk *w)
+static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const struct walk *w,
+						    const struct iface *iface)
 {
 	__u8 target[16];
 
-	if (!own_ip6(w->iface, w->p.saddr) && !addr_is_link_local(w->p.saddr) &&
+	if (!own_ip6(iface, w->p.saddr) && !addr_is_link_local(w->p.saddr) &&
 	    !addr_is_unspecified(w->p.saddr))
 		return FL_REASON_INVALID_SOURCE;
 	if (w->p.icmp_type == NDISC_ROUTER_ADVERTISEMENT || w->p.icmp_type == NDISC_REDIRECT)
@@ -48,28 +49,29 @@ static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const
 		return FL_REASON_NEIGHBOR;
 	if (bpf_skb_load_bytes(skb, w->p.l4 + sizeof(struct icmphdr), target, sizeof(target)))
 		return FL_REASON_MALFORMED;
-	if (!own_ip6(w->iface, target) && !addr_is_link_local(target))
+	if (!own_ip6(iface, target) && !addr_is_link_local(target))
 		return FL_REASON_INVALID_SOURCE;
 	return FL_REASON_NEIGHBOR;
 }
 
 /* Identity goes by address, so it is worth exactly as much as this check. */
-static __always_inline bool own_source(const struct walk *w)
+static __always_inline bool own_source(const struct walk *w, const struct iface *iface)
 {
 	if (w->p.family == AF_INET)
-		return (w->iface->flags & FL_IFACE_IP4) &&
-		       addr_equal(AF_INET, w->p.saddr, w->iface->ip4);
-	return own_ip6(w->iface, w->p.saddr);
+		return (iface->flags & FL_IFACE_IP4) &&
+		       addr_equal(AF_INET, w->p.saddr, iface->ip4);
+	return own_ip6(iface, w->p.saddr);
 }
 
 static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct walk *w)
 {
 	__u32 ifindex = skb->ifindex;
+	struct iface *iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
 	enum reason r;
 
-	w->iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
-	if (!w->iface)
+	if (!iface)
 		return FL_REASON_NO_ENDPOINT;
+	w->subject = iface->identity;
 	/* Pods have no VLANs; a tag would only carry a packet around somebody. */
 	if (skb->vlan_present)
 		return FL_REASON_UNSUPPORTED_PROTOCOL;
@@ -77,60 +79,61 @@ static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct 
 	if (r != FL_REASON_NONE)
 		return r;
 	if (!w->p.family)
-		return skb->protocol == bpf_htons(ETH_P_ARP) ? arp_verdict(skb, w->iface) :
+		return skb->protocol == bpf_htons(ETH_P_ARP) ? arp_verdict(skb, iface) :
 							       FL_REASON_UNSUPPORTED_PROTOCOL;
 	if (w->p.kind == FL_PACKET_NEIGHBOR)
-		return neighbor_verdict(skb, w);
-	if (!own_source(w))
+		return neighbor_verdict(skb, w, iface);
+	if (!own_source(w, iface))
 		return FL_REASON_INVALID_SOURCE;
 	if (w->p.kind == FL_PACKET_ICMP_ERROR)
-		return related_verdict(skb, w);
+		return fl_related_verdict(skb, w);
 	if (w->p.frag_first || w->p.frag_later) {
-		r = fragment_ports(&w->p);
+		r = fl_fragment_ports(&w->p);
 		if (r != FL_REASON_NONE)
 			return r;
 	}
-	return flow_verdict(w);
+	return fl_flow_verdict(w);
 }
 
 /* What stands between the packet and the tunnel. */
-static __always_inline enum reason tunnel_verdict(struct __sk_buff *skb, const struct walk *w)
+static __always_inline enum reason tunnel_verdict(struct __sk_buff *skb, const struct walk *w,
+						  const struct config *cfg)
 {
-	__u32 index = w->peer, mtu = w->cfg->tunnel_mtu;
+	__u32 index = w->peer, mtu = cfg->tunnel_mtu;
 	struct peer *peer = bpf_map_lookup_elem(&fl_peers, &index);
 	enum reason r = FL_REASON_NONE;
 
 	/* Never bare: without keys for that node the packet goes nowhere. */
-	if (!w->cfg->tunnel_ifindex || !w->peer || !peer || !(peer->flags & FL_PEER_READY))
+	if (!cfg->tunnel_ifindex || !w->peer || !peer || !(peer->flags & FL_PEER_READY))
 		return FL_REASON_ENCRYPTION_NOT_READY;
 	if (mtu && !fits(skb, &w->p, mtu))
 		return FL_REASON_TOO_BIG;
 	if (mtu && w->p.tcp_flags & TCP_SYN)
-		r = mss_clamp(skb, &w->p, mtu);
+		r = fl_mss_clamp(skb, &w->p, mtu);
 	return r == FL_REASON_NONE ? FL_REASON_TUNNELED : r;
 }
 
 SEC("tc")
 int fl_pod_egress(struct __sk_buff *skb)
 {
-	struct walk w = { .hook = FL_HOOK_POD_EGRESS, .dir = FL_DIR_EGRESS };
+	const struct config *cfg = config_get();
 	enum reason r;
+	struct walk w;
 	int action;
 
-	w.cfg = config_get();
-	if (!w.cfg)
+	if (!cfg)
 		return TC_ACT_SHOT;
-	w.now = now_ticks();
+	walk_begin(&w, FL_HOOK_POD_EGRESS, FL_DIR_EGRESS, cfg);
 	r = egress_verdict(skb, &w);
 	if (r < FL_REASON_FIRST_DROP && w.via_tunnel)
-		r = tunnel_verdict(skb, &w);
+		r = tunnel_verdict(skb, &w, cfg);
 	tell(skb, &w, r);
 	action = leave(skb, FL_HOOK_POD_EGRESS, r);
 	/* Straight to the tunnel device, past the node's netfilter, so that no
 	 * CNI's masquerading rewrites the source. */
 	if (r == FL_REASON_TUNNELED)
-		return bpf_redirect(w.cfg->tunnel_ifindex, 0);
+		return bpf_redirect(cfg->tunnel_ifindex, 0);
 	if (r == FL_REASON_TOO_BIG)
-		return too_big(skb, &w.p, w.cfg->tunnel_mtu);
+		return fl_too_big(skb, &w.p, cfg->tunnel_mtu);
 	return action;
 }

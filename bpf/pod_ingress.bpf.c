@@ -12,11 +12,12 @@ char _license[] SEC("license") = "GPL";
 static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct walk *w)
 {
 	__u32 ifindex = skb->ifindex;
+	struct iface *iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
 	enum reason r;
 
-	w->iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
-	if (!w->iface)
+	if (!iface)
 		return FL_REASON_NO_ENDPOINT;
+	w->subject = iface->identity;
 	r = parse(skb, ETH_HLEN, &w->p);
 	if (r != FL_REASON_NONE)
 		return r;
@@ -28,21 +29,22 @@ static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct
 	if (w->p.kind == FL_PACKET_NEIGHBOR)
 		return w->from_tunnel ? FL_REASON_INVALID_SOURCE : FL_REASON_NEIGHBOR;
 	if (w->p.kind == FL_PACKET_ICMP_ERROR)
-		return related_verdict(skb, w);
+		return fl_related_verdict(skb, w);
 	if (w->p.frag_first || w->p.frag_later) {
-		r = fragment_ports(&w->p);
+		r = fl_fragment_ports(&w->p);
 		if (r != FL_REASON_NONE)
 			return r;
 	}
-	return flow_verdict(w);
+	return fl_flow_verdict(w);
 }
 
 SEC("tc")
 int fl_pod_ingress(struct __sk_buff *skb)
 {
-	struct walk w = { .hook = FL_HOOK_POD_INGRESS, .dir = FL_DIR_INGRESS };
+	const struct config *cfg = config_get();
 	__u32 mark = skb->mark;
 	enum reason r;
+	struct walk w;
 
 	/* Our marks are for us: nobody behind this hook shall see them. */
 	if (mark == FL_MARK_TUNNEL || mark == FL_MARK_OWN)
@@ -50,12 +52,10 @@ int fl_pod_ingress(struct __sk_buff *skb)
 	/* Our own "too big" to the pod, made from a packet that it sent. */
 	if (mark == FL_MARK_OWN)
 		return leave(skb, FL_HOOK_POD_INGRESS, FL_REASON_RELATED);
-	w.from_tunnel = mark == FL_MARK_TUNNEL;
-
-	w.cfg = config_get();
-	if (!w.cfg)
+	if (!cfg)
 		return TC_ACT_SHOT;
-	w.now = now_ticks();
+	walk_begin(&w, FL_HOOK_POD_INGRESS, FL_DIR_INGRESS, cfg);
+	w.from_tunnel = mark == FL_MARK_TUNNEL;
 	r = ingress_verdict(skb, &w);
 	tell(skb, &w, r);
 	return leave(skb, FL_HOOK_POD_INGRESS, r);

@@ -57,7 +57,7 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct packet *p,
 		.flags = FL_EVENT_VIA_TUNNEL,
 	};
 
-	event_send(skb, p, &r);
+	fl_event_send(skb, p, &r);
 	return leave(skb, FL_HOOK_TUNNEL_INGRESS, reason);
 }
 

@@ -45,6 +45,6 @@ int fl_uplink_egress(struct __sk_buff *skb)
 		.reason = FL_REASON_PLAINTEXT_LEAK,
 	};
 
-	event_send(skb, &p, &rep);
+	fl_event_send(skb, &p, &rep);
 	return leave(skb, FL_HOOK_UPLINK_EGRESS, FL_REASON_PLAINTEXT_LEAK);
 }

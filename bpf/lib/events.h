@@ -26,6 +26,7 @@ struct report {
 	enum verdict verdict;
 	enum reason reason;
 	__u8 flags; /* event_flags */
+	__u8 pad[2];
 	__u32 stands_for; /* packets folded before, besides this one */
 };
 
@@ -77,24 +78,22 @@ static __always_inline bool event_within_budget(const struct report *r)
 	return b->sent++ < r->events_per_tick;
 }
 
-/* Not inlined: the packet that needs it is already on the slow path, and the
- * hot path stays short. */
-static __noinline int event_send(struct __sk_buff *skb, const struct packet *p,
-				 const struct report *r)
+FL_GLOBAL int fl_event_send(struct __sk_buff *skb, const struct packet *p, const struct report *r)
 {
-	struct event_key k = {
-		.subject = r->subject,
-		.peer = r->peer,
-		.dport = r->packet_dir == r->dir ? p->dport : p->sport,
-		.proto = p->proto,
-		.dir = r->dir,
-		.verdict = r->verdict,
-		.reason = r->reason,
-	};
+	struct event_key k = {};
 	struct event *e;
 	__u32 count;
 	bool wake;
 
+	if (!p || !r)
+		return 0;
+	k.subject = r->subject;
+	k.peer = r->peer;
+	k.dport = r->packet_dir == r->dir ? p->dport : p->sport;
+	k.proto = p->proto;
+	k.dir = r->dir;
+	k.verdict = r->verdict;
+	k.reason = r->reason;
 	count = event_fold(&k, r);
 	if (!count)
 		return 0;

@@ -16,27 +16,40 @@
 /* One packet's walk through a pod hook. */
 struct walk {
 	struct packet p;
-	const struct config *cfg;
-	const struct iface *iface;
+	__u32 subject; /* the pod's identity */
+	__u32 epoch;
+	__u32 events_per_tick;
 	__u32 now;
 	enum hook hook;
 	enum direction dir; /* which way the packet goes */
-	bool from_tunnel;
+	__u8 from_tunnel;
 
 	/* What came out, for whoever forwards it. */
-	bool via_tunnel;
+	__u8 via_tunnel;
 	__u16 peer;
 
 	/* And for who wants to know: an event is sent when tell is set. */
-	bool tell;
-	bool folded; /* an event of this tick stands for this packet too */
+	__u8 tell;
+	__u8 folded; /* an event of this tick stands for this packet too */
 	__u32 stands_for; /* earlier packets, folded until now */
 	__u32 peer_identity;
 	__u32 rule_id;
 	enum direction judged; /* whose policy spoke; NONE: none did */
 	enum verdict verdict;
 	__u8 event_flags;
+	__u8 pad;
 };
+
+static __always_inline void walk_begin(struct walk *w, enum hook hook, enum direction dir,
+				       const struct config *cfg)
+{
+	__builtin_memset(w, 0, sizeof(*w));
+	w->hook = hook;
+	w->dir = dir;
+	w->epoch = cfg->policy_epoch;
+	w->events_per_tick = cfg->events_per_tick;
+	w->now = now_ticks();
+}
 
 static __always_inline bool walk_from_pod(const struct walk *w)
 {
@@ -81,7 +94,7 @@ static __always_inline void judge(const struct walk *w, const __u8 *peer_addr, e
 						   FL_REASON_UNKNOWN_SOURCE;
 		return;
 	}
-	d = policy_decide(w->iface->identity, j->remote.identity, dir, w->p.proto, dport);
+	d = policy_decide(w->subject, j->remote.identity, dir, w->p.proto, dport);
 	j->rule_id = d.rule_id;
 	j->verdict = d.verdict;
 	j->reason = d.verdict == FL_VERDICT_ALLOW ? FL_REASON_FORWARDED :
@@ -108,12 +121,12 @@ static __always_inline void tell(struct __sk_buff *skb, const struct walk *w, en
 	/* A rule that allowed isn't to blame for what stopped it later. */
 	bool blameless = dropped && w->verdict != FL_VERDICT_DENY;
 	struct report r = {
-		.subject = w->iface ? w->iface->identity : FL_IDENTITY_UNKNOWN,
+		.subject = w->subject,
 		.peer = w->peer_identity,
 		.rule_id = blameless ? 0 : w->rule_id,
-		.epoch = w->cfg->policy_epoch,
+		.epoch = w->epoch,
 		.now = w->now,
-		.events_per_tick = w->cfg->events_per_tick,
+		.events_per_tick = w->events_per_tick,
 		.hook = w->hook,
 		.packet_dir = w->dir,
 		.dir = w->judged ? w->judged : w->dir,
@@ -128,7 +141,7 @@ static __always_inline void tell(struct __sk_buff *skb, const struct walk *w, en
 	if (r.rule_id)
 		count_rule(r.rule_id, r.dir, r.verdict, skb->len);
 	if (!w->folded)
-		event_send(skb, &w->p, &r);
+		fl_event_send(skb, &w->p, &r);
 }
 
 /* Where packets of a flow go, from what is known about the other side. A flow
@@ -167,13 +180,13 @@ static __always_inline void rejudge(struct walk *w, struct ct_entry *e)
 		flags |= FL_CT_AUDIT;
 		note(w, j.remote.identity, j.rule_id, dir, j.verdict, FL_EVENT_REEVALUATED);
 	}
-	e->subject = w->iface->identity;
+	e->subject = w->subject;
 	e->identity = j.remote.identity;
 	e->rule_id = j.rule_id;
 	e->peer = j.remote.peer;
 	e->reason = j.reason;
 	e->flags = flags;
-	e->epoch = w->cfg->policy_epoch;
+	e->epoch = w->epoch;
 }
 
 /* Remembers a denial until the next tick. */
@@ -182,7 +195,7 @@ static __always_inline void remember_denied(struct walk *w, const struct judgeme
 {
 	struct denied d = {
 		.tick = w->now,
-		.epoch = w->cfg->policy_epoch,
+		.epoch = w->epoch,
 		.identity = j->remote.identity,
 		.rule_id = j->rule_id,
 		.reason = j->reason,
@@ -206,7 +219,7 @@ static __always_inline enum reason denied_before(struct walk *w, const struct de
 	struct denied *d = denied_find(k);
 
 	*known = d;
-	if (!d || !denied_still(d, &w->p, w->now, w->cfg->policy_epoch))
+	if (!d || !denied_still(d, &w->p, w->now, w->epoch))
 		return FL_REASON_NONE;
 	d->folded++;
 	w->folded = true;
@@ -239,8 +252,8 @@ static __always_inline enum reason open_flow(struct walk *w, const union ct_key 
 	}
 
 	e.last_seen = w->now;
-	e.epoch = w->cfg->policy_epoch;
-	e.subject = w->iface->identity;
+	e.epoch = w->epoch;
+	e.subject = w->subject;
 	e.identity = j.remote.identity;
 	e.rule_id = j.rule_id;
 	e.flags = (from_pod ? FL_CT_BY_POD : 0) | tunnel_flags(&j, from_pod, w->from_tunnel);
@@ -255,7 +268,7 @@ static __always_inline enum reason open_flow(struct walk *w, const union ct_key 
 	/* Without an entry the answer would be judged as a flow of its own. */
 	if (ct_store(w->p.family, k, &e))
 		return FL_REASON_FLOW_TABLE;
-	w->via_tunnel = e.flags & FL_CT_VIA_TUNNEL;
+	w->via_tunnel = !!(e.flags & FL_CT_VIA_TUNNEL);
 	w->peer = e.peer;
 	return j.reason;
 }
@@ -280,19 +293,22 @@ static __always_inline struct ct_entry *flow_find(struct walk *w, const union ct
 	return e;
 }
 
-static __always_inline enum reason flow_verdict(struct walk *w)
+FL_GLOBAL int fl_flow_verdict(struct walk *w)
 {
-	bool from_pod = walk_from_pod(w), by_pod;
-	struct denied_key dk = {};
 	struct denied *denied = NULL;
+	struct denied_key dk = {};
+	bool from_pod, by_pod;
 	union ct_key k = {};
+	struct ct_entry *e;
 	enum reason r;
-	struct ct_entry *e = NULL;
 
+	if (!w)
+		return FL_REASON_MALFORMED;
+	from_pod = walk_from_pod(w);
 	/* A SYN is more likely denied than part of a flow; anything else is
 	 * more likely part of one. */
 	if (is_syn(&w->p)) {
-		denied_key_of(&w->p, w->iface->identity, w->dir, &dk);
+		denied_key_of(&w->p, w->subject, w->dir, &dk);
 		r = denied_before(w, &dk, &denied);
 		if (r != FL_REASON_NONE)
 			return r;
@@ -301,7 +317,7 @@ static __always_inline enum reason flow_verdict(struct walk *w)
 	e = flow_find(w, &k);
 	if (!e) {
 		if (!is_syn(&w->p)) {
-			denied_key_of(&w->p, w->iface->identity, w->dir, &dk);
+			denied_key_of(&w->p, w->subject, w->dir, &dk);
 			r = denied_before(w, &dk, &denied);
 			if (r != FL_REASON_NONE)
 				return r;
@@ -310,7 +326,7 @@ static __always_inline enum reason flow_verdict(struct walk *w)
 	}
 	by_pod = e->flags & FL_CT_BY_POD;
 
-	if (e->epoch != w->cfg->policy_epoch || e->subject != w->iface->identity)
+	if (e->epoch != w->epoch || e->subject != w->subject)
 		rejudge(w, e);
 	if (e->flags & FL_CT_DENIED) {
 		e->last_seen = w->now;
@@ -322,7 +338,7 @@ static __always_inline enum reason flow_verdict(struct walk *w)
 	if (!from_pod && !w->from_tunnel && (e->flags & FL_CT_REQUIRE_TUNNEL))
 		return FL_REASON_PLAINTEXT;
 	ct_touch(e, &w->p, from_pod, w->now);
-	w->via_tunnel = e->flags & FL_CT_VIA_TUNNEL;
+	w->via_tunnel = !!(e->flags & FL_CT_VIA_TUNNEL);
 	w->peer = e->peer;
 	return e->reason;
 }

@@ -9,11 +9,16 @@
 
 /* Fills in the ports of later fragments. One that comes before the first is
  * dropped: without ports no policy can be asked, and guessing would open. */
-static __always_inline enum reason fragment_ports(struct packet *p)
+FL_GLOBAL int fl_fragment_ports(struct packet *p)
 {
-	struct frag_key k = { .id = p->frag_id, .proto = p->proto, .family = p->family };
+	struct frag_key k = {};
 	struct frag_ports *known;
 
+	if (!p)
+		return FL_REASON_FRAGMENT;
+	k.id = p->frag_id;
+	k.proto = p->proto;
+	k.family = p->family;
 	__builtin_memcpy(k.saddr, p->saddr, 16);
 	__builtin_memcpy(k.daddr, p->daddr, 16);
 	if (p->frag_later) {

@@ -8,9 +8,14 @@
 
 static __always_inline struct remote *remote_exact(__u8 family, const __u8 *addr)
 {
-	if (family == AF_INET)
-		return bpf_map_lookup_elem(&fl_ipcache4, addr);
-	return bpf_map_lookup_elem(&fl_ipcache6, addr);
+	struct addr6 k; /* its first four bytes are an addr4 */
+
+	if (family == AF_INET) {
+		__builtin_memcpy(k.addr, addr, 4);
+		return bpf_map_lookup_elem(&fl_ipcache4, &k);
+	}
+	__builtin_memcpy(k.addr, addr, 16);
+	return bpf_map_lookup_elem(&fl_ipcache6, &k);
 }
 
 static __always_inline struct remote *remote_range(__u8 family, const __u8 *addr)

@@ -31,12 +31,16 @@ static __always_inline enum reason mss_lower(struct __sk_buff *skb, __u32 l4, __
 }
 
 /* Lowers the MSS of a SYN or SYN-ACK so that full segments fit the tunnel. */
-static __always_inline enum reason mss_clamp(struct __sk_buff *skb, const struct packet *p, __u32 mtu)
+FL_GLOBAL int fl_mss_clamp(struct __sk_buff *skb, const struct packet *p, __u32 mtu)
 {
-	__u32 headers = (p->family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) +
-			sizeof(struct tcphdr);
-	__u32 off = p->l4 + sizeof(struct tcphdr), end = p->l4 + p->tcp_doff;
+	__u32 headers, off, end;
 
+	if (!p)
+		return FL_REASON_MALFORMED;
+	headers = (p->family == AF_INET ? sizeof(struct iphdr) : sizeof(struct ipv6hdr)) +
+		  sizeof(struct tcphdr);
+	off = p->l4 + sizeof(struct tcphdr);
+	end = p->l4 + p->tcp_doff;
 	if (mtu <= headers)
 		return FL_REASON_NONE;
 	for (int i = 0; i < FL_TCPOPT_MAX; i++) {

@@ -5,6 +5,7 @@
 #define FAIRLEAD_PACKET_H
 
 #include "fairlead/types.h"
+#include "global.h"
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
@@ -33,6 +34,7 @@ struct packet {
 	__u32 frag_id;
 	__u16 l3; /* offset of the IP header: 14, or 0 on L3 devices */
 	__u16 l4;
+	__u32 pad;
 };
 
 /* Most packets have their headers in the linear part already. A pull may copy,
@@ -171,9 +173,13 @@ static __always_inline enum reason parse_ip4(struct __sk_buff *skb, struct packe
 /* Walks the extension headers until the transport header. Loads by helper:
  * packets with extension headers are rare, and this keeps the verifier's work
  * small. */
-static __always_inline enum reason skip_ip6_extensions(struct __sk_buff *skb, struct packet *p)
+FL_GLOBAL int fl_skip_ip6_extensions(struct __sk_buff *skb, struct packet *p)
 {
-	__u32 off = p->l4;
+	__u32 off;
+
+	if (!p)
+		return FL_REASON_MALFORMED;
+	off = p->l4;
 
 	for (int i = 0; i < FL_IPV6_MAX_EXTENSIONS; i++) {
 		struct ipv6_opt_hdr opt;
@@ -223,7 +229,7 @@ static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packe
 	p->l4 = p->l3 + sizeof(*ip);
 	hop_limit_untouched = ip->hop_limit == 255;
 
-	r = skip_ip6_extensions(skb, p);
+	r = fl_skip_ip6_extensions(skb, p);
 	if (r != FL_REASON_NONE || p->frag_later)
 		return r;
 	packet_pull(skb, p->l4 + sizeof(struct tcphdr));

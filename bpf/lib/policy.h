@@ -6,6 +6,7 @@
 #define FAIRLEAD_POLICY_H
 
 #include "fairlead/maps.h"
+#include "global.h"
 
 struct best_match {
 	__u64 score; /* 0: nothing matched yet */
@@ -22,9 +23,7 @@ static __always_inline __u64 policy_score(const struct policy_entry *e)
 	return (__u64)e->precedence << 2 | strictness;
 }
 
-/* A global function: the verifier checks it once and not for every path that
- * leads here, of which there are more than it has patience for. */
-__attribute__((noinline)) int fl_policy_try(struct policy_key *k, struct best_match *best)
+FL_GLOBAL int fl_policy_try(struct policy_key *k, struct best_match *best)
 {
 	struct policy_key key; /* 6.1 takes no argument's memory as a map's key */
 	struct policy_entry *e;
@@ -95,9 +94,9 @@ static __always_inline struct decision decision_unpack(__u64 packed)
 	};
 }
 
-/* Global for the same reason, hence scalars in and out (decision_unpack).
+/* Scalars in and out (decision_unpack), as a global function wants it.
  * dir_proto: direction << 8 | protocol. */
-__attribute__((noinline)) __u64 fl_policy_decide(__u32 subject, __u32 peer, __u32 dir_proto, __u32 dport)
+FL_GLOBAL __u64 fl_policy_decide(__u32 subject, __u32 peer, __u32 dir_proto, __u32 dport)
 {
 	__u8 proto = dir_proto, dir = dir_proto >> 8;
 	struct subject_key sk = { .identity = subject, .dir = dir };

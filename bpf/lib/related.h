@@ -52,13 +52,16 @@ static __always_inline bool parse_quoted(struct __sk_buff *skb, const struct pac
 /* An error the pod sends quotes a packet it got; one it gets quotes a packet
  * it sent. Either way the quoted packet goes against the error, and must be of
  * a flow the pod has. */
-static __always_inline enum reason related_verdict(struct __sk_buff *skb, struct walk *w)
+FL_GLOBAL int fl_related_verdict(struct __sk_buff *skb, struct walk *w)
 {
-	bool from_pod = walk_from_pod(w);
 	struct packet inner = {};
 	union ct_key k = {};
 	struct ct_entry *e;
+	bool from_pod;
 
+	if (!w)
+		return FL_REASON_MALFORMED;
+	from_pod = walk_from_pod(w);
 	if (!parse_quoted(skb, &w->p, &inner))
 		return FL_REASON_MALFORMED;
 	/* The quoted sender is who must hear of it. */
@@ -74,7 +77,7 @@ static __always_inline enum reason related_verdict(struct __sk_buff *skb, struct
 	 * forged "too big" could otherwise throttle it from outside. */
 	if (!from_pod && !w->from_tunnel && (e->flags & FL_CT_REQUIRE_TUNNEL))
 		return FL_REASON_PLAINTEXT;
-	w->via_tunnel = e->flags & FL_CT_VIA_TUNNEL;
+	w->via_tunnel = !!(e->flags & FL_CT_VIA_TUNNEL);
 	w->peer = e->peer;
 	return FL_REASON_RELATED;
 }

@@ -124,12 +124,12 @@ static __always_inline bool too_big_answer6(struct __sk_buff *skb, const struct 
 
 /* Turns the packet into the answer and sends it back to the pod it came from.
  * Returns the tc action. */
-static __always_inline int too_big(struct __sk_buff *skb, const struct packet *p, __u32 mtu)
+FL_GLOBAL int fl_too_big(struct __sk_buff *skb, const struct packet *p, __u32 mtu)
 {
 	struct ethhdr asked;
 
 	/* Never an error about an error; and a later fragment quotes no ports. */
-	if (mtu < FL_MIN_MTU || p->kind == FL_PACKET_ICMP_ERROR || p->frag_later)
+	if (!p || mtu < FL_MIN_MTU || p->kind == FL_PACKET_ICMP_ERROR || p->frag_later)
 		return TC_ACT_SHOT;
 	if (bpf_skb_load_bytes(skb, 0, &asked, sizeof(asked)))
 		return TC_ACT_SHOT;
