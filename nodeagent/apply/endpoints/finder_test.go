@@ -1,0 +1,235 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package endpoints
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cilium/statedb"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// devices are a node's devices in memory.
+type devices struct {
+	mu    sync.Mutex
+	pods  map[netip.Addr]int // address → interface
+	gone  map[int]bool
+	asked int
+}
+
+func (d *devices) HostSide(a netip.Addr) (links.Link, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.asked++
+	index, ok := d.pods[a]
+	if !ok {
+		return links.Link{}, fmt.Errorf("%w: nobody answers for %s", links.ErrNotFound, a)
+	}
+	return links.Link{Index: index, Name: fmt.Sprintf("veth%d", index), PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(index)}, HostMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, nil
+}
+
+func (d *devices) Interfaces() (map[uint32]bool, error) {
+	out := map[uint32]bool{2: true}
+	for _, i := range d.pods {
+		out[uint32(i)] = !d.gone[i]
+	}
+	return out, nil
+}
+
+func (d *devices) LocalAddresses() ([]netip.Addr, error) {
+	return []netip.Addr{netip.MustParseAddr("10.11.0.11")}, nil
+}
+
+func (d *devices) Uplinks() ([]links.Uplink, error) {
+	return []links.Uplink{{Index: 2, Name: "eth0", MTU: 1500}, {Index: 3, Name: "tun9", L3: true}}, nil
+}
+
+func (d *devices) Watch(context.Context, func()) error { return nil }
+
+type bench struct {
+	t       *testing.T
+	tables  *table.Tables
+	devices *devices
+	finder  *Finder
+	now     time.Time
+}
+
+func setup(t *testing.T) *bench {
+	t.Helper()
+	tables, err := table.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := tables.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	b := &bench{t: t, tables: tables, devices: &devices{pods: map[netip.Addr]int{}, gone: map[int]bool{}}, now: time.Unix(0, 0)}
+	b.finder, err = NewFinder(FinderConfig{Tables: tables, Links: b.devices, Changed: func() {}, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func (b *bench) want(encryption bool, pods map[string]table.Pod) {
+	b.t.Helper()
+	t := b.tables
+	err := t.Write(func(txn statedb.WriteTxn) error {
+		if err := t.Settings.Set(txn, "test", map[string]table.Setting{"config": {Encryption: encryption}}); err != nil {
+			return err
+		}
+		return t.Pods.Set(txn, "test", pods)
+	}, t.Settings.Meta(), t.Pods.Meta())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) round() time.Time {
+	b.t.Helper()
+	_, retry, err := b.finder.Round(context.Background(), b.now, true)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return retry
+}
+
+func (b *bench) status(key string) table.State {
+	row, ok := b.tables.Pods.Get(b.tables.DB.ReadTxn(), key)
+	if !ok {
+		b.t.Fatalf("pod %s has no row", key)
+	}
+	return row.Status.State
+}
+
+var (
+	four = netip.MustParseAddr("10.14.0.5")
+	six  = netip.MustParseAddr("fd00:14::5")
+	xw   = map[string]table.Pod{"default/xwing": {Addresses: "10.14.0.5,fd00:14::5", Identity: 65800}}
+)
+
+func TestAPodIsFoundByAnyOfItsAddresses(t *testing.T) {
+	b := setup(t)
+	b.devices.pods[six] = 7 // IPv4 does not answer yet
+	b.want(true, xw)
+	b.round()
+	txn := b.tables.DB.ReadTxn()
+	iface, ok := b.tables.Ifaces.Get(txn, 7)
+	if !ok || iface.Value.Identity != 65800 || iface.Value.Flags != bpf.IfaceIP4|bpf.IfaceIP6 ||
+		iface.Value.IP4 != four.As4() || iface.Value.IP6 != six.As16() || iface.Value.PodMAC[5] != 7 {
+		t.Errorf("iface = %+v", iface)
+	}
+	for _, a := range []netip.Addr{four, six} {
+		if l, ok := b.tables.Locals.Get(txn, a); !ok || l.Value.Ifindex != 7 {
+			t.Errorf("local %s = %+v", a, l)
+		}
+	}
+	if _, ok := b.tables.Hooks.Get(txn, table.Hook{Role: table.RolePod, Ifindex: 7}); !ok {
+		t.Error("no hook for the pod's interface")
+	}
+	if s := b.status("default/xwing"); s != table.Done {
+		t.Errorf("status = %s", s)
+	}
+	if !b.finder.Synced() {
+		t.Error("not synced though all is found")
+	}
+}
+
+func TestAPodThatIsNotThereYetIsAskedForAgain(t *testing.T) {
+	b := setup(t)
+	b.want(true, xw)
+	retry := b.round()
+	if b.status("default/xwing") != table.Failed || retry.IsZero() || b.finder.Synced() {
+		t.Errorf("status %s, retry %v, synced %t", b.status("default/xwing"), retry, b.finder.Synced())
+	}
+	asked := b.devices.asked
+	b.round()
+	if b.devices.asked != asked {
+		t.Error("asked again before its time")
+	}
+	b.devices.pods[four] = 7
+	b.now = retry
+	b.round()
+	if b.status("default/xwing") != table.Done || !b.finder.Synced() {
+		t.Errorf("status %s, synced %t", b.status("default/xwing"), b.finder.Synced())
+	}
+}
+
+// Taking the programs off a live interface would open it: a pod that is silent for once keeps its rows.
+func TestASilentPodKeepsItsProgramsAGoneInterfaceDoesNot(t *testing.T) {
+	b := setup(t)
+	b.devices.pods[four] = 7
+	b.want(true, xw)
+	b.round()
+
+	delete(b.devices.pods, four)
+	b.devices.pods[netip.MustParseAddr("10.14.0.99")] = 7 // the interface is still there
+	b.finder.forget()
+	b.round()
+	if _, ok := b.tables.Ifaces.Get(b.tables.DB.ReadTxn(), 7); !ok || b.status("default/xwing") != table.Done {
+		t.Errorf("a silent pod lost its rows: %s", b.status("default/xwing"))
+	}
+
+	// The sandbox was made anew: another interface.
+	b.devices.pods = map[netip.Addr]int{four: 8}
+	b.round()
+	txn := b.tables.DB.ReadTxn()
+	if _, ok := b.tables.Ifaces.Get(txn, 8); !ok {
+		t.Error("the new interface was not found")
+	}
+	if _, ok := b.tables.Ifaces.Get(txn, 7); ok {
+		t.Error("the gone interface still has a row")
+	}
+}
+
+func TestAPodThatEndedLeavesNothing(t *testing.T) {
+	b := setup(t)
+	b.devices.pods[four] = 7
+	b.want(true, xw)
+	b.round()
+	b.want(true, nil)
+	b.round()
+	txn := b.tables.DB.ReadTxn()
+	if n := b.tables.Ifaces.Len(txn) + b.tables.Locals.Len(txn); n != 0 {
+		t.Errorf("%d rows are left", n)
+	}
+	if _, ok := b.tables.Hooks.Get(txn, table.Hook{Role: table.RolePod, Ifindex: 7}); ok {
+		t.Error("the hook is left")
+	}
+}
+
+func TestTheNodeItself(t *testing.T) {
+	b := setup(t)
+	b.want(true, nil)
+	b.round()
+	txn := b.tables.DB.ReadTxn()
+	host, ok := b.tables.Addresses.Get(txn, netip.MustParseAddr("10.11.0.11"))
+	if !ok || host.Value.Identity != bpf.IdentityHost || host.Value.Flags != bpf.RemoteHost {
+		t.Errorf("own address = %+v", host)
+	}
+	uplink := table.Hook{Role: table.RoleUplink, Ifindex: 2}
+	if _, ok := b.tables.Hooks.Get(txn, uplink); !ok {
+		t.Error("the uplink is not guarded")
+	}
+	if _, ok := b.tables.Hooks.Get(txn, table.Hook{Role: table.RoleUplink, Ifindex: 3}); ok {
+		t.Error("a device without Ethernet frames got the uplink's program")
+	}
+	b.want(false, nil)
+	b.round()
+	if _, ok := b.tables.Hooks.Get(b.tables.DB.ReadTxn(), uplink); ok {
+		t.Error("the uplink is guarded though nothing is encrypted")
+	}
+}

@@ -1,0 +1,231 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package wireguard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cilium/statedb"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// device is WireGuard in memory.
+type device struct {
+	mu    sync.Mutex
+	peers map[wireguard.Key]wireguard.Peer
+	saved map[wireguard.Key]bool
+	fails bool
+}
+
+func (d *device) PublicKey() wireguard.Key  { return wireguard.Key{0xff} }
+func (d *device) ListenPort() int           { return 51871 }
+func (d *device) Implementation() string    { return "test" }
+func (d *device) Device() (int, int, error) { return 9, 1420, nil }
+func (d *device) locked() func()            { d.mu.Lock(); return d.mu.Unlock }
+func (d *device) set(f func(*device))       { defer d.locked()(); f(d) }
+func (d *device) keys() (out []wireguard.Key) {
+	defer d.locked()()
+	return slices.Collect(maps.Keys(d.peers))
+}
+
+func (d *device) SetPeer(p wireguard.Peer) error {
+	defer d.locked()()
+	if d.fails {
+		return errors.New("the device is stuck")
+	}
+	d.peers[p.PublicKey] = p
+	return nil
+}
+
+func (d *device) RemovePeer(k wireguard.Key) error {
+	defer d.locked()()
+	delete(d.peers, k)
+	return nil
+}
+
+func (d *device) Peers() ([]wireguard.Status, error) {
+	defer d.locked()()
+	var out []wireguard.Status
+	for _, p := range d.peers {
+		out = append(out, wireguard.Status{Peer: p})
+	}
+	return out, nil
+}
+
+func (d *device) Save() error {
+	defer d.locked()()
+	d.saved = map[wireguard.Key]bool{}
+	for k := range d.peers {
+		d.saved[k] = true
+	}
+	return nil
+}
+
+type world struct {
+	t        *testing.T
+	tables   *table.Tables
+	device   *device
+	complete atomic.Bool
+	ready    atomic.Bool // the userspace process
+}
+
+func start(t *testing.T) *world {
+	t.Helper()
+	tables, err := table.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, tables: tables, device: &device{peers: map[wireguard.Key]wireguard.Peer{}}}
+	w.ready.Store(true)
+	r, err := New(Config{
+		Tables: tables, Complete: w.complete.Load, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
+		Open: func() (Device, error) {
+			if !w.ready.Load() {
+				return nil, fmt.Errorf("opening: %w", wireguard.ErrNotReady)
+			}
+			return w.device, nil
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := tables.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return w
+}
+
+func (w *world) want(encryption bool, peers map[uint16]table.Peer) {
+	w.t.Helper()
+	t := w.tables
+	err := t.Write(func(txn statedb.WriteTxn) error {
+		if err := t.Settings.Set(txn, "test", map[string]table.Setting{"config": {Encryption: encryption}}); err != nil {
+			return err
+		}
+		return t.Peers.Set(txn, "test", peers)
+	}, t.Settings.Meta(), t.Peers.Meta())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// eventually waits for what another goroutine brings about.
+func (w *world) eventually(what string, f func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("it never came about: %s", what)
+		}
+	}
+}
+
+func (w *world) flags(index uint16) uint32 {
+	row, ok := w.tables.PeerFlags.Get(w.tables.DB.ReadTxn(), index)
+	if !ok {
+		return 0
+	}
+	return row.Value.Flags
+}
+
+func key(n byte) wireguard.Key { return wireguard.Key{n} }
+
+func peer(n byte) table.Peer {
+	return table.Peer{
+		Cluster: "west", Node: fmt.Sprintf("west-%d", n), PublicKey: key(n).String(),
+		Endpoint: netip.MustParseAddrPort("10.21.0.1:51871"), AllowedIPs: fmt.Sprintf("10.24.%d.0/24", n),
+	}
+}
+
+func TestAPeerIsReadyWhenTheDeviceHasItsKey(t *testing.T) {
+	w := start(t)
+	w.ready.Store(false)
+	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	if w.flags(1) != 0 {
+		t.Fatal("ready without a device")
+	}
+	w.ready.Store(true)
+	w.eventually("peer 1 is ready", func() bool { return w.flags(1)&bpf.PeerReady != 0 })
+	txn := w.tables.DB.ReadTxn()
+	if row, ok := w.tables.Tunnel.Get(txn, "tunnel"); !ok || row.Value != (table.Device{Ifindex: 9, MTU: 1420}) {
+		t.Errorf("tunnel = %+v", row)
+	}
+	if _, ok := w.tables.Hooks.Get(txn, table.Hook{Role: table.RoleTunnel, Ifindex: 9}); !ok {
+		t.Error("the tunnel device has no hook")
+	}
+	// A device that can't be changed for a moment: the new peer waits, the old one keeps working.
+	w.device.set(func(d *device) { d.fails = true })
+	moved := peer(1)
+	moved.AllowedIPs += ",10.24.99.1/32"
+	w.want(true, map[uint16]table.Peer{1: moved, 2: peer(2)})
+	w.eventually("peer 2 failed", func() bool {
+		row, ok := w.tables.Peers.Get(w.tables.DB.ReadTxn(), 2)
+		return ok && row.Status.State == table.Failed
+	})
+	if w.flags(1)&bpf.PeerReady == 0 || w.flags(2) != 0 {
+		t.Errorf("flags of 1: %d, of 2: %d", w.flags(1), w.flags(2))
+	}
+	w.device.set(func(d *device) { d.fails = false })
+	w.eventually("peer 2 is ready", func() bool { return w.flags(2)&bpf.PeerReady != 0 })
+}
+
+func TestANewKeyReplacesTheOld(t *testing.T) {
+	w := start(t)
+	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	w.eventually("the first key", func() bool { return slices.Equal(w.device.keys(), []wireguard.Key{key(1)}) })
+	w.want(true, map[uint16]table.Peer{1: peer(5)})
+	w.eventually("the new key alone", func() bool { return slices.Equal(w.device.keys(), []wireguard.Key{key(5)}) })
+	w.want(true, nil)
+	w.eventually("no peer", func() bool { return len(w.device.keys()) == 0 && w.flags(1) == 0 })
+}
+
+func TestStrangersGoOnlyWhenEverythingIsKnown(t *testing.T) {
+	w := start(t)
+	w.device.set(func(d *device) { d.peers[key(9)] = wireguard.Peer{PublicKey: key(9)} }) // from an earlier run
+	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	w.eventually("peer 1 is ready", func() bool { return w.flags(1) != 0 })
+	if len(w.device.keys()) != 2 {
+		t.Fatalf("peers = %v: an earlier run's was removed too early", w.device.keys())
+	}
+	w.complete.Store(true)
+	w.want(true, map[uint16]table.Peer{1: peer(1), 2: peer(2)})
+	w.eventually("the stranger is gone and the rest is saved", func() bool {
+		defer w.device.locked()()
+		return len(w.device.peers) == 2 && w.device.saved[key(1)] && w.device.saved[key(2)] && !w.device.saved[key(9)]
+	})
+}
+
+func TestWithoutEncryptionTheDatapathHasNoTunnel(t *testing.T) {
+	w := start(t)
+	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	w.eventually("peer 1 is ready", func() bool { return w.flags(1) != 0 })
+	w.want(false, nil)
+	w.eventually("the tunnel is gone", func() bool {
+		txn := w.tables.DB.ReadTxn()
+		return w.tables.Tunnel.Len(txn)+w.tables.Hooks.Len(txn)+w.tables.PeerFlags.Len(txn) == 0
+	})
+	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	w.eventually("peer 1 is ready again", func() bool { return w.flags(1) != 0 && w.tables.Tunnel.Len(w.tables.DB.ReadTxn()) == 1 })
+}
