@@ -101,7 +101,7 @@ func run(ctx context.Context, name, node string, rounds int) error {
 	}
 	fmt.Printf("%s; lab instance %s\n", machine(), lab.Topology.Name)
 	fmt.Printf("endpoint change in west, %d rounds after %d to warm up, one at a time; from the API server's answer until …\n\n", rounds, warmup)
-	return table(map[string][]time.Duration{"in the shared etcd": published, "in the map of " + node: visible})
+	return printTable(map[string][]time.Duration{"in the shared etcd": published, "in the map of " + node: visible})
 }
 
 // warmup rounds aren't counted: the first creates what the others change.
@@ -132,7 +132,7 @@ func open(name, node string) (*instance.Lab, *nodeMaps, error) {
 	return nil, nil, why
 }
 
-func table(rows map[string][]time.Duration) error {
+func printTable(rows map[string][]time.Duration) error {
 	out := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(out, "\tp50\tp90\tp99\tmax\t")
 	for _, name := range slices.Sorted(maps.Keys(rows)) {
