@@ -183,5 +183,3 @@ type ClusterMeshList struct {
 	metav1.ListMeta `json:"metadata,omitempty"`
 	Items           []ClusterMesh `json:"items"`
 }
-
-func init() { SchemeBuilder.Register(&ClusterMesh{}, &ClusterMeshList{}) }

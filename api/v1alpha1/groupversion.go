@@ -11,8 +11,9 @@
 package v1alpha1
 
 import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/controller-runtime/pkg/scheme"
 )
 
 var (
@@ -20,8 +21,22 @@ var (
 	GroupVersion = schema.GroupVersion{Group: "fairlead.dev", Version: "v1alpha1"}
 
 	// SchemeBuilder registers the kinds.
-	SchemeBuilder = &scheme.Builder{GroupVersion: GroupVersion}
+	SchemeBuilder = runtime.NewSchemeBuilder(addKinds)
 
 	// AddToScheme adds the kinds to a scheme.
 	AddToScheme = SchemeBuilder.AddToScheme
 )
+
+func addKinds(s *runtime.Scheme) error {
+	s.AddKnownTypes(GroupVersion,
+		&ClusterMesh{}, &ClusterMeshList{},
+		&ClusterMeshNetworkPolicy{}, &ClusterMeshNetworkPolicyList{},
+		&MeshCluster{}, &MeshClusterList{},
+		&MeshIdentity{}, &MeshIdentityList{},
+		&MeshNetworkPolicy{}, &MeshNetworkPolicyList{},
+		&MeshNode{}, &MeshNodeList{},
+		&PolicySource{}, &PolicySourceList{},
+	)
+	metav1.AddToGroupVersion(s, GroupVersion)
+	return nil
+}

@@ -129,7 +129,3 @@ type MeshNodeList struct {
 	metav1.ListMeta `json:"metadata,omitempty"`
 	Items           []MeshNode `json:"items"`
 }
-
-func init() {
-	SchemeBuilder.Register(&MeshIdentity{}, &MeshIdentityList{}, &MeshNode{}, &MeshNodeList{})
-}

@@ -105,5 +105,3 @@ type MeshClusterList struct {
 	metav1.ListMeta `json:"metadata,omitempty"`
 	Items           []MeshCluster `json:"items"`
 }
-
-func init() { SchemeBuilder.Register(&MeshCluster{}, &MeshClusterList{}) }

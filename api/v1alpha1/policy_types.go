@@ -193,8 +193,3 @@ type ClusterMeshNetworkPolicyList struct {
 	metav1.ListMeta `json:"metadata,omitempty"`
 	Items           []ClusterMeshNetworkPolicy `json:"items"`
 }
-
-func init() {
-	SchemeBuilder.Register(&MeshNetworkPolicy{}, &MeshNetworkPolicyList{},
-		&ClusterMeshNetworkPolicy{}, &ClusterMeshNetworkPolicyList{})
-}

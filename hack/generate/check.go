@@ -19,6 +19,7 @@ var generated = []string{
 	"config/crd/fairlead.dev_*.yaml",
 	"mesh/*/v1/*.pb.go",
 	"bpf/*_bpfel.go", "bpf/*_bpfel.o", "bpf/*_gen.go",
+	"test/bench/*/*_bpfel.go", "test/bench/*/*_bpfel.o",
 }
 
 // contents of files by path.

@@ -33,7 +33,7 @@ var steps = []step{
 	{"custom resource definitions", []string{
 		"go", "tool", "controller-gen", "crd", "paths=./api/...", "output:crd:dir=config/crd",
 	}},
-	{"eBPF objects and their Go bindings", []string{"go", "generate", "./bpf/..."}},
+	{"eBPF objects and their Go bindings", []string{"go", "generate", "./bpf/...", "./test/bench/..."}},
 }
 
 func main() {

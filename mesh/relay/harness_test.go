@@ -142,9 +142,8 @@ func serve(t testing.TB, h *Hub, change func(*ServerConfig)) *relayServer {
 
 // agent is a client with a State.
 type agent struct {
-	client  *Client
-	stop    func()
-	batches chan *relayv1.Batch // what was received, if not nil
+	client *Client
+	stop   func()
 
 	mu       sync.Mutex
 	state    *State

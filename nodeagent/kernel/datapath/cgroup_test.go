@@ -56,7 +56,7 @@ func cgroup(t *testing.T) string {
 	if err != nil {
 		t.Fatalf("this machine has no cgroup2: %v", err)
 	}
-	dir := filepath.Join(all[0], "fairlead-test-"+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(int(unix.Getuid()))+filepath.Base(t.TempDir()))
+	dir := filepath.Join(all[0], "fairlead-test-"+strconv.Itoa(os.Getpid())+"-"+strconv.Itoa(unix.Getuid())+filepath.Base(t.TempDir()))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
