@@ -6,6 +6,7 @@ package identities
 import (
 	"log/slog"
 	"maps"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 
 // pods is a Source.
 type pods struct {
+	mu    sync.Mutex
 	want  []map[string]string
 	have  map[uint32]map[string]string
 	inUse map[uint32]bool
@@ -27,7 +29,11 @@ type pods struct {
 func (p *pods) Unnumbered() []map[string]string          { return p.want }
 func (p *pods) Identities() map[uint32]map[string]string { return maps.Clone(p.have) }
 func (p *pods) InUse(n uint32) bool                      { return p.inUse[n] }
-func (p *pods) Learn(n uint32, l map[string]string)      { p.have[n] = l }
+func (p *pods) Learn(n uint32, l map[string]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.have[n] = l
+}
 
 func newAllocator(t *testing.T, p *pods) (*Allocator, client.Client) {
 	t.Helper()
