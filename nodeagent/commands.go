@@ -80,7 +80,7 @@ func printFlows(body io.Reader) error {
 		if err != nil {
 			return fmt.Errorf("reading what the agent tells: %w", err)
 		}
-		fmt.Println(seen.Time.Format("15:04:05.000"), seen)
+		fmt.Fprintln(os.Stdout, seen.Time.Format("15:04:05.000"), seen)
 	}
 }
 

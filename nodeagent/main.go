@@ -32,7 +32,7 @@ var commands = map[string]func(context.Context, []string) error{
 	"status":    status,
 	"cleanup":   cleanup,
 	"version": func(context.Context, []string) error {
-		fmt.Println(version)
+		fmt.Fprintln(os.Stdout, version)
 		return nil
 	},
 }

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -64,25 +65,29 @@ func (a *Agent) syncLoop(ctx context.Context) error {
 // sleep until there is something to do. Tables tell by closing channels, the intake by a message.
 func (a *Agent) sleep(ctx context.Context, until time.Time, pass apply.Pass) error {
 	woken, cancel := context.WithCancel(ctx)
-	listening := make(chan struct{})
+	taken := make(chan struct{})
 	go func() {
-		defer close(listening)
+		defer close(taken)
 		defer cancel()
 		select {
 		case <-a.wakes:
 		case <-woken.Done():
 		}
 	}()
-	// Nobody may take a message after this returned: the round that follows would not know of it.
-	defer func() { cancel(); <-listening }()
 	watch := pass.Watch
 	if a.planner != nil {
 		watch = append(watch, a.planner.Sources()...)
 	}
-	if err := apply.Wait(woken, until, watch...); err != nil && ctx.Err() != nil {
+	err := apply.Wait(woken, until, watch...)
+	cancel()
+	<-taken // a message taken later than this would be lost
+	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return nil
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
 }
 
 // Sync plans what changed and brings it to the maps: one round.
