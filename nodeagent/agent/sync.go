@@ -53,7 +53,7 @@ func (a *Agent) syncLoop(ctx context.Context) error {
 			until = pass.Retry
 		}
 		if err := a.sleep(ctx, until, pass); err != nil {
-			return nil
+			return err
 		}
 		if now := time.Now(); !now.Before(resync) {
 			a.loop.Resync()
