@@ -88,3 +88,4 @@ test-e2e: tools ## The demo's claims and bad input, asserted on two real cluster
 bench: ## Measure the datapath and the control plane, and print tables
 	go run ./hack/lab tools
 	@for d in test/bench/*/; do go run "./$$d"; done
+	go test -run '^$$' -bench . -timeout 30m ./test/bench/...
