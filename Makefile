@@ -85,7 +85,9 @@ test-e2e: tools ## The demo's claims and bad input, asserted on two real cluster
 	go test -count=1 -timeout 30m ./test/e2e/...
 
 .PHONY: bench
-bench: ## Measure the datapath and the control plane, and print tables
+bench: ## Measure the datapath and the control plane (on the demo's clusters; starts them if there are none)
 	go run ./hack/lab tools
-	@for d in test/bench/*/; do go run "./$$d"; done
+	go run ./test/bench/datapath
 	go test -run '^$$' -bench . -timeout 30m ./test/bench/...
+	@go run ./hack/lab status | grep -q '^instance' || go run ./hack/demo up
+	go run ./test/bench/controlplane
