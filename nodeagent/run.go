@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	"github.com/fairlead-mesh/fairlead/nodeagent/agent"
@@ -24,6 +25,9 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/tunnel"
 )
+
+// patience is more than a relay that lives needs to answer, and little to wait for one that doesn't.
+const patience = 5 * time.Second
 
 // skipServices are the control plane's own ways; see plan.Config.
 var skipServices = []string{"default/kubernetes", "fairlead-system/fairlead-operator"}
@@ -48,7 +52,7 @@ func run(ctx context.Context, args []string) error {
 
 	// What lies between.
 	a, err := agent.New(agent.Config{
-		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"),
+		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"), Patience: patience,
 		EventsPerTick: uint32(o.events), SkipServices: skipServices, Problems: problems, Log: log,
 	}, doors, client)
 	if err != nil {

@@ -41,6 +41,8 @@ type Config struct {
 	Version  string
 	OwnCNI   bool
 	Snapshot string // file; empty: none is kept
+	// Patience is how long an agent that starts with a snapshot waits for the relay's newer word.
+	Patience time.Duration
 	// EventsPerTick limits what the datapath tells, per CPU and tick (about a second).
 	EventsPerTick uint32
 	// SkipServices are left to kube-proxy, as namespace/name.
@@ -183,6 +185,7 @@ func (a *Agent) Run(ctx context.Context, socket string) error {
 		})
 	}
 	run("snapshot", a.Intake.Save)
+	run("patience", a.patience)
 	if a.relay != nil {
 		run("intake", func(ctx context.Context) error { return a.relay.Run(ctx, a.Intake.Resume, a.Intake.Handle) })
 		run("report", a.Reporter.Run)
@@ -204,6 +207,17 @@ func (a *Agent) Run(ctx context.Context, socket string) error {
 	parts.Wait()
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
+	}
+	return nil
+}
+
+// patience waits for the relay a while, and then goes by what the disk says.
+func (a *Agent) patience(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+	case <-time.After(a.cfg.Patience):
+		a.Intake.StopWaiting()
+		a.wake()
 	}
 	return nil
 }

@@ -40,6 +40,8 @@ type Intake struct {
 	mu       sync.Mutex
 	state    *relay.State
 	restored bool
+	live     bool // the relay has spoken in this run
+	waited   bool // and need not be waited for any longer
 	cluster  string
 	saveErr  error
 	dirty    chan struct{}
@@ -82,6 +84,7 @@ func (i *Intake) Handle(b *relayv1.Batch) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	diff := i.state.Apply(b)
+	i.live = true
 	changes := make([]table.Change, 0, len(diff))
 	for _, c := range diff {
 		changes = append(changes, table.Change{Key: c.GetKey(), Record: c.GetRecord()})
@@ -121,22 +124,27 @@ func (i *Intake) Cluster() string {
 	return i.cluster
 }
 
-// Usable says that the tables hold a state that once was whole, so that it may be planned.
+// StopWaiting lets the disk's word count although the relay has not spoken.
+func (i *Intake) StopWaiting() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.waited = true
+}
+
+// Usable says that the tables hold a state that once was whole, so that it may be planned. What comes from the disk is
+// older than what the kernel holds, by as much as the disk was slow; so the relay is waited for before it counts.
 func (i *Intake) Usable() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return i.restored || i.state.Applied() != nil
+	return i.live && i.state.Applied() != nil || i.restored && (i.live || i.waited)
 }
 
-// Complete says that nothing is missing from the tables, so that what they don't speak of is gone: they come from the
-// disk, or from a snapshot of an operator that knows all clusters.
+// Complete says that nothing is missing from the tables, so that what they don't speak of is gone: only the relay can
+// know that. A pod that started while the last snapshot was on its way to the disk would lose its programs otherwise.
 func (i *Intake) Complete() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	if i.restored {
-		return true
-	}
-	if !i.state.Complete() {
+	if !i.live || !i.state.Complete() {
 		return false
 	}
 	for _, c := range i.state.Clusters() {

@@ -77,8 +77,12 @@ func TestANodeStartsFromItsDisk(t *testing.T) {
 	if err := second.Restore(); err != nil {
 		t.Fatal(err)
 	}
-	if !second.Usable() || !second.Complete() || second.Cluster() != "east" {
-		t.Errorf("usable %t, complete %t, cluster %q", second.Usable(), second.Complete(), second.Cluster())
+	if second.Usable() || second.Complete() || second.Cluster() != "east" {
+		t.Errorf("before the relay spoke: usable %t, complete %t, cluster %q", second.Usable(), second.Complete(), second.Cluster())
+	}
+	second.StopWaiting()
+	if !second.Usable() || second.Complete() {
+		t.Errorf("without the relay: usable %t, complete %t; the disk may be behind the kernel", second.Usable(), second.Complete())
 	}
 	if p := second.Resume(); p.GetEpoch() != "e" || p.GetRevision() != 9 {
 		t.Errorf("resume = %v", p)
@@ -86,6 +90,10 @@ func TestANodeStartsFromItsDisk(t *testing.T) {
 	tables := second.cfg.Tables
 	if got, want := tables.Nodes.Len(tables.DB.ReadTxn()), first.state.Len(); got != want {
 		t.Errorf("%d nodes restored, want %d", got, want)
+	}
+	handle(t, second, &relayv1.Batch{At: &relayv1.ResumePoint{Epoch: "e", Revision: 10}, Changes: []*relayv1.Change{node("west", "new")}})
+	if !second.Complete() {
+		t.Error("incomplete though the relay resumed")
 	}
 }
 

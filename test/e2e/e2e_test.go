@@ -73,12 +73,17 @@ func TestStory(t *testing.T) {
 
 // collect prints what an engineer would ask for first.
 func collect(ctx context.Context, t *testing.T, world *story.World) {
+	for _, args := range [][]string{{"status"}, {"observe", "--verdict", "denied", "--last", "40"}} {
+		out, err := world.Plugin(ctx, args...)
+		t.Logf("kubectl fairlead %s (%v)\n%s", strings.Join(args, " "), err, out)
+	}
 	for _, cluster := range []string{story.East, story.West} {
 		for _, args := range [][]string{
 			{"get", "pods", "-A", "-o", "wide"},
 			{"get", "clustermesh,meshcluster,meshnode,policysource,meshnetworkpolicy", "-A", "-o", "wide"},
 			{"logs", "-n", "fairlead-system", "deploy/fairlead-operator", "--tail=60"},
 			{"logs", "-n", "fairlead-system", "ds/fairlead-nodeagent", "--tail=60", "--prefix", "--all-pods"},
+			{"get", "meshnodes", "-o", "yaml"},
 		} {
 			out, err := world.Kubectl(ctx, cluster, args...)
 			t.Logf("%s: kubectl %s (%v)\n%s", cluster, strings.Join(args, " "), err, out)

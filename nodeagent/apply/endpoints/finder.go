@@ -182,18 +182,18 @@ func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (chang
 		f.known[key] = &pod{row: c.Object}
 	}
 	nodeErr := f.node()
-	f.look(ctx, now)
+	looked := f.look(ctx, now)
 	if err := f.write(gone); err != nil {
 		return nil, time.Time{}, err
 	}
-	all := complete && nodeErr == nil
+	all := complete && nodeErr == nil && looked
 	for _, p := range f.known {
 		all = all && p.err == nil
 		if p.err != nil && (retry.IsZero() || p.after.Before(retry)) {
 			retry = p.after
 		}
 	}
-	if nodeErr != nil {
+	if nodeErr != nil || !looked {
 		retry = now.Add(firstRetry)
 	}
 	f.mu.Lock()
@@ -206,12 +206,12 @@ func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (chang
 	return changed, retry, nil
 }
 
-// look asks for the pods that are due, several at a time.
-func (f *Finder) look(ctx context.Context, now time.Time) {
+// look asks for the pods that are due, several at a time. It reports whether it could.
+func (f *Finder) look(ctx context.Context, now time.Time) bool {
 	present, err := f.cfg.Links.Interfaces()
 	if err != nil {
 		f.cfg.Log.Warn("listing interfaces", "error", err)
-		return
+		return false
 	}
 	var group sync.WaitGroup
 	slots := make(chan struct{}, lookups)
@@ -226,6 +226,7 @@ func (f *Finder) look(ctx context.Context, now time.Time) {
 		})
 	}
 	group.Wait()
+	return ctx.Err() == nil
 }
 
 func (f *Finder) ask(p *pod, now time.Time, present map[uint32]bool) {
