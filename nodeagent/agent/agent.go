@@ -117,6 +117,7 @@ func New(cfg Config, doors Doors, client *relay.Client) (*Agent, error) {
 	}
 	if client != nil {
 		a.Reporter = report.NewReporter(a.State, client.Report, cfg.Log.With("part", "report"))
+		a.Reporter.Starting = func() bool { return !a.Synced().Planned || a.wireguard.Status().Device == nil }
 	}
 	return a, nil
 }

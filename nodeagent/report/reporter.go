@@ -22,6 +22,8 @@ const (
 	settle = 50 * time.Millisecond
 	// patience with one report.
 	patience = 5 * time.Second
+	// starting is how long an agent may take to know itself before it reports what it has.
+	starting = 10 * time.Second
 )
 
 // Reporter sends reports.
@@ -31,7 +33,10 @@ type Reporter struct {
 	// Send hands it to the operator.
 	Send func(context.Context, *relayv1.ReportRequest) error
 	Log  *slog.Logger
+	// Starting says that the state is not yet worth telling: after a restart it would look as if all was lost.
+	Starting func() bool
 
+	begun time.Time
 	wakes chan struct{}
 	last  *relayv1.ReportRequest
 	due   time.Time
@@ -52,6 +57,7 @@ func (r *Reporter) Changed() {
 
 // Run reports until ctx ends.
 func (r *Reporter) Run(ctx context.Context) error {
+	r.begun = time.Now()
 	for {
 		timer := time.NewTimer(time.Until(r.due))
 		select {
@@ -72,6 +78,10 @@ func (r *Reporter) Run(ctx context.Context) error {
 }
 
 func (r *Reporter) once(ctx context.Context, now time.Time) {
+	if r.Starting != nil && now.Sub(r.begun) < starting && r.Starting() {
+		r.due = now.Add(time.Second)
+		return
+	}
 	request := r.Now().Request()
 	if now.Before(r.due) && r.last != nil && proto.Equal(steady(request), steady(r.last)) {
 		return

@@ -105,6 +105,25 @@ func TestReportsAreWrittenWhenSomebodyNeedsThem(t *testing.T) {
 	}
 }
 
+// An agent that comes back reports before it has opened its device. Were the key taken from the node's record, every
+// other node would drop its tunnel to this one.
+func TestAStartingAgentKeepsItsNodesKey(t *testing.T) {
+	d := newDesk(t)
+	whole := &relayv1.ReportRequest{Node: "n1", WireguardPublicKey: "key", WireguardPort: 51871, PodsInPodCidrs: true, AgentVersion: "1"}
+	for _, req := range []*relayv1.ReportRequest{whole, {Node: "n1", AgentVersion: "2"}} {
+		if err := d.Report(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := d.node(t).Status
+	if s.WireGuardPublicKey != "key" || s.WireGuardPort != 51871 || !s.PodsInPodCIDRs {
+		t.Errorf("key %q, port %d, pods in pod CIDRs %t", s.WireGuardPublicKey, s.WireGuardPort, s.PodsInPodCIDRs)
+	}
+	if s.AgentVersion != "2" {
+		t.Errorf("agent version %q: the report was not written", s.AgentVersion)
+	}
+}
+
 func TestReportOfAnUnknownNode(t *testing.T) {
 	d := newDesk(t)
 	if err := d.Report(t.Context(), &relayv1.ReportRequest{Node: "n2"}); err == nil {

@@ -67,7 +67,7 @@ func (r *Reporter) Report(ctx context.Context, req *relayv1.ReportRequest) error
 	if err != nil {
 		return err
 	}
-	want := statusOf(req, r.now())
+	want := statusOf(req, mn.Status, r.now())
 	if !r.due(mn, &want) {
 		return nil
 	}

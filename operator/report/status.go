@@ -19,14 +19,19 @@ import (
 // maxPeers shown of a node; those that don't work come first.
 const maxPeers = 1000
 
-// statusOf writes a report as a MeshNode's status, in a stable order.
-func statusOf(req *relayv1.ReportRequest, now time.Time) v1alpha1.MeshNodeStatus {
+// statusOf writes a report as a MeshNode's status, in a stable order. An agent that has just started and not yet opened
+// its device reports no key: the node keeps the one it had, or every other node would take its tunnel down.
+func statusOf(req *relayv1.ReportRequest, was v1alpha1.MeshNodeStatus, now time.Time) v1alpha1.MeshNodeStatus {
 	at := metav1.NewTime(now.Truncate(time.Second))
 	s := v1alpha1.MeshNodeStatus{
 		WireGuardPublicKey: req.GetWireguardPublicKey(), WireGuardPort: clamp(req.GetWireguardPort()),
 		PodsInPodCIDRs: req.GetPodsInPodCidrs(), Encryption: req.GetEncryption(), Datapath: req.GetDatapath(),
 		AgentVersion: req.GetAgentVersion(), LastReportTime: &at,
 		Endpoints: clamp(req.GetEndpoints()), EndpointsFailing: clamp(req.GetEndpointsFailing()), Services: clamp(req.GetServices()),
+	}
+	if s.WireGuardPublicKey == "" {
+		s.WireGuardPublicKey, s.WireGuardPort = was.WireGuardPublicKey, was.WireGuardPort
+		s.PodsInPodCIDRs = was.PodsInPodCIDRs
 	}
 	if p := req.GetApplied(); p != nil {
 		s.AppliedRevision = fmt.Sprintf("%s/%d", p.GetEpoch(), p.GetRevision())
