@@ -16,6 +16,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"k8s.io/klog/v2"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/evaluate"
 )
@@ -33,6 +34,7 @@ func main() {
 	defer stop()
 	// The Kubernetes libraries log what they hand back as errors besides, such as connections that we close.
 	klog.SetLogger(logr.Discard())
+	ctrllog.SetLogger(logr.Discard()) // else the client library complains after half a minute of waiting
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
