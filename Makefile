@@ -18,7 +18,11 @@ BINARIES := operator=./operator nodeagent=./nodeagent fairlead-cni=./nodeagent/c
             kubectl-fairlead=./kubectl-fairlead lab=./hack/lab demo=./hack/demo sample=./test/sample
 
 # What needs a machine of its own kind comes last and one after the other: real clusters, then nothing beside them.
-PACKAGES   = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench)
+PACKAGES   = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench -e /test/script)
+# Where goroutines meet. The stories of test/script run all of it at once, so they run only here.
+RACE       = ./mesh/relay/... ./nodeagent/apply/... ./nodeagent/flow/... ./nodeagent/intake/... ./nodeagent/table/... \
+             ./operator/federate/... ./operator/identities/... ./operator/observe/... ./operator/report/... \
+             ./operator/serve/... ./test/script/...
 UNIT       = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench -e /test/netns -e /test/script)
 SECTION    = @printf '\n==== %s  [%s]\n' "$@" "$$(date +%T)"
 
@@ -57,7 +61,7 @@ generate: ## Remake generated files: protobuf, deep copies, CRDs, eBPF objects
 	go run ./hack/generate
 
 .PHONY: test
-test: tools lint generated test-packages test-e2e ## Every test, those on real clusters among them
+test: tools lint generated test-packages test-race test-e2e ## Every test, those on real clusters among them
 
 .PHONY: generated
 generated: ## Fail if a generated file is not what its source makes
@@ -78,6 +82,11 @@ test-unit: ## Tests without network namespaces or clusters
 test-packages: ## All tests but those on real clusters (root, for namespaces and eBPF)
 	$(SECTION)
 	go test -timeout 15m $(PACKAGES)
+
+.PHONY: test-race
+test-race: ## The parts where goroutines meet, and the stories of the whole control path, under the race detector
+	$(SECTION)
+	go test -race -timeout 15m $(RACE)
 
 .PHONY: test-e2e
 test-e2e: tools ## The demo's claims and bad input, asserted on two real clusters
