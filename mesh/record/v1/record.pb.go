@@ -440,7 +440,7 @@ type Node struct {
 	Name               string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Addresses          []string               `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"` // InternalIPs, the first is the tunnel's endpoint
 	PodCidrs           []string               `protobuf:"bytes,3,rep,name=pod_cidrs,json=podCidrs,proto3" json:"pod_cidrs,omitempty"`
-	WireguardPublicKey string                 `protobuf:"bytes,4,opt,name=wireguard_public_key,json=wireguardPublicKey,proto3" json:"wireguard_public_key,omitempty"` // base64; empty = not ready, nobody may send to its pods
+	WireguardPublicKey string                 `protobuf:"bytes,4,opt,name=wireguard_public_key,json=wireguardPublicKey,proto3" json:"wireguard_public_key,omitempty"` // base64; empty: no other cluster sends to its pods, its own only if not strict
 	WireguardPort      uint32                 `protobuf:"varint,5,opt,name=wireguard_port,json=wireguardPort,proto3" json:"wireguard_port,omitempty"`
 	Zone               string                 `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
 	PodsInPodCidrs     bool                   `protobuf:"varint,7,opt,name=pods_in_pod_cidrs,json=podsInPodCidrs,proto3" json:"pods_in_pod_cidrs,omitempty"` // its CNI hands out addresses from pod_cidrs, so AllowedIPs may be the CIDRs
