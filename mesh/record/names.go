@@ -3,21 +3,6 @@
 
 package record
 
-// The scopes of policy kinds.
-type scope bool
-
-const (
-	namespaced    scope = false
-	clusterScoped scope = true
-)
-
-// policyKinds are the dialects that may travel, and whether their objects have a namespace.
-var policyKinds = map[string]scope{
-	"NetworkPolicy":            namespaced,
-	"MeshNetworkPolicy":        namespaced,
-	"ClusterMeshNetworkPolicy": clusterScoped,
-}
-
 const (
 	maxClusterName = 32
 	maxLabel       = 63
