@@ -4,6 +4,7 @@
 package record
 
 import (
+	"fmt"
 	"net/netip"
 
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
@@ -37,6 +38,19 @@ const (
 	UDP  Protocol = 17
 	SCTP Protocol = 132
 )
+
+// String is the protocol's name as Kubernetes writes it.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	case SCTP:
+		return "SCTP"
+	}
+	return fmt.Sprintf("protocol %d", uint8(p))
+}
 
 // Affinity says which clusters' backends a service prefers.
 type Affinity uint8

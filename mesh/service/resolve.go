@@ -4,10 +4,11 @@
 // Package service decides what a service's address leads to.
 //
 //	annotations ── ParseAnnotations ──► Settings                     (operator, when it exports a Service)
-//	every cluster's Service and BackendSlices ── Resolve ──► Frontends with their Backends   (agent, CLI)
+//	every cluster's Services and Slices ── Planner ──► frontends and slots, as changes       (agent)
+//	one service's definitions ── Resolve ──► Frontends with their Backends                   (oracle)
 //
-// Resolve looks at one service at a time, so that a change costs the service it happened to and nothing else. The package
-// is pure: same records, same answer, in the same order.
+// Resolve defines what is right: it resolves one service as a whole. Planner gives the same with each change costing the
+// change; a property test holds the two equal. The package is pure: same records, same answer.
 package service
 
 import (
@@ -16,14 +17,14 @@ import (
 	"net/netip"
 	"slices"
 
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Definition is a service (one namespace and name) as one cluster defines it.
 type Definition struct {
 	Cluster string
-	Service *recordv1.Service
-	Slices  []*recordv1.BackendSlice
+	Service *record.Service
+	Slices  []*record.Slice
 }
 
 // Backend is one place a connection can go to.
@@ -35,11 +36,16 @@ type Backend struct {
 	Zone    string
 }
 
-// Frontend is an address that pods of this cluster connect to.
+// FrontendKey is an address, port and IP protocol number that pods of this cluster connect to.
+type FrontendKey struct {
+	Addr  netip.Addr
+	Port  uint16
+	Proto uint8
+}
+
+// Frontend is what an address leads to.
 type Frontend struct {
-	Addr            netip.Addr
-	Port            uint16
-	Proto           uint8  // IP protocol number
+	FrontendKey
 	Name            string // namespace/name
 	PortName        string
 	AffinityTimeout uint32 // seconds a client sticks to its backend; 0: it does not
@@ -68,21 +74,11 @@ func Resolve(local string, defs []Definition) Resolution {
 	pools := r.pools(own, defs)
 
 	var out []Frontend
-	for _, text := range own.ClusterIps {
-		addr, err := netip.ParseAddr(text)
-		if err != nil {
-			r.problem("cluster %s: cluster IP %q: %v", local, text, err)
-			continue
-		}
-		addr = addr.Unmap()
+	for _, addr := range own.ClusterIPs {
 		for i, port := range own.Ports {
-			proto, ok := protocol(port.Protocol)
-			if !ok || port.Port == 0 || port.Port > 65535 {
-				continue // reported by pools
-			}
 			out = append(out, Frontend{
-				Addr: addr, Port: uint16(port.Port), Proto: proto, Name: r.name, PortName: port.Name,
-				AffinityTimeout: own.AffinityTimeoutSeconds,
+				FrontendKey: FrontendKey{Addr: addr, Port: port.Number, Proto: uint8(port.Protocol)}, Name: r.name, PortName: port.Name,
+				AffinityTimeout: own.AffinityTimeout,
 				Backends:        pools[i].choose(own.Affinity, addr.Is4()),
 			})
 		}
@@ -92,8 +88,10 @@ func Resolve(local string, defs []Definition) Resolution {
 	return Resolution{Frontends: out, Problems: r.problems}
 }
 
-func compareFrontends(a, b Frontend) int {
-	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port), cmp.Compare(a.Proto, b.Proto))
+func compareFrontends(a, b Frontend) int { return a.compare(b.FrontendKey) }
+
+func (k FrontendKey) compare(o FrontendKey) int {
+	return cmp.Or(k.Addr.Compare(o.Addr), cmp.Compare(k.Port, o.Port), cmp.Compare(k.Proto, o.Proto))
 }
 
 type resolver struct {
@@ -134,96 +132,80 @@ func rank(cluster, local string) int {
 }
 
 // pools collects, for each port of the local service, the backends of all clusters that take part.
-func (r *resolver) pools(own *recordv1.Service, defs []Definition) []*pool {
+func (r *resolver) pools(own *record.Service, defs []Definition) []*pool {
 	out := make([]*pool, len(own.Ports))
 	for i, port := range own.Ports {
 		out[i] = &pool{seen: map[netip.AddrPort]int{}}
-		proto, ok := protocol(port.Protocol)
-		if !ok || port.Port == 0 || port.Port > 65535 {
-			r.problem("cluster %s: port %q: %s/%d is not a port", r.local, port.Name, port.Protocol, port.Port)
-			continue
-		}
 		for _, d := range defs {
-			if d.Cluster != r.local && !(own.Global && d.Service.Global && d.Service.Shared) {
+			if !takesPart(r.local, own, d.Cluster, d.Service) {
 				continue
 			}
-			match := matchPort(d.Service.Ports, port, proto)
-			if match == nil {
-				r.problem("cluster %s has no port %q (%s/%d): its backends do not serve that port of %s",
-					d.Cluster, port.Name, port.Protocol, port.Port, r.name)
+			name, ok := matchPort(d.Service.Ports, port)
+			if !ok {
+				r.problems = append(r.problems, noPort(d.Cluster, port, r.name))
 				continue
 			}
-			r.collect(out[i], d, match.Name, proto)
+			r.collect(out[i], d, name, port.Protocol)
 		}
 		out[i].sort()
 	}
 	return out
 }
 
-// matchPort finds the port of another cluster's definition that stands for one of ours: the one of that name, else the
-// one with that number. Protocols must agree either way.
-func matchPort(ports []*recordv1.ServicePort, want *recordv1.ServicePort, proto uint8) *recordv1.ServicePort {
-	var byNumber *recordv1.ServicePort
+// takesPart says whether backends of a cluster serve the local cluster's service.
+func takesPart(local string, own *record.Service, cluster string, s *record.Service) bool {
+	return cluster == local || own.Global && s.Global && s.Shared
+}
+
+func noPort(cluster string, port record.Port, service string) string {
+	return fmt.Sprintf("cluster %s has no port %q (%s/%d): its backends do not serve that port of %s",
+		cluster, port.Name, port.Protocol, port.Number, service)
+}
+
+func clash(owner, cluster string, at netip.AddrPort) string {
+	return fmt.Sprintf("clusters %s and %s both claim the backend %s; %s keeps it", owner, cluster, at, owner)
+}
+
+// matchPort finds the name of the port of another cluster's definition that stands for one of ours: the one of that name,
+// else the one with that number. Protocols must agree either way.
+func matchPort(ports []record.Port, want record.Port) (name string, ok bool) {
 	for _, p := range ports {
-		if have, ok := protocol(p.Protocol); !ok || have != proto {
+		if p.Protocol != want.Protocol {
 			continue
 		}
 		if p.Name == want.Name {
-			return p
+			return p.Name, true
 		}
-		if p.Port == want.Port && byNumber == nil {
-			byNumber = p
+		if p.Number == want.Number && !ok {
+			name, ok = p.Name, true
 		}
 	}
-	return byNumber
+	return name, ok
 }
 
 // collect adds a cluster's backends for one of its ports.
-func (r *resolver) collect(to *pool, d Definition, portName string, proto uint8) {
+func (r *resolver) collect(to *pool, d Definition, portName string, proto record.Protocol) {
 	for _, s := range d.Slices {
 		target := targetPort(s.Ports, portName, proto)
 		if target == 0 {
 			continue
 		}
 		for _, b := range s.Backends {
-			if len(b.Addresses) == 0 {
-				continue
-			}
-			// The API gives no meaning to addresses after the first; kube-proxy ignores them too.
-			addr, err := netip.ParseAddr(b.Addresses[0])
-			if err != nil {
-				r.problem("cluster %s: slice %s: address %q: %v", d.Cluster, s.Name, b.Addresses[0], err)
-				continue
-			}
-			if owner, clash := to.add(d.Cluster == r.local, state(b), Backend{
-				Cluster: d.Cluster, Addr: addr.Unmap(), Port: target, Node: b.Node, Zone: b.Zone,
-			}); clash {
-				r.problem("clusters %s and %s both claim the backend %s; %s keeps it", owner, d.Cluster,
-					netip.AddrPortFrom(addr, target), owner)
+			if owner, stolen := to.add(d.Cluster == r.local, stateOf(&b), Backend{
+				Cluster: d.Cluster, Addr: b.Addr, Port: target, Node: b.Node, Zone: b.Zone,
+			}); stolen {
+				r.problems = append(r.problems, clash(owner, d.Cluster, netip.AddrPortFrom(b.Addr, target)))
 			}
 		}
 	}
 }
 
 // targetPort finds the port that the pods of a slice listen on for a service's port; 0 if there is none.
-func targetPort(ports []*recordv1.ServicePort, name string, proto uint8) uint16 {
+func targetPort(ports []record.Port, name string, proto record.Protocol) uint16 {
 	for _, p := range ports {
-		if have, ok := protocol(p.Protocol); ok && have == proto && p.Name == name && p.Port <= 65535 {
-			return uint16(p.Port)
+		if p.Protocol == proto && p.Name == name {
+			return p.Number
 		}
 	}
 	return 0
-}
-
-// protocol returns the number of a protocol as Services name it; absent means TCP there.
-func protocol(name string) (uint8, bool) {
-	switch name {
-	case "TCP", "":
-		return 6, true
-	case "UDP":
-		return 17, true
-	case "SCTP":
-		return 132, true
-	}
-	return 0, false
 }

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // readiness orders the states of a backend by how well it can take a new connection.
@@ -20,7 +20,7 @@ const (
 	ready
 )
 
-func state(b *recordv1.Backend) readiness {
+func stateOf(b *record.Backend) readiness {
 	switch {
 	case b.Ready:
 		return ready
@@ -32,11 +32,11 @@ func state(b *recordv1.Backend) readiness {
 
 // pool is the backends of one port, of all clusters, usable or not.
 type pool struct {
-	members []member
+	members []candidate
 	seen    map[netip.AddrPort]int // → index in members
 }
 
-type member struct {
+type candidate struct {
 	Backend
 	local bool
 	state readiness
@@ -52,18 +52,18 @@ func (p *pool) add(local bool, s readiness, b Backend) (owner string, clash bool
 			return have.Cluster, true
 		}
 		if s > have.state {
-			*have = member{Backend: b, local: local, state: s}
+			*have = candidate{Backend: b, local: local, state: s}
 		}
 		return "", false
 	}
 	p.seen[key] = len(p.members)
-	p.members = append(p.members, member{Backend: b, local: local, state: s})
+	p.members = append(p.members, candidate{Backend: b, local: local, state: s})
 	return "", false
 }
 
 // sort makes the outcome independent of the order of slices.
 func (p *pool) sort() {
-	slices.SortFunc(p.members, func(a, b member) int {
+	slices.SortFunc(p.members, func(a, b candidate) int {
 		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port))
 	})
 }
@@ -73,18 +73,18 @@ func (p *pool) sort() {
 // Ready backends come before draining ones, everywhere: a cluster whose last pods are shutting down is not preferred over
 // one that is well. Among equally good ones the affinity says which clusters' count; it is a preference of all or
 // nothing, and never leaves a service without backends while somebody has one.
-func (p *pool) choose(affinity recordv1.Affinity, v4 bool) []Backend {
+func (p *pool) choose(affinity record.Affinity, v4 bool) []Backend {
 	for _, s := range []readiness{ready, draining} {
 		locals, remotes := p.pick(s, v4)
 		switch affinity {
-		case recordv1.Affinity_AFFINITY_LOCAL:
+		case record.AffinityLocal:
 			if len(locals) > 0 {
 				return locals
 			}
 			if len(remotes) > 0 {
 				return remotes
 			}
-		case recordv1.Affinity_AFFINITY_REMOTE:
+		case record.AffinityRemote:
 			if len(remotes) > 0 {
 				return remotes
 			}

@@ -1,0 +1,193 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package service
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+)
+
+// rebuild makes a service's groups anew from its definitions. It costs the service, and only a change of a Service object
+// comes here. Groups that stay keep their id and slots.
+func (p *Planner) rebuild(s *state, changed map[FrontendKey]struct{}, d *Delta) {
+	s.structure = false
+	for key := range s.frontends {
+		p.release(key, s)
+		changed[key] = struct{}{}
+	}
+	before := s.groups
+	s.groups, s.frontends, s.mismatch, s.affinity = nil, nil, nil, 0
+	if own := p.translated(s); own != nil {
+		s.affinity = own.AffinityTimeout
+		p.ports(s, own, before)
+	}
+	for key := range s.frontends {
+		p.claim(key, s)
+		changed[key] = struct{}{}
+	}
+	for _, g := range before {
+		if !slices.Contains(s.groups, g) {
+			g.clear(d)
+		}
+	}
+}
+
+// translated is the local definition, if its addresses are to be translated at all.
+func (p *Planner) translated(s *state) *record.Service {
+	if len(s.defs) == 0 || s.defs[0].cluster != p.cfg.Cluster || s.defs[0].rec.Headless {
+		return nil
+	}
+	if p.cfg.Skip != nil && p.cfg.Skip(s.namespace, s.name.name) {
+		return nil
+	}
+	return s.defs[0].rec
+}
+
+// ports makes a group for each port and address family of the local service, and its frontends.
+func (p *Planner) ports(s *state, own *record.Service, before []*group) {
+	s.frontends = map[FrontendKey]*group{}
+	for _, port := range own.Ports {
+		serves := map[string]record.Port{}
+		for _, def := range s.defs {
+			if !takesPart(p.cfg.Cluster, own, def.cluster, def.rec) {
+				continue
+			}
+			if portName, ok := matchPort(def.rec.Ports, port); ok {
+				serves[def.cluster] = record.Port{Name: portName, Protocol: port.Protocol}
+			} else {
+				s.mismatch = append(s.mismatch, noPort(def.cluster, port, s.String()))
+			}
+		}
+		for _, v4 := range []bool{true, false} {
+			p.family(s, own, port, v4, serves, before)
+		}
+	}
+}
+
+// family makes the group of one port and address family, unless no address of the service is of that family.
+func (p *Planner) family(s *state, own *record.Service, port record.Port, v4 bool, serves map[string]record.Port, before []*group) {
+	var keys []FrontendKey
+	for _, addr := range own.ClusterIPs {
+		key := FrontendKey{Addr: addr, Port: port.Number, Proto: uint8(port.Protocol)}
+		if _, twice := s.frontends[key]; !twice && addr.Is4() == v4 && !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
+	}
+	if len(keys) == 0 {
+		return
+	}
+	slices.SortFunc(keys, FrontendKey.compare)
+	size := 0
+	for sl := range s.slices {
+		size += len(sl.rec.Backends)
+	}
+	g := newGroup(p, port, v4, own.Affinity, serves, size)
+	if i := slices.IndexFunc(before, g.replaces); i >= 0 {
+		g.id = before[i].id
+		g.remember(before[i].slots)
+		before[i] = g // replaced, so not to be cleared
+	} else {
+		g.id = p.newID(keys)
+		g.remember(p.cfg.Slots[g.id])
+		delete(p.cfg.Slots, g.id)
+	}
+	for sl := range s.slices {
+		if in, ok := serves[sl.cluster]; ok {
+			g.replace(sl, in, nil, sl.rec)
+		}
+	}
+	s.groups = append(s.groups, g)
+	for _, key := range keys {
+		s.frontends[key] = g
+	}
+}
+
+// newID gives the id that one of the frontends had in an earlier run, else one that nobody has had. No two groups share
+// an id, even if an earlier version let their frontends do so.
+func (p *Planner) newID(keys []FrontendKey) uint32 {
+	for _, key := range keys {
+		id, ok := p.cfg.IDs[key]
+		if _, taken := p.taken[id]; ok && !taken {
+			p.taken[id] = struct{}{}
+			return id
+		}
+	}
+	p.lastID++
+	return p.lastID
+}
+
+// claim enters a service among those that want a frontend. The first by name has it.
+func (p *Planner) claim(key FrontendKey, s *state) {
+	list := p.claims[key]
+	i, _ := slices.BinarySearchFunc(list, s, func(a, b *state) int { return compareNames(a.name, b.name) })
+	p.claims[key] = slices.Insert(list, i, s)
+	p.renote(key)
+}
+
+func (p *Planner) release(key FrontendKey, s *state) {
+	list := p.claims[key]
+	if i := slices.Index(list, s); i >= 0 {
+		list = slices.Delete(list, i, i+1)
+	}
+	if len(list) == 0 {
+		delete(p.claims, key)
+		return
+	}
+	p.claims[key] = list
+	p.renote(key)
+}
+
+// renote renews the problems of services that share a frontend.
+func (p *Planner) renote(key FrontendKey) {
+	for _, s := range p.claims[key] {
+		if len(p.claims[key]) > 1 || p.problems[s] != nil {
+			p.dirty[s] = struct{}{}
+		}
+	}
+}
+
+// maxProblems of one service that are listed.
+const maxProblems = 5
+
+// note collects what is wrong with a service.
+func (p *Planner) note(s *state) {
+	list := slices.Clone(s.mismatch)
+	for key := range s.frontends {
+		if first := p.claims[key][0]; first != s {
+			list = append(list, fmt.Sprintf("%s (%s) is the address of service %s too, which keeps it",
+				netip.AddrPortFrom(key.Addr, key.Port), record.Protocol(key.Proto), first.name))
+		}
+	}
+	for _, g := range s.groups {
+		list = append(list, g.clashes(maxProblems-len(list))...)
+	}
+	slices.Sort(list)
+	list = slices.Compact(list)
+	if len(list) > maxProblems {
+		list = append(list[:maxProblems], fmt.Sprintf("and %d more problems like these", len(list)-maxProblems))
+	}
+	if len(list) == 0 {
+		delete(p.problems, s)
+		return
+	}
+	p.problems[s] = list
+}
+
+// Problems lists what is wrong, by service.
+func (p *Planner) Problems() []string {
+	if len(p.problems) == 0 {
+		return nil
+	}
+	var out []string
+	for s, list := range p.problems {
+		for _, text := range list {
+			out = append(out, "service "+s.String()+": "+text)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
