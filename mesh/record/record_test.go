@@ -70,6 +70,9 @@ func samples() map[string]*recordv1.Record {
 			Namespace: "shop", Service: "web", Name: "web-abc", Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 8080}},
 			Backends: []*recordv1.Backend{{Addresses: []string{"10.1.1.5"}, Ready: true, Serving: true, Terminating: true, Node: "east-1.example.com", Zone: "eu-1a"}},
 		}}},
+		"east/slices/shop/web-big/3": {Cluster: "east", Payload: &recordv1.Record_BackendSlice{BackendSlice: &recordv1.BackendSlice{
+			Namespace: "shop", Service: "web", Name: "web-big", Part: 3,
+		}}},
 		"east/policies/NetworkPolicy/shop/web": {Cluster: "east", Payload: &recordv1.Record_Policy{Policy: &recordv1.Policy{
 			Kind: "NetworkPolicy", Namespace: "shop", Name: "web", SpecJson: []byte(`{"podSelector":{}}`), Generation: 3,
 			Provenance: &recordv1.Provenance{Source: "fairlead-system/policies", Url: "https://git.example.com/p.git", Revision: "main@sha1:0123", Path: "shop/web.yaml"},

@@ -4,14 +4,16 @@
 package record
 
 import (
+	"fmt"
 	"net/netip"
 
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 )
 
-// Slice mirrors one EndpointSlice.
+// Slice mirrors one EndpointSlice, or a part of a large one.
 type Slice struct {
 	Namespace, Service, Name string
+	Part                     uint32 // 0: the whole
 	Ports                    []Port // the pods', matched to the service's by name
 	Backends                 []Backend
 }
@@ -27,16 +29,22 @@ type Backend struct {
 // Kind is KindSlice.
 func (*Slice) Kind() string { return KindSlice }
 
-func (s *Slice) path() (string, error) { return namespaced("backend_slice", s.Namespace, s.Name) }
+func (s *Slice) path() (string, error) {
+	path, err := namespaced("backend_slice", s.Namespace, s.Name)
+	if s.Part > 0 {
+		path = fmt.Sprintf("%s/%d", path, s.Part)
+	}
+	return path, err
+}
 
 type sliceReader struct{ *recordv1.BackendSlice }
 
 func (r sliceReader) names() Object {
-	return &Slice{Namespace: r.GetNamespace(), Service: r.GetService(), Name: r.GetName()}
+	return &Slice{Namespace: r.GetNamespace(), Service: r.GetService(), Name: r.GetName(), Part: r.GetPart()}
 }
 
 func (r sliceReader) parse() (Object, error) {
-	s := &Slice{Namespace: intern(r.GetNamespace()), Service: intern(r.GetService()), Name: r.GetName()}
+	s := &Slice{Namespace: intern(r.GetNamespace()), Service: intern(r.GetService()), Name: r.GetName(), Part: r.GetPart()}
 	if err := checkSubdomain("backend_slice.service", s.Service); err != nil {
 		return nil, err
 	}

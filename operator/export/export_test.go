@@ -49,13 +49,16 @@ func testService(name string, annotations map[string]string) *corev1.Service {
 	}
 }
 
-func testSlice(name, service, addr string) *discoveryv1.EndpointSlice {
-	return &discoveryv1.EndpointSlice{
+func testSlice(name, service string, addrs ...string) *discoveryv1.EndpointSlice {
+	eps := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Ports:       []discoveryv1.EndpointPort{{Name: ptr.To("http"), Port: ptr.To[int32](8080)}},
-		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{addr}, NodeName: ptr.To("n1")}},
 	}
+	for _, addr := range addrs {
+		eps.Endpoints = append(eps.Endpoints, discoveryv1.Endpoint{Addresses: []string{addr}, NodeName: ptr.To("n1")})
+	}
+	return eps
 }
 
 // views keeps what a receiver of every delta has.

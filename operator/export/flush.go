@@ -87,7 +87,8 @@ func (s *State) takeDirty() []ref {
 	kinds := record.Kinds()
 	slices.SortFunc(refs, func(a, b ref) int {
 		return cmp.Or(cmp.Compare(slices.Index(kinds, a.kind), slices.Index(kinds, b.kind)),
-			cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name), cmp.Compare(a.policy, b.policy))
+			cmp.Compare(a.namespace, b.namespace), cmp.Compare(a.name, b.name), cmp.Compare(a.policy, b.policy),
+			cmp.Compare(b.part, a.part)) // an EndpointSlice's parts before the whole, which they may take the place of
 	})
 	return refs
 }
@@ -189,7 +190,7 @@ func (s *State) recordOf(r ref) (rec *recordv1.Record, publish bool, warnings []
 			return rec, rec.GetService().GetGlobal(), warnings
 		}
 	case record.KindSlice:
-		return s.sliceRecord(k)
+		return s.sliceRecord(k, r.part)
 	case record.KindPolicy:
 		if p, ok := s.policies[r]; ok {
 			rec, err := PolicyRecord(cluster, p, provenance(p, s.kustomizations))
@@ -202,12 +203,12 @@ func (s *State) recordOf(r ref) (rec *recordv1.Record, publish bool, warnings []
 	return nil, false, nil
 }
 
-func (s *State) sliceRecord(k nsName) (*recordv1.Record, bool, []string) {
+func (s *State) sliceRecord(k nsName, part uint32) (*recordv1.Record, bool, []string) {
 	eps := s.slices[k]
 	if eps == nil {
 		return nil, false, nil
 	}
-	rec := SliceRecord(s.mesh.ClusterName, eps)
+	rec := SliceRecord(s.mesh.ClusterName, eps, part)
 	owner := s.services[nsName{k.namespace, rec.GetBackendSlice().GetService()}]
 	if rec == nil || owner == nil {
 		return nil, false, nil

@@ -106,7 +106,11 @@ func (w *world) step(t *rapid.T, s *State) {
 	case "slice":
 		var eps *discoveryv1.EndpointSlice
 		if !gone {
-			eps = testSlice(name, rapid.SampledFrom([]string{"a", "b"}).Draw(t, "of"), "10.1.1.1")
+			var addrs []string
+			for i := range rapid.SampledFrom([]int{1, 8, 9, 10, 300}).Draw(t, "backends") {
+				addrs = append(addrs, fmt.Sprintf("10.1.%d.%d", i/200, i%200))
+			}
+			eps = testSlice(name, rapid.SampledFrom([]string{"a", "b"}).Draw(t, "of"), addrs...)
 		}
 		setOrDelete(w.slices, name, eps)
 		s.SetSlice("shop", name, eps)

@@ -11,7 +11,6 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
@@ -164,50 +163,6 @@ func affinityTimeout(svc *corev1.Service) uint32 {
 		return uint32(*c.ClientIP.TimeoutSeconds)
 	}
 	return uint32(corev1.DefaultClientIPServiceAffinitySeconds)
-}
-
-// SliceRecord mirrors an EndpointSlice; nil for one that belongs to no Service or holds host names.
-func SliceRecord(cluster string, eps *discoveryv1.EndpointSlice) *recordv1.Record {
-	owner := eps.Labels[discoveryv1.LabelServiceName]
-	if owner == "" || eps.AddressType == discoveryv1.AddressTypeFQDN {
-		return nil
-	}
-	s := &recordv1.BackendSlice{Namespace: eps.Namespace, Service: owner, Name: eps.Name}
-	for _, p := range eps.Ports {
-		if p.Port == nil {
-			continue // "all ports", which no Service can ask for
-		}
-		port := &recordv1.ServicePort{Protocol: string(corev1.ProtocolTCP), Port: uint32(*p.Port)}
-		if p.Name != nil {
-			port.Name = *p.Name
-		}
-		if p.Protocol != nil {
-			port.Protocol = protocol(*p.Protocol)
-		}
-		s.Ports = append(s.Ports, port)
-	}
-	for _, e := range eps.Endpoints {
-		s.Backends = append(s.Backends, backend(e))
-	}
-	return &recordv1.Record{Cluster: cluster, Payload: &recordv1.Record_BackendSlice{BackendSlice: s}}
-}
-
-func backend(e discoveryv1.Endpoint) *recordv1.Backend {
-	b := &recordv1.Backend{Addresses: slices.Clone(e.Addresses)}
-	// As the API says: unknown readiness counts as ready, serving follows ready, terminating as not.
-	b.Ready = e.Conditions.Ready == nil || *e.Conditions.Ready
-	b.Serving = b.Ready
-	if e.Conditions.Serving != nil {
-		b.Serving = *e.Conditions.Serving
-	}
-	b.Terminating = e.Conditions.Terminating != nil && *e.Conditions.Terminating
-	if e.NodeName != nil {
-		b.Node = *e.NodeName
-	}
-	if e.Zone != nil {
-		b.Zone = *e.Zone
-	}
-	return b
 }
 
 // PolicyRecord carries a policy in its own dialect.

@@ -30,6 +30,7 @@ type ref struct {
 	policy    string // the policy's kind, for policies
 	namespace string
 	name      string
+	part      uint32 // of an EndpointSlice that travels in parts; 0: the whole
 }
 
 // podState is a pod and the label set its identity stands for.
@@ -101,8 +102,8 @@ func (s *State) SetMesh(m *v1alpha1.ClusterMeshSpec) {
 	for k := range s.services {
 		s.touch(ref{kind: record.KindService, namespace: k.namespace, name: k.name})
 	}
-	for k := range s.slices {
-		s.touch(ref{kind: record.KindSlice, namespace: k.namespace, name: k.name})
+	for k, eps := range s.slices {
+		s.touchSlice(k, eps)
 	}
 	for r := range s.policies {
 		s.touch(r)
@@ -188,7 +189,7 @@ func (s *State) SetService(namespace, name string, svc *corev1.Service) {
 	setOrDelete(s.services, k, svc)
 	s.touch(ref{kind: record.KindService, namespace: namespace, name: name})
 	for slice := range s.slicesByService[k] {
-		s.touch(ref{kind: record.KindSlice, namespace: slice.namespace, name: slice.name})
+		s.touchSlice(slice, s.slices[slice])
 	}
 }
 
@@ -197,12 +198,13 @@ func (s *State) SetSlice(namespace, name string, eps *discoveryv1.EndpointSlice)
 	k := nsName{namespace, name}
 	if was := s.slices[k]; was != nil {
 		drop(s.slicesByService, nsName{namespace, was.Labels[discoveryv1.LabelServiceName]}, k)
+		s.touchSlice(k, was)
 	}
 	setOrDelete(s.slices, k, eps)
 	if eps != nil {
 		put(s.slicesByService, nsName{namespace, eps.Labels[discoveryv1.LabelServiceName]}, k)
+		s.touchSlice(k, eps)
 	}
-	s.touch(ref{kind: record.KindSlice, namespace: namespace, name: name})
 }
 
 // SetPolicy sets a policy.

@@ -921,7 +921,8 @@ func (x *Backend) GetZone() string {
 	return ""
 }
 
-// BackendSlice mirrors one EndpointSlice.
+// BackendSlice mirrors one EndpointSlice, or a part of one: a large EndpointSlice travels as several records, so that a
+// backend that changes costs a few others on the wire and not all of them.
 type BackendSlice struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Namespace     string                 `protobuf:"bytes,1,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -929,6 +930,7 @@ type BackendSlice struct {
 	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	Ports         []*ServicePort         `protobuf:"bytes,4,rep,name=ports,proto3" json:"ports,omitempty"` // target ports, matched to the service's by name
 	Backends      []*Backend             `protobuf:"bytes,5,rep,name=backends,proto3" json:"backends,omitempty"`
+	Part          uint32                 `protobuf:"varint,6,opt,name=part,proto3" json:"part,omitempty"` // 0: the whole EndpointSlice; else one of its parts, each backend in one
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -996,6 +998,13 @@ func (x *BackendSlice) GetBackends() []*Backend {
 		return x.Backends
 	}
 	return nil
+}
+
+func (x *BackendSlice) GetPart() uint32 {
+	if x != nil {
+		return x.Part
+	}
+	return 0
 }
 
 // Provenance says where an object came from. Every verdict in a kernel leads back to one of these.
@@ -1237,13 +1246,14 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\aserving\x18\x03 \x01(\bR\aserving\x12 \n" +
 	"\vterminating\x18\x04 \x01(\bR\vterminating\x12\x12\n" +
 	"\x04node\x18\x05 \x01(\tR\x04node\x12\x12\n" +
-	"\x04zone\x18\x06 \x01(\tR\x04zone\"\xca\x01\n" +
+	"\x04zone\x18\x06 \x01(\tR\x04zone\"\xde\x01\n" +
 	"\fBackendSlice\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x18\n" +
 	"\aservice\x18\x02 \x01(\tR\aservice\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x125\n" +
 	"\x05ports\x18\x04 \x03(\v2\x1f.fairlead.record.v1.ServicePortR\x05ports\x127\n" +
-	"\bbackends\x18\x05 \x03(\v2\x1b.fairlead.record.v1.BackendR\bbackends\"f\n" +
+	"\bbackends\x18\x05 \x03(\v2\x1b.fairlead.record.v1.BackendR\bbackends\x12\x12\n" +
+	"\x04part\x18\x06 \x01(\rR\x04part\"f\n" +
 	"\n" +
 	"Provenance\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
