@@ -5,11 +5,15 @@ package story
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/hack/lab/toolchain"
 )
 
 // binary is a static program of ours and the package it is built from.
@@ -47,7 +51,20 @@ func (w *World) Build(ctx context.Context) error {
 		}
 		w.Say("bin/%-18s %5.1f s", b.name, time.Since(begin).Seconds())
 	}
-	return nil
+	return w.linkKubectl()
+}
+
+// linkKubectl puts the lab's kubectl beside our binaries: the machine may have none, and TryNext's commands need one.
+func (w *World) linkKubectl() error {
+	tools, err := toolchain.Find()
+	if err != nil {
+		return err
+	}
+	link := filepath.Join(w.Root, "bin", "kubectl")
+	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("replace %s: %w", link, err)
+	}
+	return os.Symlink(tools.Program("kubectl"), link)
 }
 
 // Clusters brings up the two clusters, the WAN and the hub, and loads the images.
