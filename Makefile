@@ -23,7 +23,9 @@ PACKAGES   = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench -e /tes
 RACE       = ./mesh/relay/... ./nodeagent/apply/... ./nodeagent/flow/... ./nodeagent/intake/... ./nodeagent/table/... \
              ./operator/federate/... ./operator/identities/... ./operator/observe/... ./operator/report/... \
              ./operator/serve/... ./test/script/...
-UNIT       = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench -e /test/netns -e /test/script)
+# What needs neither root nor a kernel of its own: no network namespaces, no maps and programs, no cgroups.
+UNIT       = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench -e /test/script -e 'fairlead/bpf$$' -e /hack/lab \
+             -e /nodeagent/cni/plugin -e /nodeagent/kernel -e /nodeagent/tunnel)
 SECTION    = @printf '\n==== %s  [%s]\n' "$@" "$$(date +%T)"
 
 .PHONY: help
@@ -75,7 +77,7 @@ lint: ## Format and linters (golangci-lint, pinned)
 	go run ./hack/lint
 
 .PHONY: test-unit
-test-unit: ## Tests without network namespaces or clusters
+test-unit: ## Tests that need no root: no network namespaces, eBPF or clusters
 	go test $(UNIT)
 
 .PHONY: test-packages
