@@ -20,7 +20,7 @@ func Format(v any) string {
 	case bpf.Iface:
 		return formatIface(v)
 	case bpf.Local:
-		return fmt.Sprintf("ifindex=%d identity=%d pod-mac=%s", v.Ifindex, v.Identity, net.HardwareAddr(v.PodMAC[:]))
+		return fmt.Sprintf("ifindex=%d pod-mac=%s", v.Ifindex, net.HardwareAddr(v.PodMAC[:]))
 	case bpf.SubjectKey:
 		return fmt.Sprintf("%s %s", v.Dir, formatIdentity(v.Identity))
 	case bpf.Subject:
@@ -66,9 +66,6 @@ func formatIdentity(id uint32) string {
 
 func formatRemote(r bpf.Remote) string {
 	s := fmt.Sprintf("identity=%d", r.Identity)
-	if r.ClusterID != 0 {
-		s += fmt.Sprintf(" cluster=%d", r.ClusterID)
-	}
 	if r.Peer != 0 {
 		s += fmt.Sprintf(" peer=%d", r.Peer)
 	}

@@ -65,7 +65,6 @@ func (w *Writer) After(_ context.Context, outcomes []apply.Outcome) error {
 func (w *Writer) want(cfg bpf.Config) bpf.Config {
 	txn := w.tables.DB.ReadTxn()
 	for row := range w.tables.Settings.All(txn) {
-		cfg.ClusterID = row.Value.ClusterID
 		if !row.Value.Encryption {
 			cfg.TunnelIfindex, cfg.TunnelMTU = 0, 0
 		}

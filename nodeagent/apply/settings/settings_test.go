@@ -97,7 +97,7 @@ func TestTheEpochFollowsWhatFlowsWereJudgedBy(t *testing.T) {
 		}
 	}
 	set(true, map[string]table.Device{"tunnel": {Ifindex: 12, MTU: 1280}})
-	if d.cfg.TunnelIfindex != 12 || d.cfg.TunnelMTU != 1280 || d.cfg.ClusterID != 3 || d.cfg.PolicyEpoch != 46 {
+	if d.cfg.TunnelIfindex != 12 || d.cfg.TunnelMTU != 1280 || d.cfg.PolicyEpoch != 46 {
 		t.Errorf("with another device: %+v", d.cfg)
 	}
 	set(false, nil)

@@ -270,7 +270,7 @@ func (r *Runner) turnOff() error {
 func (r *Runner) tellReady() error {
 	rows := map[uint16]bpf.Peer{}
 	for index := range r.peers.ready {
-		rows[index] = bpf.Peer{Flags: bpf.PeerReady, NodeID: uint32(index)}
+		rows[index] = bpf.Peer{Flags: bpf.PeerReady}
 	}
 	t := r.cfg.Tables
 	return t.Write(func(txn statedb.WriteTxn) error { return t.PeerFlags.Set(txn, owner, rows) }, t.PeerFlags.Meta())
