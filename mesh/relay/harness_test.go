@@ -67,7 +67,7 @@ func apply(t testing.TB, h *Hub, changes ...*relayv1.Change) {
 // contents decodes what a hub holds.
 func contents(t testing.TB, h *Hub) map[string]*recordv1.Record {
 	t.Helper()
-	s := NewState()
+	s := newMirror()
 	for _, b := range decode(t, h, h.batches(h.since(cursor{}), nil)) {
 		s.Apply(b)
 	}
@@ -146,7 +146,7 @@ type agent struct {
 	stop   func()
 
 	mu       sync.Mutex
-	state    *State
+	state    *mirror
 	received int // changes received
 	effects  int // changes that changed something
 	starts   int // snapshots begun
@@ -154,7 +154,7 @@ type agent struct {
 
 func follow(t testing.TB, node string, targets ...string) *agent {
 	t.Helper()
-	a := &agent{state: NewState()}
+	a := &agent{state: newMirror()}
 	a.client = NewClient(ClientConfig{
 		Targets: targets, Node: node,
 		Token: func(context.Context) (string, error) { return "token-of-" + node, nil },

@@ -21,7 +21,7 @@ type world struct {
 	tb    testing.TB
 	hub   *Hub
 	truth map[string]*relayv1.Change // what the operator knows; survives its restarts
-	state *State
+	state *mirror
 
 	connected bool
 	at        cursor
@@ -29,7 +29,7 @@ type world struct {
 }
 
 func newWorld(t *rapid.T, tb testing.TB) *world {
-	w := &world{t: t, tb: tb, truth: map[string]*relayv1.Change{}, state: NewState()}
+	w := &world{t: t, tb: tb, truth: map[string]*relayv1.Change{}, state: newMirror()}
 	w.hub = NewHub(20)
 	w.hub.SetClusters(w.clusters())
 	return w
@@ -148,7 +148,7 @@ func (w *world) take(b *relayv1.Batch) {
 // agentRestart keeps what an agent saves on disk.
 func (w *world) agentRestart() {
 	w.disconnect()
-	w.state = RestoreState(maps.Collect(w.state.All()), w.state.Clusters(), w.state.Resume())
+	w.state = w.state.restart()
 }
 
 // settle lets everything recover and arrive.
@@ -182,7 +182,7 @@ func TestStateEqualsHubAfterAnything(t *testing.T) {
 			"recover":       func(*rapid.T) { w.recover() },
 			"agent restart": func(*rapid.T) { w.agentRestart() },
 			"": func(rt *rapid.T) {
-				if !w.state.Complete() && w.state.Resume() != nil {
+				if !w.state.Whole() && w.state.Resume() != nil {
 					rt.Fatal("would resume from the middle of a snapshot")
 				}
 			},

@@ -101,7 +101,7 @@ func TestEmptyHubSweepsNothing(t *testing.T) {
 	old := NewHub(0)
 	apply(t, old, put("east", "a", 1), put("east", "b", 1), put("west", "c", 1))
 	old.SetClusters(synced("east", "west"))
-	s := NewState()
+	s := newMirror()
 	for _, b := range decode(t, old, old.batches(old.since(cursor{}), nil)) {
 		s.Apply(b)
 	}
@@ -120,7 +120,7 @@ func TestEmptyHubSweepsNothing(t *testing.T) {
 	if got := step(); len(got) > 0 || s.Len() != 3 {
 		t.Fatalf("an empty snapshot of unknown clusters changed %v", got)
 	}
-	if s.Resume() != nil {
+	if s.Saved() != nil {
 		t.Error("would resume although what is held was never judged")
 	}
 	apply(t, h, put("east", "a", 1))
@@ -240,7 +240,7 @@ func TestSlowAgentHoldsUpNobody(t *testing.T) {
 	h.SetClusters(synced("east"))
 	r := serve(t, h, nil)
 	blocked, release := make(chan struct{}), make(chan struct{})
-	slow := &agent{state: NewState()}
+	slow := &agent{state: newMirror()}
 	slow.client = NewClient(ClientConfig{Targets: []string{r.address}, Node: "slow", Token: func(context.Context) (string, error) { return "token-of-slow", nil }})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -319,7 +319,7 @@ func TestAnErrorOfTheHandlerMeansTryingAgain(t *testing.T) {
 	apply(t, h, put("east", "a", 1))
 	h.SetClusters(synced("east"))
 	r := serve(t, h, nil)
-	a := &agent{state: NewState()}
+	a := &agent{state: newMirror()}
 	c := NewClient(ClientConfig{Targets: []string{r.address}, Node: "n1", Token: func(context.Context) (string, error) { return "token-of-n1", nil }})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -5,63 +5,61 @@ package relay
 
 import (
 	"iter"
-	"maps"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
 )
 
-// State is what an agent holds of the stream. It is plain data for one goroutine; Apply is the one way to change it.
+// State is what an agent knows of a stream beside the records themselves, which whoever calls Apply keeps: where the stream
+// is, how far each cluster's records are complete, and which records a later sweep may remove. It is plain data for one
+// goroutine; Apply is the one way to change it.
 //
-// A record is gone when a delta says so, or when a whole snapshot didn't mention it and its cluster is synced. If the
-// cluster becomes synced only after the snapshot (its operator had just started), what was not mentioned until then
-// goes at that moment. A cluster that never becomes synced loses nothing.
+// A record is gone when a delta says so, or when a whole snapshot didn't mention it and its cluster is complete for its
+// kind. If the cluster becomes complete only after the snapshot (its operator had just started), what was not mentioned
+// until then goes at that moment. A cluster that never becomes complete loses nothing.
 type State struct {
-	records  map[string]*recordv1.Record
 	clusters map[string]*relayv1.ClusterState
 	resume   *relayv1.ResumePoint
 
-	inSnapshot  bool
-	complete    bool            // a snapshot ended, so what is unconfirmed may be judged
-	unconfirmed map[string]bool // held from before the newest snapshot and not mentioned since it began
+	inSnapshot bool
+	complete   bool // a snapshot ended, so what is unconfirmed may be judged
+	// unconfirmed is held from before the newest snapshot and was not mentioned since it began.
+	unconfirmed map[scope]map[string]struct{}
 }
+
+// scope is what completeness is said of.
+type scope struct{ cluster, kind string }
+
+func scopeOf(key string) scope { return scope{record.ClusterOf(key), record.Kind(key)} }
 
 // NewState makes an empty State.
 func NewState() *State {
-	return &State{
-		records:     map[string]*recordv1.Record{},
-		clusters:    map[string]*relayv1.ClusterState{},
-		unconfirmed: map[string]bool{},
-	}
+	return &State{clusters: map[string]*relayv1.ClusterState{}, unconfirmed: map[scope]map[string]struct{}{}}
 }
 
-// RestoreState makes a State from what was saved of one: its All, Clusters and Resume.
-func RestoreState(records map[string]*recordv1.Record, clusters []*relayv1.ClusterState, resume *relayv1.ResumePoint) *State {
+// RestoreState makes a State from what was saved of one: its Clusters and Saved. That clusters were complete is not
+// believed: it was said of an earlier moment than the next batch's.
+func RestoreState(clusters []*relayv1.ClusterState, resume *relayv1.ResumePoint) *State {
 	s := NewState()
-	maps.Copy(s.records, records)
 	s.setClusters(clusters)
+	s.distrustClusters()
 	s.resume = proto.CloneOf(resume)
 	s.complete = resume != nil
 	return s
 }
 
-// Apply takes the next batch of a stream and gives what it changed, sweeping included, each key at most once. Records
-// that were as they are now are not among it, so a snapshot after the operator's restart usually changes nothing.
-func (s *State) Apply(b *relayv1.Batch) []*relayv1.Change {
+// Apply takes the next batch of a stream and gives the changes to make, each key once: the batch's, then what the sweep
+// removes. Some may turn out to change nothing. held gives the keys of all records; it is used where a snapshot begins.
+func (s *State) Apply(b *relayv1.Batch, held iter.Seq[string]) []*relayv1.Change {
 	if b.GetSnapshotStart() {
-		s.inSnapshot, s.complete = true, false
-		s.distrustClusters()
-		s.unconfirmed = make(map[string]bool, len(s.records))
-		for key := range s.records {
-			s.unconfirmed[key] = true
-		}
+		s.begin(held)
 	}
-	diff := map[string]*relayv1.Change{}
-	for _, c := range b.GetChanges() {
-		s.applyOne(c, diff)
+	changes := newest(b.GetChanges())
+	for _, c := range changes {
+		s.confirm(c.GetKey())
 	}
 	if len(b.GetClusters()) > 0 {
 		s.setClusters(b.GetClusters())
@@ -69,43 +67,72 @@ func (s *State) Apply(b *relayv1.Batch) []*relayv1.Change {
 	if b.GetSnapshotEnd() {
 		s.inSnapshot, s.complete = false, true
 	}
-	if s.complete {
-		s.sweep(diff)
+	if s.complete && (b.GetSnapshotEnd() || len(b.GetClusters()) > 0) {
+		changes = s.sweep(changes)
 	}
 	if b.GetAt() != nil && !s.inSnapshot {
 		s.resume = proto.CloneOf(b.GetAt())
 	}
-	out := make([]*relayv1.Change, 0, len(diff))
-	for _, c := range diff {
-		out = append(out, c)
+	return changes
+}
+
+func (s *State) begin(held iter.Seq[string]) {
+	s.inSnapshot, s.complete = true, false
+	s.distrustClusters()
+	s.unconfirmed = map[scope]map[string]struct{}{}
+	for key := range held {
+		at := scopeOf(key)
+		if s.unconfirmed[at] == nil {
+			s.unconfirmed[at] = map[string]struct{}{}
+		}
+		s.unconfirmed[at][key] = struct{}{}
+	}
+}
+
+func (s *State) confirm(key string) {
+	if len(s.unconfirmed) == 0 {
+		return
+	}
+	at := scopeOf(key)
+	delete(s.unconfirmed[at], key)
+	if len(s.unconfirmed[at]) == 0 {
+		delete(s.unconfirmed, at)
+	}
+}
+
+// newest drops all but the last change of each key. Relays send each key once, so this usually only looks.
+func newest(changes []*relayv1.Change) []*relayv1.Change {
+	if len(changes) < 2 {
+		return slices.Clip(changes)
+	}
+	last := make(map[string]int, len(changes))
+	for i, c := range changes {
+		last[c.GetKey()] = i
+	}
+	if len(last) == len(changes) {
+		return slices.Clip(changes)
+	}
+	var out []*relayv1.Change
+	for i, c := range changes {
+		if last[c.GetKey()] == i {
+			out = append(out, c)
+		}
 	}
 	return out
 }
 
-func (s *State) applyOne(c *relayv1.Change, diff map[string]*relayv1.Change) {
-	key := c.GetKey()
-	delete(s.unconfirmed, key)
-	have, held := s.records[key]
-	switch {
-	case c.GetRecord() == nil && held:
-		delete(s.records, key)
-		diff[key] = c
-	case c.GetRecord() != nil && !(held && proto.Equal(have, c.GetRecord())):
-		s.records[key] = c.GetRecord()
-		diff[key] = c
-	}
-}
-
-// sweep removes what the snapshot didn't mention, of synced clusters only.
-func (s *State) sweep(diff map[string]*relayv1.Change) {
-	for key := range s.unconfirmed {
-		if !s.clusters[record.ClusterOf(key)].GetSynced() {
+// sweep removes what the snapshot didn't mention where nothing can be missing from it.
+func (s *State) sweep(changes []*relayv1.Change) []*relayv1.Change {
+	for at, keys := range s.unconfirmed {
+		if !s.Complete(at.cluster, at.kind) {
 			continue
 		}
-		delete(s.unconfirmed, key)
-		delete(s.records, key)
-		diff[key] = &relayv1.Change{Key: key}
+		delete(s.unconfirmed, at)
+		for key := range keys {
+			changes = append(changes, &relayv1.Change{Key: key})
+		}
 	}
+	return changes
 }
 
 func (s *State) setClusters(states []*relayv1.ClusterState) {
@@ -115,39 +142,61 @@ func (s *State) setClusters(states []*relayv1.ClusterState) {
 	}
 }
 
-// distrustClusters forgets that clusters were synced: what another relay process said of its records says nothing of the
-// new one's, which may just have started and know no cluster yet.
+// distrustClusters forgets that clusters were complete: what another relay process said of its records says nothing of
+// the new one's, which may just have started and know no cluster yet.
 func (s *State) distrustClusters() {
 	for name, c := range s.clusters {
 		c = proto.CloneOf(c)
-		c.Synced = false
+		c.Synced, c.SyncedKinds = false, nil
 		s.clusters[name] = c
 	}
 }
 
-// Resume is where a new stream may go on. It is nil (send everything) while a snapshot is unfinished, and while something
-// is held that only a later sweep can judge: that knowledge would be lost with this State.
+// Resume is where a new stream may go on, as long as this State and the records live. It is nil (send everything) before
+// the first snapshot and while one is unfinished.
 func (s *State) Resume() *relayv1.ResumePoint {
-	if s.inSnapshot || len(s.unconfirmed) > 0 {
+	if s.inSnapshot {
 		return nil
 	}
 	return proto.CloneOf(s.resume)
 }
 
+// Saved is where a new stream may go on from what is saved now. It is also nil while something is held that only a later
+// sweep can judge: that knowledge would be lost with this State.
+func (s *State) Saved() *relayv1.ResumePoint {
+	if len(s.unconfirmed) > 0 {
+		return nil
+	}
+	return s.Resume()
+}
+
 // Applied is the newest batch's place in the stream, nil before the first snapshot's end. It is what a report names.
 func (s *State) Applied() *relayv1.ResumePoint { return proto.CloneOf(s.resume) }
 
-// Complete tells whether a whole snapshot was received since the last one began.
-func (s *State) Complete() bool { return s.complete }
+// Whole tells whether a whole snapshot was received since the last one began.
+func (s *State) Whole() bool { return s.complete }
 
-// Get gives a record, nil if it isn't held. It must not be changed.
-func (s *State) Get(key string) *recordv1.Record { return s.records[key] }
+// Complete tells whether every record of a kind that a cluster has is held, so that what isn't held doesn't exist.
+func (s *State) Complete(cluster, kind string) bool {
+	c := s.clusters[cluster]
+	if !s.complete || c == nil {
+		return false
+	}
+	if c.GetSynced() && len(c.GetSyncedKinds()) == 0 {
+		return true // a relay that is older than synced_kinds
+	}
+	return slices.Contains(c.GetSyncedKinds(), kind)
+}
 
-// Len is the number of records held.
-func (s *State) Len() int { return len(s.records) }
-
-// All goes over the records in no order.
-func (s *State) All() iter.Seq2[string, *recordv1.Record] { return maps.All(s.records) }
+// Local is the relay's own cluster, empty while no relay said it.
+func (s *State) Local() string {
+	for name, c := range s.clusters {
+		if c.GetLocal() {
+			return name
+		}
+	}
+	return ""
+}
 
 // Clusters gives what is known of each cluster, in no order.
 func (s *State) Clusters() []*relayv1.ClusterState {

@@ -4,127 +4,129 @@
 package table
 
 import (
-	"errors"
-	"fmt"
+	"maps"
+	"slices"
 
-	"github.com/cilium/statedb"
-
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// Change is a record that came (or came anew), or, with Record nil, one that is gone.
-type Change struct {
+// Change is a record that came, changed or went since the follower looked last. Of a record that changed several times
+// only the first and the last value are seen, and one that came and went in between not at all.
+type Change[T comparable] struct {
 	Key    string
-	Record *recordv1.Record
+	Before T // zero: there was none
+	Now    T // zero: there is none
 }
 
-// WriteRecords applies changes as one transaction.
-func (t *Tables) WriteRecords(changes []Change) error {
-	txn := t.DB.WriteTxn(t.Clusters.rows, t.Nodes.rows, t.Identities.rows, t.Endpoints.rows, t.Services.rows,
-		t.Slices.rows, t.Policies.rows)
-	defer txn.Abort()
-	for _, c := range changes {
-		if err := t.write(txn, c); err != nil {
-			return fmt.Errorf("writing record %s: %w", c.Key, err)
+// Follower sees how records change, beginning with everything that is there. It serves one goroutine, and must be asked
+// now and then for as long as it exists: what it has not yet seen is kept for it, once a key.
+type Follower struct {
+	set     *RecordTables
+	parts   map[string]followed
+	more    chan struct{}
+	pending bool // more is closed
+}
+
+// followed is what a follower does with one kind.
+type followed interface {
+	// take gives a function that visits what changed. The lock is held by the caller of take, not of what it gives.
+	take() func()
+}
+
+// FollowRecords makes a follower that visits nothing yet: see Visit.
+func (r *RecordTables) FollowRecords() *Follower {
+	f := &Follower{set: r, parts: map[string]followed{}, more: make(chan struct{}), pending: true}
+	close(f.more)
+	return f
+}
+
+// Visit lets a follower see the changes of one kind. It is called before the follower's first Next.
+func Visit[T comparable](f *Follower, t *Records[T], visit func(Change[T])) {
+	f.set.mu.Lock()
+	defer f.set.mu.Unlock()
+	v := &visits[T]{follower: f, table: t, visit: visit}
+	t.visits = append(t.visits, v)
+	for kind, other := range f.set.kinds {
+		if other == recordTable(t) {
+			f.parts[kind] = v
 		}
 	}
-	txn.Commit()
-	return nil
 }
 
-func (t *Tables) write(txn statedb.WriteTxn, c Change) error {
-	if c.Record == nil {
-		return t.drop(txn, c.Key)
+// Next visits what changed, kind by kind in the order of record.Kinds: what is named comes before what names it.
+func (f *Follower) Next() {
+	f.set.mu.Lock()
+	var all []func()
+	for _, kind := range record.Kinds() {
+		if p := f.parts[kind]; p != nil {
+			all = append(all, p.take())
+		}
 	}
-	cluster := c.Record.GetCluster()
-	switch p := c.Record.GetPayload().(type) {
-	case *recordv1.Record_ClusterInfo:
-		return t.Clusters.put(txn, c.Key, cluster, p.ClusterInfo)
-	case *recordv1.Record_Node:
-		return t.Nodes.put(txn, c.Key, cluster, p.Node)
-	case *recordv1.Record_Identity:
-		return t.Identities.put(txn, c.Key, cluster, p.Identity)
-	case *recordv1.Record_Endpoint:
-		return t.Endpoints.put(txn, c.Key, cluster, p.Endpoint)
-	case *recordv1.Record_Service:
-		return t.Services.put(txn, c.Key, cluster, p.Service)
-	case *recordv1.Record_BackendSlice:
-		return t.Slices.put(txn, c.Key, cluster, p.BackendSlice)
-	case *recordv1.Record_Policy:
-		return t.Policies.put(txn, c.Key, cluster, p.Policy)
+	if f.pending {
+		f.more, f.pending = make(chan struct{}), false
 	}
-	return nil // a kind that only newer agents know
-}
-
-func (t *Tables) drop(txn statedb.WriteTxn, key string) error {
-	switch kindOf(key) {
-	case "cluster":
-		return t.Clusters.drop(txn, key)
-	case "nodes":
-		return t.Nodes.drop(txn, key)
-	case "identities":
-		return t.Identities.drop(txn, key)
-	case "endpoints":
-		return t.Endpoints.drop(txn, key)
-	case "services":
-		return t.Services.drop(txn, key)
-	case "slices":
-		return t.Slices.drop(txn, key)
-	case "policies":
-		return t.Policies.drop(txn, key)
-	}
-	return nil
-}
-
-// RecordChanges follows the tables of records.
-type RecordChanges struct {
-	clusters   statedb.ChangeIterator[*Record[*recordv1.Cluster]]
-	nodes      statedb.ChangeIterator[*Record[*recordv1.Node]]
-	identities statedb.ChangeIterator[*Record[*recordv1.Identity]]
-	endpoints  statedb.ChangeIterator[*Record[*recordv1.Endpoint]]
-	services   statedb.ChangeIterator[*Record[*recordv1.Service]]
-	slices     statedb.ChangeIterator[*Record[*recordv1.BackendSlice]]
-	policies   statedb.ChangeIterator[*Record[*recordv1.Policy]]
-}
-
-// FollowRecords begins with everything that is there.
-func (t *Tables) FollowRecords() (*RecordChanges, error) {
-	c := &RecordChanges{}
-	var errs [7]error
-	c.clusters, errs[0] = t.Clusters.changes(t.DB)
-	c.nodes, errs[1] = t.Nodes.changes(t.DB)
-	c.identities, errs[2] = t.Identities.changes(t.DB)
-	c.endpoints, errs[3] = t.Endpoints.changes(t.DB)
-	c.services, errs[4] = t.Services.changes(t.DB)
-	c.slices, errs[5] = t.Slices.changes(t.DB)
-	c.policies, errs[6] = t.Policies.changes(t.DB)
-	return c, errors.Join(errs[:]...)
-}
-
-// Visitor is called with each change.
-type Visitor struct {
-	Cluster  func(statedb.Change[*Record[*recordv1.Cluster]])
-	Node     func(statedb.Change[*Record[*recordv1.Node]])
-	Identity func(statedb.Change[*Record[*recordv1.Identity]])
-	Endpoint func(statedb.Change[*Record[*recordv1.Endpoint]])
-	Service  func(statedb.Change[*Record[*recordv1.Service]])
-	Slice    func(statedb.Change[*Record[*recordv1.BackendSlice]])
-	Policy   func(statedb.Change[*Record[*recordv1.Policy]])
-}
-
-// Next visits what changed up to txn. The channels close when there is more.
-func (c *RecordChanges) Next(txn statedb.ReadTxn, v Visitor) []<-chan struct{} {
-	return []<-chan struct{}{
-		visit(c.clusters, txn, v.Cluster), visit(c.nodes, txn, v.Node), visit(c.identities, txn, v.Identity),
-		visit(c.endpoints, txn, v.Endpoint), visit(c.services, txn, v.Service), visit(c.slices, txn, v.Slice),
-		visit(c.policies, txn, v.Policy),
+	f.set.mu.Unlock()
+	for _, visit := range all {
+		visit()
 	}
 }
 
-func visit[B any](it statedb.ChangeIterator[*Record[B]], txn statedb.ReadTxn, f func(statedb.Change[*Record[B]])) <-chan struct{} {
-	seq, watch := it.Next(txn)
-	for c := range seq {
-		f(c)
+// Watch closes when there is something that Next has not visited.
+func (f *Follower) Watch() <-chan struct{} {
+	f.set.mu.RLock()
+	defer f.set.mu.RUnlock()
+	return f.more
+}
+
+func (f *Follower) wake() {
+	if !f.pending {
+		close(f.more)
+		f.pending = true
 	}
-	return watch
+}
+
+// visits is one kind as one follower sees it.
+type visits[T comparable] struct {
+	follower *Follower
+	table    *Records[T]
+	visit    func(Change[T])
+	// before is what each key that changed had when it was visited last; nil until everything was visited once.
+	before map[string]T
+}
+
+func (v *visits[T]) note(key string, before, now T) {
+	v.follower.wake()
+	if v.before == nil {
+		return
+	}
+	var none T
+	seen, changed := v.before[key]
+	switch {
+	case !changed:
+		v.before[key] = before
+	case seen == none && now == none:
+		delete(v.before, key) // it came and went unseen
+	}
+}
+
+func (v *visits[T]) take() func() {
+	var changes []Change[T]
+	if v.before == nil {
+		changes = slices.Grow(changes, len(v.table.rows))
+		for key, now := range v.table.rows {
+			changes = append(changes, Change[T]{Key: key, Now: now})
+		}
+	} else {
+		for key, before := range maps.All(v.before) {
+			changes = append(changes, Change[T]{Key: key, Before: before, Now: v.table.rows[key]})
+		}
+	}
+	if v.before == nil || len(v.before) > 0 {
+		v.before = map[string]T{}
+	}
+	return func() {
+		for _, c := range changes {
+			v.visit(c)
+		}
+	}
 }

@@ -11,6 +11,7 @@
 //	                ▼
 //	          flow, report and the status socket read both sides
 //
-// A row is a value: whoever changes one inserts a new one. Records are written by intake alone, desired rows by
-// whoever plans (Set), statuses by the one reconciler of the table (SetStatus).
+// Records lie in plain maps that change batch by batch; whoever plans follows them (FollowRecords). Desired rows lie in
+// statedb's tables. A row is a value: whoever changes one inserts a new one. Records are written by intake alone
+// (RecordWriter), desired rows by whoever plans (Set), statuses by the one reconciler of the table (SetStatus).
 package table

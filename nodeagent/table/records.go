@@ -4,138 +4,168 @@
 package table
 
 import (
-	"fmt"
 	"iter"
-	"net/netip"
-	"strings"
+	"maps"
+	"reflect"
+	"sync"
 
-	"github.com/cilium/statedb"
-	"github.com/cilium/statedb/index"
-
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// Record is a record of one kind as it came with the stream. Nobody changes Body.
-type Record[B any] struct {
-	Key     string
-	Cluster string
-	Body    B
+// RecordTables hold what the stream says, a table for each kind of record. They are plain maps and not statedb's: there are
+// 250,000 endpoints in a large mesh, and an index entry with its revision costs more than the record. A record is held once,
+// parsed. A batch of the stream becomes visible at once: a Follower sees all of it or nothing.
+type RecordTables struct {
+	Clusters   *Records[*record.Cluster]
+	Identities *Records[*record.Identity]
+	Nodes      *Records[*record.Node]
+	Endpoints  *Records[*record.Endpoint]
+	Services   *Records[*record.Service]
+	Slices     *Records[*record.Slice]
+	Policies   *Records[*Policy]
+
+	mu        sync.RWMutex // over everything here
+	kinds     map[string]recordTable
+	addresses *addressIndex // of Endpoints; nil while nobody asked
+	written   bool          // the writer was handed out
 }
 
-// TableHeader names the columns of a printed record.
-func (*Record[B]) TableHeader() []string { return []string{"Key", "Body"} }
-
-// TableRow prints the record.
-func (r *Record[B]) TableRow() []string { return []string{r.Key, fmt.Sprint(r.Body)} }
-
-// Records is a table of one kind of record.
-type Records[B any] struct {
-	rows  statedb.RWTable[*Record[B]]
-	byKey statedb.Index[*Record[B], string]
-	// lookup finds records by what they are about (address, service, node); nil where nobody asks.
-	lookup *statedb.Index[*Record[B], string]
+// newRecordTables declares each kind of record: its type, and what the agent makes of it.
+func newRecordTables() *RecordTables {
+	r := &RecordTables{kinds: map[string]recordTable{}}
+	r.Clusters = plain[*record.Cluster](r)
+	r.Identities = plain[*record.Identity](r)
+	r.Nodes = plain[*record.Node](r)
+	r.Endpoints = derived(r, shareName, asItIs)
+	r.Services = plain[*record.Service](r)
+	r.Slices = plain[*record.Slice](r)
+	r.Policies = derived(r, newPolicy, (*Policy).record)
+	r.Endpoints.changed = r.endpointChanged
+	return r
 }
 
-// newRecords makes a table; terms, if not nil, says by which words a record is found.
-func newRecords[B any](db *statedb.DB, name string, terms func(*Record[B]) []string) (*Records[B], error) {
-	t := &Records[B]{byKey: statedb.Index[*Record[B], string]{
-		Name:       "key",
-		FromObject: func(r *Record[B]) index.KeySet { return index.NewKeySet(index.String(r.Key)) },
-		FromKey:    index.String,
-		Unique:     true,
-	}}
-	var secondary []statedb.Indexer[*Record[B]]
-	if terms != nil {
-		t.lookup = &statedb.Index[*Record[B], string]{
-			Name:       "term",
-			FromObject: func(r *Record[B]) index.KeySet { return index.StringSlice(terms(r)) },
-			FromKey:    index.String,
+// Records is a read view of the table of one kind. Nobody changes what it gives. Its methods may be called from anywhere,
+// also while they are being ranged over.
+type Records[T comparable] struct {
+	set    *RecordTables
+	rows   map[string]T
+	visits []*visits[T]
+
+	derive  func(key string, o record.Object) (row T, ok bool)
+	same    func(T, record.Object) bool
+	changed func(key string, before, now T) // may be nil; the zero T is no record
+}
+
+// recordTable is a table of any kind, as the writer needs it. The lock is held by the caller.
+type recordTable interface {
+	put(key string, o record.Object) (changed bool)
+	drop(key string) (changed bool)
+	has(key string) bool
+	keys() iter.Seq[string]
+	size() int
+}
+
+// derived makes a table whose rows are made from objects once, as they come; object is the way back.
+func derived[O record.Object, T comparable](r *RecordTables, derive func(key string, o O) T, object func(T) O) *Records[T] {
+	var kind O
+	t := &Records[T]{set: r, rows: map[string]T{}}
+	t.derive = func(key string, o record.Object) (row T, ok bool) {
+		typed, ok := o.(O)
+		if !ok {
+			return row, false
 		}
-		secondary = append(secondary, *t.lookup)
+		return derive(key, typed), true
 	}
-	rows, err := statedb.NewTable(db, name, t.byKey, secondary...)
-	if err != nil {
-		return nil, fmt.Errorf("creating table %s: %w", name, err)
+	t.same = func(row T, o record.Object) bool { return reflect.DeepEqual(record.Object(object(row)), o) }
+	r.kinds[kind.Kind()] = t
+	return t
+}
+
+// plain makes a table whose rows are the objects.
+func plain[O object](r *RecordTables) *Records[O] {
+	return derived(r, func(_ string, o O) O { return o }, asItIs[O])
+}
+
+// object is a pointer to one of mesh/record's types.
+type object interface {
+	record.Object
+	comparable
+}
+
+func asItIs[O any](o O) O { return o }
+
+// Get gives the record under a key.
+func (t *Records[T]) Get(key string) (T, bool) {
+	t.set.mu.RLock()
+	defer t.set.mu.RUnlock()
+	row, ok := t.rows[key]
+	return row, ok
+}
+
+// All gives every record by its key, in no order, as they are when it is ranged over. It copies the table.
+func (t *Records[T]) All() iter.Seq2[string, T] {
+	return func(yield func(string, T) bool) {
+		t.set.mu.RLock()
+		rows := maps.Clone(t.rows)
+		t.set.mu.RUnlock()
+		maps.All(rows)(yield)
 	}
-	t.rows = rows
-	return t, nil
 }
 
-// All yields every record.
-func (t *Records[B]) All(txn statedb.ReadTxn) iter.Seq[*Record[B]] {
-	return statedb.ToSeq(t.rows.All(txn))
+// Len is the number of records.
+func (t *Records[T]) Len() int {
+	t.set.mu.RLock()
+	defer t.set.mu.RUnlock()
+	return len(t.rows)
 }
 
-// Get returns the record with this key.
-func (t *Records[B]) Get(txn statedb.ReadTxn, key string) (*Record[B], bool) {
-	r, _, ok := t.rows.Get(txn, t.byKey.Query(key))
-	return r, ok
-}
-
-// About yields the records filed under a term.
-func (t *Records[B]) About(txn statedb.ReadTxn, term string) iter.Seq[*Record[B]] {
-	return statedb.ToSeq(t.rows.List(txn, t.lookup.Query(term)))
-}
-
-// Len returns the number of records.
-func (t *Records[B]) Len(txn statedb.ReadTxn) int { return t.rows.NumObjects(txn) }
-
-func (t *Records[B]) changes(db *statedb.DB) (statedb.ChangeIterator[*Record[B]], error) {
-	txn := db.WriteTxn(t.rows)
-	defer txn.Abort()
-	changes, err := t.rows.Changes(txn)
-	if err != nil {
-		return nil, fmt.Errorf("following table %s: %w", t.rows.Name(), err)
+func (t *Records[T]) put(key string, o record.Object) bool {
+	before, had := t.rows[key]
+	if had && t.same(before, o) {
+		return false
 	}
-	txn.Commit()
-	return changes, nil
-}
-
-func (t *Records[B]) put(txn statedb.WriteTxn, key, cluster string, body B) error {
-	_, _, err := t.rows.Insert(txn, &Record[B]{Key: key, Cluster: cluster, Body: body})
-	return err
-}
-
-func (t *Records[B]) drop(txn statedb.WriteTxn, key string) error {
-	if old, ok := t.Get(txn, key); ok {
-		_, _, err := t.rows.Delete(txn, old)
-		return err
+	now, ok := t.derive(key, o)
+	if !ok {
+		return t.drop(key)
 	}
-	return nil
+	t.rows[key] = now
+	t.note(key, before, now)
+	return true
 }
 
-// ServiceTerm files services and their slices, of every cluster, under one word.
-func ServiceTerm(namespace, name string) string { return namespace + "/" + name }
-
-// AddressTerm files endpoints under each of their addresses.
-func AddressTerm(addr netip.Addr) string { return "addr/" + addr.String() }
-
-// NodeTerm files endpoints under the node that runs them.
-func NodeTerm(cluster, node string) string { return "node/" + cluster + "/" + node }
-
-func endpointTerms(r *Record[*recordv1.Endpoint]) []string {
-	terms := []string{NodeTerm(r.Cluster, r.Body.Node)}
-	for _, a := range r.Body.Addresses {
-		if addr, err := netip.ParseAddr(a); err == nil {
-			terms = append(terms, AddressTerm(addr.Unmap()))
-		}
+func (t *Records[T]) drop(key string) bool {
+	before, had := t.rows[key]
+	if !had {
+		return false
 	}
-	return terms
+	delete(t.rows, key)
+	var none T
+	t.note(key, before, none)
+	return true
 }
 
-func serviceTerms(r *Record[*recordv1.Service]) []string {
-	return []string{ServiceTerm(r.Body.Namespace, r.Body.Name)}
-}
-
-func sliceTerms(r *Record[*recordv1.BackendSlice]) []string {
-	return []string{ServiceTerm(r.Body.Namespace, r.Body.Service)}
-}
-
-// kindOf returns the kind part of a record key: <cluster>/<kind>[/…].
-func kindOf(key string) string {
-	parts := strings.SplitN(key, "/", 3)
-	if len(parts) < 2 {
-		return ""
+func (t *Records[T]) note(key string, before, now T) {
+	for _, v := range t.visits {
+		v.note(key, before, now)
 	}
-	return parts[1]
+	if t.changed != nil {
+		t.changed(key, before, now)
+	}
+}
+
+func (t *Records[T]) has(key string) bool {
+	_, ok := t.rows[key]
+	return ok
+}
+
+func (t *Records[T]) keys() iter.Seq[string] { return maps.Keys(t.rows) }
+
+func (t *Records[T]) size() int { return len(t.rows) }
+
+// shareName lets an endpoint's name be part of the key that is held anyway.
+func shareName(key string, e *record.Endpoint) *record.Endpoint {
+	if at := len(key) - len(e.Name); at >= 0 && key[at:] == e.Name {
+		e.Name = key[at:]
+	}
+	return e
 }

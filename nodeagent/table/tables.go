@@ -12,7 +12,6 @@ import (
 	"github.com/cilium/statedb/index"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 )
 
 // Tables are all of the agent's tables.
@@ -20,13 +19,7 @@ type Tables struct {
 	DB *statedb.DB
 
 	// What the stream says.
-	Clusters   *Records[*recordv1.Cluster]
-	Nodes      *Records[*recordv1.Node]
-	Identities *Records[*recordv1.Identity]
-	Endpoints  *Records[*recordv1.Endpoint]
-	Services   *Records[*recordv1.Service]
-	Slices     *Records[*recordv1.BackendSlice]
-	Policies   *Records[*recordv1.Policy]
+	*RecordTables
 
 	// What the kernel should hold.
 	Settings  *Desired[string, Setting]
@@ -51,16 +44,8 @@ type Tables struct {
 
 // New makes empty tables.
 func New() (*Tables, error) {
-	t := &Tables{DB: statedb.New()}
+	t := &Tables{DB: statedb.New(), RecordTables: newRecordTables()}
 	m := maker{db: t.DB}
-	t.Clusters = records[*recordv1.Cluster](&m, "clusters", nil)
-	t.Nodes = records[*recordv1.Node](&m, "nodes", nil)
-	t.Identities = records[*recordv1.Identity](&m, "identities", nil)
-	t.Endpoints = records(&m, "endpoints", endpointTerms)
-	t.Services = records(&m, "services", serviceTerms)
-	t.Slices = records(&m, "slices", sliceTerms)
-	t.Policies = records[*recordv1.Policy](&m, "policies", nil)
-
 	t.Settings = desired[string, Setting](&m, "setting", index.String)
 	t.Rules = desired[uint32, Rule](&m, "rule", index.Uint32)
 	t.Entries = desired[bpf.PolicyKey, bpf.PolicyEntry](&m, "policy-entry", structKey[bpf.PolicyKey])
@@ -110,15 +95,6 @@ func (t *Tables) Write(f func(statedb.WriteTxn) error, tables ...statedb.TableMe
 type maker struct {
 	db  *statedb.DB
 	err error
-}
-
-func records[B any](m *maker, name string, terms func(*Record[B]) []string) *Records[B] {
-	if m.err != nil {
-		return nil
-	}
-	var t *Records[B]
-	t, m.err = newRecords(m.db, name, terms)
-	return t
 }
 
 func desired[K, V comparable](m *maker, name string, encode func(K) index.Key) *Desired[K, V] {

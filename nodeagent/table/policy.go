@@ -1,0 +1,15 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package table
+
+import "github.com/fairlead-mesh/fairlead/mesh/record"
+
+// Policy is a policy's record with what is read out of it once, when it comes.
+type Policy struct {
+	*record.Policy
+}
+
+func newPolicy(_ string, p *record.Policy) *Policy { return &Policy{Policy: p} }
+
+func (p *Policy) record() *record.Policy { return p.Policy }
