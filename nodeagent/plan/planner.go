@@ -4,19 +4,17 @@
 package plan
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/service"
 	"github.com/fairlead-mesh/fairlead/mesh/topology"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Config says whose plan it is.
+// Config says which node is planned for.
 type Config struct {
 	Cluster string
 	Node    string
@@ -24,45 +22,26 @@ type Config struct {
 	// SkipServices (namespace/name) are not translated but left to kube-proxy: the control plane's own. An agent that
 	// lost the relay must not be led to where the relay was.
 	SkipServices []string
+	// Limits are the sizes of the maps that policy lies in.
+	Limits policy.Limits
 }
 
-// Memory is what the kernel still holds from an earlier run. It keeps numbers as they were.
-type Memory struct {
-	Addresses map[netip.Addr]bpf.Remote
-	Ranges    map[netip.Prefix]bpf.Remote
-	Frontends map[table.Frontend]bpf.Service
-}
-
-// Owners of desired rows.
-const (
-	ownerNetwork  = "network"
-	ownerPolicies = "policies"
-	ownerSettings = "settings"
-)
-
-// serviceOwner owns the rows of one service.
-func serviceOwner(name string) string { return "service/" + name }
-
-// Planner plans anew what changes of its sources touch.
+// Planner keeps the desired rows in line with the records. A change costs what it touches: each part keeps its plan and
+// emits what changed.
 type Planner struct {
-	cfg    Config
-	tables *table.Tables
-	watch  *watch
+	cfg     Config
+	out     table.PlanWriters
+	tables  *table.Tables
+	records *table.Follower
 
-	memory  Memory
-	ids     *serviceIDs
-	cidrs   map[netip.Prefix]uint32
-	indexes map[string]uint16
-	ranges  map[netip.Prefix]topology.IPCacheEntry
+	topology *topology.Planner
+	services *service.Planner
+	policy   *policyPlan
+	pods     *podFacts
+	nodes    map[netip.Addr]uint16 // remembered; nil once the peers have their indexes
 
-	// The large parts.
-	addresses *table.Replacer[netip.Addr, bpf.Remote]
-	rules     *table.Replacer[uint32, table.Rule]
-	entries   *table.Replacer[bpf.PolicyKey, bpf.PolicyEntry]
-	subjects  *table.Replacer[bpf.SubjectKey, bpf.Subject]
-
-	planned  map[string]Policy
-	problems problems
+	problems []string
+	stale    bool // problems are to be collected anew
 	stats    Stats
 }
 
@@ -73,146 +52,137 @@ type Policy struct {
 	Problem  string // what its author should know; empty if nothing
 }
 
-// Stats counts how often each part was planned.
+// Stats counts the keys that steps emitted, of each part.
 type Stats struct {
 	Network, Policies, Services int
 }
 
-// New makes a planner. Its first step plans everything.
-func New(cfg Config, t *table.Tables, m Memory) (*Planner, error) {
-	w, err := newWatch(t, cfg)
-	if err != nil {
-		return nil, err
-	}
+// New makes a planner. Its first step plans everything that the tables hold.
+func New(cfg Config, t *table.Tables, m *Memory) *Planner {
 	p := &Planner{
-		cfg: cfg, tables: t, watch: w, memory: m,
-		ids:   newServiceIDs(m.Frontends),
-		cidrs: rememberedCIDRs(m.Ranges),
-
-		addresses: table.NewReplacer(t.Addresses, ownerNetwork),
-		rules:     table.NewReplacer(t.Rules, ownerPolicies),
-		entries:   table.NewReplacer(t.Entries, ownerPolicies),
-		subjects:  table.NewReplacer(t.Subjects, ownerPolicies),
+		cfg: cfg, out: t.ForPlan(), tables: t, records: t.FollowRecords(), nodes: m.nodes, stale: true,
+		services: service.NewPlanner(service.Config{
+			Cluster: cfg.Cluster, IDs: m.frontends, Slots: m.slots,
+			Skip: func(namespace, name string) bool { return slices.Contains(cfg.SkipServices, namespace+"/"+name) },
+		}),
+		policy: newPolicyPlan(cfg, m.remembered()),
 	}
-	p.watch.dirty.network, p.watch.dirty.policies = true, true
-	return p, nil
+	p.pods = newPodFacts(p.policy, m.policy.Subjects)
+	p.visit()
+	return p
 }
 
-// Step plans what changed since the last one, and writes the desired rows in one transaction.
-func (p *Planner) Step() (changed bool, err error) {
-	txn := p.tables.DB.ReadTxn()
-	dirty := p.watch.collect(txn)
-	if dirty.none() {
-		return false, nil
+// Step plans what changed since the last one. applied says that everything planned so far is in force in the kernel, or
+// refused: what waits for that is planned then. complete says that the records of this node's pods are all there. It
+// reports whether anything changed.
+func (p *Planner) Step(applied, complete bool) (changed bool) {
+	if p.topology == nil {
+		p.begin()
 	}
-	w := p.tables.WritePlan()
-	defer w.Abort()
-	if dirty.network {
-		err = p.network(txn, w)
+	p.records.Next()
+	if complete {
+		p.pods.forgetRemembered()
 	}
-	if err == nil && dirty.policies {
-		err = p.policies(txn, w)
+	policies, cidrs := p.policy.step(applied)
+	if cidrs != nil {
+		p.topology.SetPolicyCIDRs(cidrs)
 	}
-	if err == nil && (dirty.network || dirty.policies) {
-		err = p.tables.Ranges.Set(w, ownerNetwork, planRanges(p.ranges, p.cidrs))
-	}
-	for name := range dirty.services {
-		if err == nil {
-			err = p.service(txn, w, name)
+	network, services := p.topology.Step(), p.services.Step()
+	p.stats.Policies += policies.size()
+	p.stats.Network += len(network.Addresses) + len(network.CIDRs) + len(network.Encrypted) + len(network.Peers) + len(network.Routes)
+	p.stats.Services += len(services.Frontends) + len(services.Slots)
+	setting := p.setting()
+	p.tables.Write(func(txn *table.Txn) {
+		policies.write(txn, &p.out)
+		p.writeNetwork(txn, network)
+		p.writeServices(txn, services)
+		if had, ok := p.out.Settings.Get(txn, "config"); !ok || had != setting {
+			p.out.Settings.Put(txn, "config", setting)
+			changed = true
+		}
+	})
+	changed = changed || policies.size() > 0 || !network.Empty() || len(services.Frontends)+len(services.Slots) > 0
+	p.stale = p.stale || changed
+	return changed
+}
+
+// begin makes the network's part, which must know the peers' indexes from the start. A node's record tells which of the
+// remembered addresses are its own.
+func (p *Planner) begin() {
+	indexes := map[string]uint16{}
+	if len(p.nodes) > 0 {
+		for key, n := range p.tables.Nodes.All() {
+			for _, addr := range n.Addresses {
+				if index := p.nodes[addr]; index != 0 {
+					indexes[topology.PeerKey(clusterOf(key), n.Name)] = index
+					break
+				}
+			}
 		}
 	}
-	if err != nil {
-		return false, fmt.Errorf("setting desired rows: %w", err)
-	}
-	w.Commit()
-	p.watch.clean()
-	return true, nil
+	p.nodes = nil
+	p.topology = topology.NewPlanner(topology.Config{Self: p.cfg.Node, Cluster: p.cfg.Cluster, OwnCNI: p.cfg.OwnCNI, Indexes: indexes})
 }
 
-// Sources closes when there is something to plan.
-func (p *Planner) Sources() []<-chan struct{} { return p.watch.channels }
+// Watch closes when there is something to plan.
+func (p *Planner) Watch() <-chan struct{} { return p.records.Watch() }
+
+// Waiting says that a part of the policy is to be planned once what was planned is applied.
+func (p *Planner) Waiting() bool { return p.policy.waiting() }
+
+// Forget says that flows must forget what they know of classes, groups and sets before what was planned is written.
+// Forgotten says that they have.
+func (p *Planner) Forget() bool { return p.policy.forget }
+
+// Forgotten answers Forget.
+func (p *Planner) Forgotten() { p.policy.forget = false }
 
 // Policies as they were last planned, by record key. The map is not changed afterwards.
-func (p *Planner) Policies() map[string]Policy { return p.planned }
+func (p *Planner) Policies() map[string]Policy { return p.policy.policies }
 
-// Problems tells what could not be planned as wanted.
-func (p *Planner) Problems() []string { return p.problems.list() }
+// Problems lists what could not be planned as wanted.
+func (p *Planner) Problems() []string {
+	if p.stale {
+		p.problems = slices.Concat(p.topology.Problems(), p.services.Problems(), p.policy.said)
+		p.stale = false
+	}
+	return p.problems
+}
 
 // Stats of this planner.
 func (p *Planner) Stats() Stats { return p.stats }
 
-func (p *Planner) network(txn statedb.ReadTxn, w statedb.WriteTxn) error {
-	p.stats.Network++
-	in := p.networkInput(txn)
-	n := planNetwork(in)
-	p.indexes, p.ranges, p.problems.network = n.indexes, n.ranges, n.problems
-	t := p.tables
-	if err := t.Peers.Set(w, ownerNetwork, n.peers); err != nil {
-		return err
-	}
-	if err := p.addresses.Set(w, n.addresses); err != nil {
-		return err
-	}
-	if err := t.Routes.Set(w, ownerNetwork, n.routes); err != nil {
-		return err
-	}
-	if err := t.Pods.Set(w, ownerNetwork, n.pods); err != nil {
-		return err
-	}
-	return t.Settings.Set(w, ownerSettings, map[string]table.Setting{"config": n.setting})
+func (p *Planner) setting() table.Setting {
+	e := p.topology.Encryption()
+	return table.Setting{Encryption: e.On, Strict: e.Strict}
 }
 
-func (p *Planner) policies(txn statedb.ReadTxn, w statedb.WriteTxn) error {
-	p.stats.Policies++
-	in, planned := p.policyInput(txn)
-	r := planPolicies(in)
-	p.cidrs = r.cidrs
-	for _, problem := range r.problems {
-		key := recordKey(p.cfg.Cluster, problem.PolicyKey)
-		if pol, ok := planned[key]; ok {
-			pol.Problem = problem.Message
-			planned[key] = pol
+func (p *Planner) writeNetwork(txn *table.Txn, d topology.Delta) {
+	for _, c := range d.Peers {
+		if c.New == nil {
+			p.out.Peers.Delete(txn, c.Index)
+		} else {
+			p.out.Peers.Put(txn, c.Index, c.New)
 		}
 	}
-	p.planned = planned
-	if err := p.rules.Set(w, r.rules); err != nil {
-		return err
-	}
-	if err := p.entries.Set(w, r.entries); err != nil {
-		return err
-	}
-	return p.subjects.Set(w, r.subjects)
-}
-
-func (p *Planner) service(txn statedb.ReadTxn, w statedb.WriteTxn, name string) error {
-	p.stats.Services++
-	t, owner := p.tables, serviceOwner(name)
-	var former []table.Frontend
-	for row := range t.Frontends.Owned(txn, owner) {
-		former = append(former, row.Key)
-	}
-	var defs []service.Definition
-	if !slices.Contains(p.cfg.SkipServices, name) {
-		defs = p.definitions(txn, name)
-	}
-	r := planService(p.cfg.Cluster, defs, p.ids.of, func(k bpf.SlotKey) (bpf.Backend, bool) {
-		row, ok := t.Slots.Get(w, k)
-		if !ok {
-			return bpf.Backend{}, false
-		}
-		return row.Value, true
+	put(txn, p.out.Addresses, d.Addresses, remote)
+	put(txn, p.out.Ranges, d.CIDRs, remote)
+	put(txn, p.out.Guards, d.Encrypted, func(struct{}) uint32 { return 1 })
+	put(txn, p.out.Routes, d.Routes, func(r topology.Route) table.Route {
+		return table.Route{Via: string(r.Via), Gateway: r.Gateway, Source: r.Src}
 	})
-	p.problems.service(name, r.problems)
-	if err := t.Slots.Set(w, owner, r.slots); err != nil {
-		return err
-	}
-	if err := t.Frontends.Set(w, owner, r.frontends); err != nil {
-		return err
-	}
-	for _, f := range former {
-		if _, still := r.frontends[f]; !still {
-			p.ids.forget(f)
+}
+
+func put[K, V, R comparable](txn *table.Txn, to table.Writer[K, R], changes []topology.Change[K, V], row func(V) R) {
+	for _, c := range changes {
+		if c.Gone {
+			to.Delete(txn, c.Key)
+		} else {
+			to.Put(txn, c.Key, row(c.Value))
 		}
 	}
-	return nil
+}
+
+func remote(e topology.IPCacheEntry) bpf.Remote {
+	return bpf.Remote{Identity: e.Identity, Peer: e.Peer, Flags: uint8(e.Flags)}
 }

@@ -1,0 +1,69 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package plan
+
+import (
+	"strings"
+
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+func clusterOf(key string) string { return record.ClusterOf(key) }
+
+// visit says which part each kind of record concerns.
+func (p *Planner) visit() {
+	t := p.tables
+	table.Visit(p.records, t.Clusters, func(c table.Change[*record.Cluster]) {
+		name := clusterOf(c.Key)
+		p.topology.SetCluster(name, c.Now)
+		p.policy.setCluster(name, c.Now)
+	})
+	table.Visit(p.records, t.Identities, func(c table.Change[*record.Identity]) { p.policy.setIdentity(c.Before, c.Now) })
+	table.Visit(p.records, t.Nodes, func(c table.Change[*record.Node]) {
+		p.topology.SetNode(clusterOf(c.Key), either(c).Name, c.Now)
+	})
+	table.Visit(p.records, t.Endpoints, p.endpoint)
+	table.Visit(p.records, t.Services, func(c table.Change[*record.Service]) {
+		s := either(c)
+		p.services.SetService(clusterOf(c.Key), s.Namespace, s.Name, c.Now)
+	})
+	table.Visit(p.records, t.Slices, func(c table.Change[*record.Slice]) {
+		// A slice may travel in parts: what follows the namespace in its key names the part.
+		s := either(c)
+		_, name, _ := strings.Cut(strings.TrimPrefix(c.Key, clusterOf(c.Key)+"/"+record.KindSlice+"/"), "/")
+		p.services.SetSlice(clusterOf(c.Key), s.Namespace, name, c.Now)
+	})
+	table.Visit(p.records, t.Policies, func(c table.Change[*table.Policy]) {
+		if clusterOf(c.Key) == p.cfg.Cluster { // a policy speaks for the cluster of its administrators
+			p.policy.set(c.Key, c.Now)
+		}
+	})
+}
+
+// either is the record as it is now or, if it is gone, as it was.
+func either[T comparable](c table.Change[T]) T {
+	var none T
+	if c.Now == none {
+		return c.Before
+	}
+	return c.Now
+}
+
+func (p *Planner) endpoint(c table.Change[*record.Endpoint]) {
+	e := either(c)
+	p.topology.SetEndpoint(clusterOf(c.Key), e.Namespace, e.Name, c.Now)
+	p.pods.change(p.local(c.Key, c.Before), p.local(c.Key, c.Now), c.Before, c.Now)
+	switch pod := e.Namespace + "/" + e.Name; {
+	case p.local(c.Key, c.Now):
+		p.pods.rows[pod] = table.Pod{Endpoint: c.Now}
+	case p.local(c.Key, c.Before):
+		p.pods.rows[pod] = table.Pod{}
+	}
+}
+
+// local says whether an endpoint is a pod of this node.
+func (p *Planner) local(key string, e *record.Endpoint) bool {
+	return e != nil && e.Node == p.cfg.Node && clusterOf(key) == p.cfg.Cluster
+}
