@@ -5,16 +5,15 @@ package policy
 
 import (
 	"fmt"
-	"testing"
 
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// bigInput is a mesh of 10,000 identities in 200 namespaces of 2 clusters, with 1,000 policies: what services of a
+// bigWorld is a mesh of 10,000 identities in 200 namespaces of 2 clusters, with 1,000 policies: what services of a
 // namespace say about each other, a few about other namespaces and clusters, and addresses outside.
-func bigInput() Input {
+func bigWorld() *World {
 	const identities, namespaces, policies = 10_000, 100, 1_000
-	in := Input{
+	w := &World{
 		Cluster:    "east",
 		Clusters:   map[string]map[string]string{"east": {"region": "eu"}, "west": {"region": "us"}},
 		Identities: make(map[uint32]map[string]string, identities),
@@ -25,54 +24,27 @@ func bigInput() Input {
 			cluster, id = "west", uint32(2<<16+256+i)
 		}
 		ns := fmt.Sprintf("ns-%d", i/2%namespaces)
-		in.Identities[id] = pod(cluster, ns, "app", fmt.Sprintf("app-%d", i/2/namespaces), "tier", fmt.Sprintf("tier-%d", i%3))
+		w.Identities[id] = pod(cluster, ns, "app", fmt.Sprintf("app-%d", i/2/namespaces), "tier", fmt.Sprintf("tier-%d", i%3))
 	}
 	for i := range policies {
-		in.Policies = append(in.Policies, bigPolicy(i, fmt.Sprintf("ns-%d", i%namespaces)))
+		w.Policies = append(w.Policies, Parse(bigPolicy(i, fmt.Sprintf("ns-%d", i%namespaces))))
 	}
-	return in
+	return w
 }
 
-func bigPolicy(i int, ns string) *recordv1.Policy {
+func bigPolicy(i int, ns string) *record.Policy {
 	app, friend := fmt.Sprintf("app-%d", i/100), fmt.Sprintf("app-%d", (i/100+1)%50)
-	p := &recordv1.Policy{Kind: KindNetworkPolicy, Namespace: ns, Name: fmt.Sprintf("policy-%d", i)}
+	p := &record.Policy{PolicyKind: KindNetworkPolicy, Namespace: ns, Name: fmt.Sprintf("policy-%d", i)}
 	switch i % 4 {
 	case 0:
-		p.SpecJson = fmt.Appendf(nil, `{"podSelector":{"matchLabels":{"app":%q}},"ingress":[{"from":[{"podSelector":{"matchLabels":{"app":%q}}}],"ports":[{"port":8080}]}]}`, app, friend)
+		p.Spec = fmt.Appendf(nil, `{"podSelector":{"matchLabels":{"app":%q}},"ingress":[{"from":[{"podSelector":{"matchLabels":{"app":%q}}}],"ports":[{"port":8080}]}]}`, app, friend)
 	case 1:
-		p.SpecJson = fmt.Appendf(nil, `{"podSelector":{"matchLabels":{"app":%q}},"ingress":[{"from":[{"namespaceSelector":{},"podSelector":{"matchLabels":{"tier":"tier-1","app":%q}}}],"ports":[{"port":8000,"endPort":8100}]}]}`, app, friend)
+		p.Spec = fmt.Appendf(nil, `{"podSelector":{"matchLabels":{"app":%q}},"ingress":[{"from":[{"namespaceSelector":{},"podSelector":{"matchLabels":{"tier":"tier-1","app":%q}}}],"ports":[{"port":8000,"endPort":8100}]}]}`, app, friend)
 	case 2:
-		p.SpecJson = fmt.Appendf(nil, `{"podSelector":{},"policyTypes":["Egress"],"egress":[{"to":[{"ipBlock":{"cidr":"10.%d.0.0/16"}}]},{"to":[{"podSelector":{}}]}]}`, i%256)
+		p.Spec = fmt.Appendf(nil, `{"podSelector":{},"policyTypes":["Egress"],"egress":[{"to":[{"ipBlock":{"cidr":"10.%d.0.0/16"}}]},{"to":[{"podSelector":{}}]}]}`, i%256)
 	case 3:
-		p.Kind = KindMeshNetworkPolicy
-		p.SpecJson = fmt.Appendf(nil, `{"podSelector":{"matchLabels":{"app":%q}},"ingress":{"allow":[{"peers":[{"clusterSelector":{},"podSelector":{"matchLabels":{"app":%q}}}]}],"deny":[{"peers":[{"clusterSelector":{"matchLabels":{"region":"us"}},"podSelector":{"matchLabels":{"tier":"tier-2"}}}]}]}}`, app, friend)
+		p.PolicyKind = KindMeshNetworkPolicy
+		p.Spec = fmt.Appendf(nil, `{"podSelector":{"matchLabels":{"app":%q}},"ingress":{"allow":[{"peers":[{"clusterSelector":{},"podSelector":{"matchLabels":{"app":%q}}}]}],"deny":[{"peers":[{"clusterSelector":{"matchLabels":{"region":"us"}},"podSelector":{"matchLabels":{"tier":"tier-2"}}}]}]}}`, app, friend)
 	}
 	return p
-}
-
-// BenchmarkCompile computes every subject of the cluster, as the operator and the CLI do.
-func BenchmarkCompile(b *testing.B) {
-	in := bigInput()
-	b.ReportAllocs()
-	for b.Loop() {
-		r := Compile(in)
-		if len(r.Problems) > 0 {
-			b.Fatal(r.Problems[0])
-		}
-		b.ReportMetric(float64(len(r.Entries)), "entries")
-	}
-}
-
-// BenchmarkCompileNode computes what one node needs: 60 identities.
-func BenchmarkCompileNode(b *testing.B) {
-	in := bigInput()
-	in.Subjects = map[uint32]struct{}{}
-	for i := range 60 {
-		in.Subjects[uint32(1<<16+256+i*134)] = struct{}{}
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		r := Compile(in)
-		b.ReportMetric(float64(len(r.Entries)), "entries")
-	}
 }
