@@ -72,3 +72,25 @@ func TestUplinkIsTheLastGate(t *testing.T) {
 		}
 	})
 }
+
+// Nodes are known exactly and may be talked to wherever their addresses are; that an address is a pod's, or in a range
+// that a policy names, takes nothing from the range around it.
+func TestUplinkGuardsRangesNotAddresses(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		passes := func(from, to netip.Addr) bool {
+			return f.run(f.progs.UplinkEgress, udp(from, 4000, to, 51820).bytes(t), skb{}).action == tcActPass
+		}
+		f.cidr(c.remoteNobody.String()+map[uint8]string{2: "/32", 10: "/128"}[c.family], Remote{Identity: blockIdentity})
+		if passes(c.host, c.remoteNobody) {
+			t.Error("a policy's range opened a hole in a cluster's")
+		}
+		f.address(c.remoteNobody, Remote{Identity: friendIdentity})
+		if passes(c.host, c.remoteNobody) || passes(c.remoteNobody, c.world) {
+			t.Error("a pod's address opened a hole in a cluster's range")
+		}
+		f.address(c.remoteNobody, Remote{Identity: 6, Flags: RemoteNode})
+		if !passes(c.host, c.remoteNobody) {
+			t.Error("a node's address inside a cluster's range was stopped")
+		}
+	})
+}

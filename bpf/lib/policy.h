@@ -149,7 +149,8 @@ static __always_inline bool scan_group(struct scan *s)
 {
 	if (!s->lines || fl_scan_chunk(s, 0) || s->lines <= FL_GROUP_LINES)
 		return true;
-	return bpf_loop((s->lines - 1) / FL_GROUP_LINES, scan_rest, s, 0) >= 0;
+	/* An int: inlined (5.18 on), it returns -E2BIG in 32 bits only. */
+	return (int)bpf_loop((s->lines - 1) / FL_GROUP_LINES, scan_rest, s, 0) >= 0;
 }
 
 static __always_inline void decide(struct decision *d, enum verdict verdict, __u32 rule_id,
