@@ -7,130 +7,173 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"github.com/google/btree"
 )
 
-// nodeAddresses enters the nodes' own addresses. Not this node's: those are the host's, which the agent knows best.
-func (p *planner) nodeAddresses() {
-	for _, n := range p.nodes {
-		if n == p.self {
-			continue
-		}
-		for _, addr := range n.addrs {
-			entry := IPCacheEntry{Identity: identity.RemoteNode, Node: true, ClusterID: n.id, Peer: n.index}
-			if !n.own {
-				entry.Tunnel, entry.RequireTunnel = true, true
-			}
-			p.enter(addr, entry, "node", n.key())
-		}
+// addresses keeps who claims which address, and what was last said about it. Most addresses have one claimant, a pod: that
+// takes one small row. The others of a contested address lie beside.
+type addresses struct {
+	v4     map[[4]byte]addressState
+	v6     map[[16]byte]addressState
+	others map[netip.Addr][]*endpointState // of two or more pods, all but the first, in order
+	nodes  *btree.BTreeG[nodeAddress]      // by address, so that those inside of a prefix lie beside each other
+	dirty  []netip.Addr
+}
+
+type addressState struct {
+	pod   *endpointState // the first that claims it
+	entry IPCacheEntry   // as last emitted; its flags also hold the marks
+}
+
+// Marks among an entry's flags, where they take no room of their own.
+const (
+	markEmitted Flags = 1 << 7 // there is an entry
+	markDirty   Flags = 1 << 6 // in the list of those to look at
+	markNode    Flags = 1 << 5 // a node claims it, or it is a gateway
+	marks             = markEmitted | markDirty | markNode
+)
+
+// nodeAddress is an address of a node, or one that it may have as a gateway.
+type nodeAddress struct {
+	addr    netip.Addr
+	gateway bool
+	node    *nodeState
+}
+
+func (a nodeAddress) compare(b nodeAddress) int {
+	if a.addr != b.addr {
+		return a.addr.Compare(b.addr)
+	}
+	if a.gateway != b.gateway {
+		return compareBools(a.gateway, b.gateway)
+	}
+	return compareOwners(a.node, b.node)
+}
+
+func newAddresses() *addresses {
+	return &addresses{
+		v4: map[[4]byte]addressState{}, v6: map[[16]byte]addressState{},
+		others: map[netip.Addr][]*endpointState{},
+		nodes:  btree.NewG(16, func(a, b nodeAddress) bool { return a.compare(b) < 0 }),
 	}
 }
 
-// endpoints enters the pods' addresses.
-func (p *planner) endpoints() {
-	for i := range p.pods {
-		e := &p.pods[i]
-		own, rec := e.Cluster == p.in.Cluster, e.Endpoint.Endpoint
-		id, known := p.clusterID(e.Cluster)
-		if !known && !own {
-			p.problems.group("endpoints of cluster %s are left out: its cluster record is missing or has no valid id", e.Cluster)
-			continue
+func (x *addresses) get(addr netip.Addr) addressState {
+	if addr.Is4() {
+		return x.v4[addr.As4()]
+	}
+	return x.v6[addr.As16()]
+}
+
+func (x *addresses) put(addr netip.Addr, s addressState) {
+	keep := s.pod != nil || s.entry.Flags&marks != 0
+	switch {
+	case addr.Is4() && keep:
+		x.v4[addr.As4()] = s
+	case addr.Is4():
+		delete(x.v4, addr.As4())
+	case keep:
+		x.v6[addr.As16()] = s
+	default:
+		delete(x.v6, addr.As16())
+	}
+}
+
+// mark has an address looked at in this step.
+func (x *addresses) mark(addr netip.Addr) {
+	if x.get(addr).entry.Flags&markDirty == 0 {
+		x.update(addr, func(*addressState) {})
+	}
+}
+
+// update changes who claims an address.
+func (x *addresses) update(addr netip.Addr, fn func(*addressState)) {
+	s := x.get(addr)
+	fn(&s)
+	if s.entry.Flags&markDirty == 0 {
+		s.entry.Flags |= markDirty
+		x.dirty = append(x.dirty, addr)
+	}
+	x.put(addr, s)
+}
+
+func (x *addresses) claim(addr netip.Addr, e *endpointState) {
+	x.update(addr, func(s *addressState) {
+		if s.pod == nil {
+			s.pod = e
+			return
 		}
-		entry := IPCacheEntry{Identity: rec.Identity, ClusterID: id}
+		if s.pod == e {
+			return
+		}
+		loser := e
+		if e.compare(s.pod) < 0 {
+			s.pod, loser = e, s.pod
+		}
+		list := x.others[addr]
+		if i, there := slices.BinarySearchFunc(list, loser, (*endpointState).compare); !there {
+			x.others[addr] = slices.Insert(list, i, loser)
+		}
+	})
+}
+
+func (x *addresses) release(addr netip.Addr, e *endpointState) {
+	x.update(addr, func(s *addressState) {
+		list := x.others[addr]
 		switch {
-		case !own:
-			entry.Tunnel, entry.RequireTunnel = true, true
-		case rec.Node != p.in.Self:
-			entry.Tunnel = p.tunnelTo(e.node)
-			entry.RequireTunnel = entry.Tunnel && p.in.Strict
-		}
-		if e.node != nil && e.node != p.self {
-			entry.Peer = e.node.index
-		}
-		for _, addr := range e.addrs {
-			p.enter(addr, entry, "pod", e.Cluster+"/"+rec.Namespace+"/"+rec.Name)
-		}
-	}
-}
-
-// tunnelTo says whether pods of a node of our own cluster are reached through the tunnel. A node that has never
-// published a key runs no agent (yet): unless strict, its pods are reached as they were before Fairlead came. Once it has
-// a key, packets go encrypted or not at all.
-func (p *planner) tunnelTo(node *nodeState) bool {
-	if !p.in.EncryptionOn || !p.in.ScopeAll {
-		return false
-	}
-	return p.in.Strict || (node != nil && node.rec.WireguardPublicKey != "")
-}
-
-// enter adds an address; the first to claim it keeps it, and nobody gets this node's own.
-func (p *planner) enter(addr netip.Addr, entry IPCacheEntry, what, who string) {
-	if p.self != nil && slices.Contains(p.self.addrs, addr) {
-		p.problems.add("%s %s claims %s, an address of this node; it is ignored", what, who, addr)
-		return
-	}
-	if have, twice := p.out.IPCache[addr]; twice {
-		if have != entry {
-			p.problems.add("%s %s claims %s, which somebody else has; it is ignored", what, who, addr)
-		}
-		return
-	}
-	p.out.IPCache[addr] = entry
-}
-
-// routes are for packets of the host itself, and of pods where the CNI is ours. Other pods' packets for the mesh leave by
-// redirect at their interface and see no route.
-func (p *planner) routes() {
-	if p.in.EncryptionOn {
-		for name, ranges := range p.ranges {
-			if _, known := p.clusterID(name); name == p.in.Cluster || !known {
-				continue
+		case s.pod != e:
+			if i, there := slices.BinarySearchFunc(list, e, (*endpointState).compare); there {
+				list = slices.Delete(list, i, i+1)
 			}
-			for _, r := range ranges {
-				p.out.Routes = append(p.out.Routes, Route{Dst: r, Via: ViaTunnel, Src: p.source(r)})
-			}
+		case len(list) == 0:
+			s.pod = nil
+		default:
+			s.pod = list[0]
+			list = slices.Delete(list, 0, 1)
 		}
-	}
-	if p.in.OwnCNI {
-		p.ownRoutes()
-	}
-	slices.SortFunc(p.out.Routes, func(a, b Route) int { return comparePrefixes(a.Dst, b.Dst) })
+		if len(list) > 0 {
+			x.others[addr] = list
+		} else {
+			delete(x.others, addr)
+		}
+	})
 }
 
-func (p *planner) ownRoutes() {
-	for _, n := range p.nodes {
-		if !n.own || n == p.self {
-			continue
-		}
-		for _, c := range n.podCIDRs {
-			if !slices.Contains(n.allowed, c) {
-				continue // another node has it, and that was told
-			}
-			if p.tunnelTo(n) {
-				p.out.Routes = append(p.out.Routes, Route{Dst: c, Via: ViaTunnel, Src: p.source(c)})
-				continue
-			}
-			if gw := firstOf(n.addrs, c.Addr().Is4()); gw.IsValid() {
-				p.out.Routes = append(p.out.Routes, Route{Dst: c, Via: ViaGateway, Gateway: gw})
-			}
-		}
-	}
+func (x *addresses) claimNode(a nodeAddress) {
+	x.nodes.ReplaceOrInsert(a)
+	x.update(a.addr, func(s *addressState) { s.entry.Flags |= markNode })
 }
 
-// source is this node's first address of a route's family: the tunnel device has none of its own, and the other side
-// answers only to addresses it knows this node by.
-func (p *planner) source(dst netip.Prefix) netip.Addr {
-	if p.self == nil {
-		return netip.Addr{}
-	}
-	return firstOf(p.self.addrs, dst.Addr().Is4())
+func (x *addresses) releaseNode(a nodeAddress) {
+	x.nodes.Delete(a)
+	x.update(a.addr, func(s *addressState) {
+		s.entry.Flags &^= markNode
+		x.nodesAt(a.addr, func(nodeAddress) bool {
+			s.entry.Flags |= markNode
+			return false
+		})
+	})
 }
 
-func firstOf(addrs []netip.Addr, v4 bool) netip.Addr {
-	for _, a := range addrs {
-		if a.Is4() == v4 {
-			return a
+// nodesAt calls fn for the nodes that claim an address, then for those whose gateway it may be, each in order, until fn
+// returns false.
+func (x *addresses) nodesAt(addr netip.Addr, fn func(nodeAddress) bool) {
+	x.nodes.AscendGreaterOrEqual(nodeAddress{addr: addr}, func(a nodeAddress) bool {
+		return a.addr == addr && fn(a)
+	})
+}
+
+// markNodesIn marks the nodes' addresses within a prefix.
+func (x *addresses) markNodesIn(prefix netip.Prefix) {
+	var in []netip.Addr
+	x.nodes.AscendGreaterOrEqual(nodeAddress{addr: prefix.Addr()}, func(a nodeAddress) bool {
+		if !prefix.Contains(a.addr) {
+			return false
 		}
+		in = append(in, a.addr)
+		return true
+	})
+	for _, addr := range in {
+		x.mark(addr)
 	}
-	return netip.Addr{}
 }

@@ -3,10 +3,7 @@
 
 package topology
 
-import (
-	"fmt"
-	"net/netip"
-)
+import "net/netip"
 
 // claims records who owns which prefix, and refuses a claim that overlaps another owner's. Two prefixes overlap only if
 // one contains the other, so it is enough to look a prefix up at each length in use: a claim costs that many map
@@ -60,50 +57,4 @@ func (c *claims) claim(p netip.Prefix, owner string) (other string, ok bool) {
 		}
 	}
 	return "", true
-}
-
-func shorten(p netip.Prefix, bits int) netip.Prefix {
-	return netip.PrefixFrom(p.Addr(), bits).Masked()
-}
-
-// problems collects what an administrator should read, without a line for each of a hundred thousand records that share
-// one mistake.
-type problems struct {
-	lines   []string
-	dropped int
-	groups  []string
-	counts  map[string]int
-}
-
-const maxProblems = 100
-
-func (p *problems) add(format string, args ...any) {
-	if len(p.lines) >= maxProblems {
-		p.dropped++
-		return
-	}
-	p.lines = append(p.lines, fmt.Sprintf(format, args...))
-}
-
-// group counts a problem that many records can share.
-func (p *problems) group(format string, args ...any) {
-	if p.counts == nil {
-		p.counts = map[string]int{}
-	}
-	line := fmt.Sprintf(format, args...)
-	if p.counts[line] == 0 {
-		p.groups = append(p.groups, line)
-	}
-	p.counts[line]++
-}
-
-func (p *problems) list() []string {
-	out := p.lines
-	for _, line := range p.groups {
-		out = append(out, fmt.Sprintf("%s (%d)", line, p.counts[line]))
-	}
-	if p.dropped > 0 {
-		out = append(out, fmt.Sprintf("and %d more problems like these", p.dropped))
-	}
-	return out
 }

@@ -3,45 +3,44 @@
 
 // Package topology decides how one node reaches every other node and pod of the mesh.
 //
-//	clusters, nodes, endpoints ── Compute ──► Peers    WireGuard peers and what each may send (AllowedIPs)
-//	                                          IPCache  whose address it is, and whether it lies behind the tunnel
-//	                                          CIDRs    the same for ranges, for addresses nobody has yet
-//	                                          Routes   for the host's own processes, and pods of our own CNI
+//	clusters, nodes, endpoints ──► Peers      WireGuard peers and what each may send (AllowedIPs)
+//	                               Addresses  whose address it is, and whether it lies behind the tunnel
+//	                               CIDRs      the same for ranges, for addresses nobody has yet
+//	                               Routes     for the host's own processes, and pods of our own CNI
 //
-// A Plan is a value: the agent diffs it into tables, the CLI prints it. The package is pure, and linear in what it is
-// given, because a mesh of 25,000 nodes and 250,000 pods is planned on each node.
+// There are two ways to the same answer. Compute plans the whole world at once and is easy to follow: it says what is
+// right. A Planner is given one change at a time and emits what changes for it, because a mesh of 25,000 nodes and
+// 250,000 pods is planned on each node; a property test holds it equal to Compute. The package is pure.
 package topology
 
 import (
 	"net/netip"
 
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Node is a node of a cluster.
 type Node struct {
 	Cluster string
-	Node    *recordv1.Node
+	*record.Node
 }
 
 // Endpoint is a pod of a cluster.
 type Endpoint struct {
-	Cluster  string
-	Endpoint *recordv1.Endpoint
+	Cluster string
+	*record.Endpoint
 }
 
-// Input is what a plan depends on.
+// Input is what a plan depends on. A cluster's nodes have different names, and so have a namespace's endpoints: they are
+// record keys.
 type Input struct {
 	Self      string // this node's name
-	Cluster   string // and its cluster's
-	Clusters  map[string]*recordv1.Cluster
+	Cluster   string // and its cluster's, whose record says what is encrypted
+	Clusters  map[string]*record.Cluster
 	Nodes     []Node
 	Endpoints []Endpoint
 
-	EncryptionOn bool // WireGuard; without it there is no way to other clusters
-	ScopeAll     bool // the tunnel also carries what stays within this cluster
-	Strict       bool // plaintext within this cluster is refused
-	OwnCNI       bool // pods' routes between nodes are ours to set
+	OwnCNI bool // pods' routes between nodes are ours to set
 
 	// PreviousIndexes of peers by PeerKey, so that a peer keeps its index while others come and go.
 	PreviousIndexes map[string]uint16
@@ -49,7 +48,7 @@ type Input struct {
 
 // Plan is how this node reaches the mesh.
 type Plan struct {
-	Peers    []Peer // sorted by cluster and node
+	Peers    []Peer // sorted by cluster and node, this node's cluster first
 	IPCache  map[netip.Addr]IPCacheEntry
 	CIDRs    map[netip.Prefix]IPCacheEntry
 	Routes   []Route // sorted by destination
@@ -66,10 +65,11 @@ func (p *Plan) Indexes() map[string]uint16 {
 }
 
 // Peer is another node with a key. AllowedIPs of different peers never overlap: they prove where a packet came from.
+// A Peer is not changed once it is made.
 type Peer struct {
 	Cluster    string
 	Node       string
-	PublicKey  string // base64
+	PublicKey  record.PublicKey
 	Endpoint   netip.AddrPort
 	AllowedIPs []netip.Prefix // sorted
 	Index      uint16         // never 0
@@ -78,15 +78,26 @@ type Peer struct {
 // PeerKey names a peer.
 func PeerKey(cluster, node string) string { return cluster + "/" + node }
 
-// IPCacheEntry says whose an address is and how to reach it.
+// Flags say how an address is reached. They have the values of the datapath's FL_REMOTE_* (bpf/include/fairlead/types.h).
+type Flags uint8
+
+// What an address can be.
+const (
+	Tunnel        Flags = 1 << 0 // packets to it go through the tunnel or not at all
+	RequireTunnel Flags = 1 << 1 // packets from it are believed only if they came through the tunnel
+	NodeAddress   Flags = 1 << 3 // a node's own address
+	ServiceRange  Flags = 1 << 4 // ranges only: addresses of services
+)
+
+// Has says whether all of some flags are set.
+func (f Flags) Has(other Flags) bool { return f&other == other }
+
+// IPCacheEntry says whose an address is and how to reach it. It takes eight bytes, for there are many.
 type IPCacheEntry struct {
-	Identity      uint32
-	Peer          uint16 // index of the node's peer; 0: it has none (yet)
-	Tunnel        bool   // packets to it go through the tunnel or not at all
-	RequireTunnel bool   // packets from it are believed only if they came through the tunnel
-	Node          bool   // a node's own address
-	Service       bool   // ranges only: addresses of services
-	ClusterID     uint8
+	Identity  uint32
+	Peer      uint16 // index of the node's peer; 0: it has none (yet)
+	Flags     Flags
+	ClusterID uint8
 }
 
 // Via says how a route leaves the node.
@@ -106,16 +117,11 @@ type Route struct {
 	Src     netip.Addr // may be invalid: the kernel's choice
 }
 
-// Compute plans. It never fails: what can't be used is left out, which drops packets and opens nothing, and Problems
-// say what and why.
-func Compute(in Input) Plan {
-	p := newPlanner(in)
-	p.clusterRanges()
-	p.indexEndpoints()
-	p.claimAddresses()
-	p.peers()
-	p.nodeAddresses()
-	p.endpoints()
-	p.routes()
-	return p.finish()
+// encryptionOf is what a cluster wants. A cluster whose record isn't here yet gets the default, WireGuard for all traffic:
+// what would be encrypted must not leave in the clear for want of a record.
+func encryptionOf(c *record.Cluster) record.Encryption {
+	if c == nil {
+		return record.Encryption{On: true, ScopeAll: true}
+	}
+	return c.Encryption
 }

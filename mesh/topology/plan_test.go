@@ -4,7 +4,6 @@
 package topology
 
 import (
-	"encoding/base64"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -14,34 +13,36 @@ import (
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// key makes a valid WireGuard public key out of a name.
-func key(name string) string {
-	raw := make([]byte, 32)
-	copy(raw, name)
-	return base64.StdEncoding.EncodeToString(raw)
+// key makes a WireGuard public key out of a name.
+func key(name string) (k record.PublicKey) {
+	copy(k[:], name)
+	return k
 }
 
-func node(cluster, name, addr, podCIDR string) Node {
-	return Node{cluster, &recordv1.Node{
-		Name: name, Addresses: []string{addr}, PodCidrs: []string{podCIDR}, PodsInPodCidrs: true,
-		WireguardPublicKey: key(cluster + "/" + name), WireguardPort: 51871,
+func node(cluster, name, address, podCIDR string) Node {
+	return Node{cluster, &record.Node{
+		Name: name, Addresses: addrs(address), PodCIDRs: prefixes(podCIDR), PodsInPodCIDRs: true,
+		PublicKey: key(cluster + "/" + name), Port: 51871,
 	}}
 }
 
-func endpoint(cluster, name, node, addr string, id uint32) Endpoint {
-	return Endpoint{cluster, &recordv1.Endpoint{Namespace: "shop", Name: name, Node: node, Addresses: []string{addr}, Identity: id}}
+func endpoint(cluster, name, node, address string, id uint32) Endpoint {
+	return Endpoint{cluster, &record.Endpoint{Namespace: "shop", Name: name, Node: node, Addresses: addrs(address), Identity: id}}
 }
+
+// wireGuard is encryption of all traffic, as clusters have it by default.
+var wireGuard = record.Encryption{On: true, ScopeAll: true}
 
 // twoClusters is seen from node e1 of east. The CNI of west's second node hands out addresses as it likes.
 func twoClusters() Input {
 	in := Input{
-		Self: "e1", Cluster: "east", EncryptionOn: true, ScopeAll: true,
-		Clusters: map[string]*recordv1.Cluster{
-			"east": {Name: "east", Id: 1, PodCidrs: []string{"10.1.0.0/16"}, ServiceCidrs: []string{"10.96.0.0/16"}},
-			"west": {Name: "west", Id: 2, PodCidrs: []string{"10.2.0.0/16"}, ServiceCidrs: []string{"10.96.0.0/16"}},
+		Self: "e1", Cluster: "east",
+		Clusters: map[string]*record.Cluster{
+			"east": {Name: "east", ID: 1, PodCIDRs: prefixes("10.1.0.0/16"), ServiceCIDRs: prefixes("10.96.0.0/16"), Encryption: wireGuard},
+			"west": {Name: "west", ID: 2, PodCIDRs: prefixes("10.2.0.0/16"), ServiceCIDRs: prefixes("10.96.0.0/16")},
 		},
 		Nodes: []Node{
 			node("west", "w2", "192.0.2.22", "10.2.2.0/24"), node("east", "e2", "192.0.2.12", "10.1.2.0/24"),
@@ -52,8 +53,22 @@ func twoClusters() Input {
 			endpoint("east", "here", "e1", "10.1.1.5", 1<<16|256), endpoint("east", "there", "e2", "10.1.2.5", 1<<16|257),
 		},
 	}
-	in.Nodes[0].Node.PodsInPodCidrs = false
+	in.Nodes[0].PodsInPodCIDRs = false
 	return in
+}
+
+func addrs(texts ...string) (out []netip.Addr) {
+	for _, text := range texts {
+		out = append(out, addr(text))
+	}
+	return out
+}
+
+func prefixes(texts ...string) (out []netip.Prefix) {
+	for _, text := range texts {
+		out = append(out, prefix(text))
+	}
+	return out
 }
 
 func addr(text string) netip.Addr     { return netip.MustParseAddr(text) }
@@ -80,20 +95,23 @@ func TestTwoClusters(t *testing.T) {
 
 	wantCache := map[netip.Addr]IPCacheEntry{
 		addr("10.1.1.5"):   {Identity: 1<<16 | 256, ClusterID: 1},
-		addr("10.1.2.5"):   {Identity: 1<<16 | 257, ClusterID: 1, Peer: 1, Tunnel: true},
-		addr("10.2.1.5"):   {Identity: 2<<16 | 256, ClusterID: 2, Peer: 2, Tunnel: true, RequireTunnel: true},
-		addr("10.2.77.5"):  {Identity: 2<<16 | 257, ClusterID: 2, Peer: 3, Tunnel: true, RequireTunnel: true},
-		addr("192.0.2.12"): {Identity: identity.RemoteNode, ClusterID: 1, Peer: 1, Node: true},
-		addr("192.0.2.21"): {Identity: identity.RemoteNode, ClusterID: 2, Peer: 2, Node: true, Tunnel: true, RequireTunnel: true},
-		addr("192.0.2.22"): {Identity: identity.RemoteNode, ClusterID: 2, Peer: 3, Node: true, Tunnel: true, RequireTunnel: true},
+		addr("10.1.2.0"):   {Identity: identity.RemoteNode, ClusterID: 1, Peer: 1, Flags: NodeAddress},
+		addr("10.1.2.1"):   {Identity: identity.RemoteNode, ClusterID: 1, Peer: 1, Flags: NodeAddress},
+		addr("10.1.2.5"):   {Identity: 1<<16 | 257, ClusterID: 1, Peer: 1, Flags: Tunnel},
+		addr("10.2.1.5"):   {Identity: 2<<16 | 256, ClusterID: 2, Peer: 2, Flags: Tunnel | RequireTunnel},
+		addr("10.2.77.5"):  {Identity: 2<<16 | 257, ClusterID: 2, Peer: 3, Flags: Tunnel | RequireTunnel},
+		addr("192.0.2.12"): {Identity: identity.RemoteNode, ClusterID: 1, Peer: 1, Flags: NodeAddress},
+		addr("192.0.2.21"): {Identity: identity.RemoteNode, ClusterID: 2, Peer: 2, Flags: NodeAddress | Tunnel | RequireTunnel},
+		addr("192.0.2.22"): {Identity: identity.RemoteNode, ClusterID: 2, Peer: 3, Flags: NodeAddress | Tunnel | RequireTunnel},
 	}
 	if !maps.Equal(p.IPCache, wantCache) {
 		t.Errorf("ipcache: %+v\nwant %+v", p.IPCache, wantCache)
 	}
 
 	wantCIDRs := map[netip.Prefix]IPCacheEntry{
-		prefix("10.2.0.0/16"):  {ClusterID: 2, Tunnel: true, RequireTunnel: true},
-		prefix("10.96.0.0/16"): {ClusterID: 1, Service: true},
+		prefix("10.1.0.0/16"):  {ClusterID: 1},
+		prefix("10.2.0.0/16"):  {ClusterID: 2, Flags: Tunnel | RequireTunnel},
+		prefix("10.96.0.0/16"): {ClusterID: 1, Flags: ServiceRange},
 	}
 	if !maps.Equal(p.CIDRs, wantCIDRs) {
 		t.Errorf("cidrs: %+v\nwant %+v", p.CIDRs, wantCIDRs)
@@ -126,18 +144,18 @@ func TestEncryptionSettings(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			in := twoClusters()
-			in.EncryptionOn, in.ScopeAll, in.Strict, in.OwnCNI = tt.on, tt.all, tt.strict, true
+			in.Clusters["east"].Encryption, in.OwnCNI = record.Encryption{On: tt.on, ScopeAll: tt.all, Strict: tt.strict}, true
 			if tt.noKey {
-				in.Nodes[1].Node.WireguardPublicKey = ""
+				in.Nodes[1].PublicKey = record.PublicKey{}
 			}
 			p := Compute(in)
-			if e := p.IPCache[own]; e.Tunnel != tt.tunnel || e.RequireTunnel != tt.require {
+			if e := p.IPCache[own]; e.Flags.Has(Tunnel) != tt.tunnel || e.Flags.Has(RequireTunnel) != tt.require {
 				t.Errorf("own cluster's pod: %+v", e)
 			}
-			if e := p.IPCache[far]; !e.Tunnel || !e.RequireTunnel {
+			if e := p.IPCache[far]; !e.Flags.Has(Tunnel | RequireTunnel) {
 				t.Errorf("other cluster's pod: %+v", e)
 			}
-			if e := p.IPCache[addr("10.1.1.5")]; e.Tunnel || e.RequireTunnel {
+			if e := p.IPCache[addr("10.1.1.5")]; e.Flags != 0 {
 				t.Errorf("pod of this node: %+v", e)
 			}
 			if len(p.Peers) != tt.peers {
@@ -169,34 +187,30 @@ func TestProblems(t *testing.T) {
 		check  func(*testing.T, Plan)
 	}{
 		{"this node is not known", func(in *Input) { in.Self = "e9" }, "this node (e9) has no record", nil},
-		{"no key", func(in *Input) { in.Nodes[3].Node.WireguardPublicKey = "" }, "", func(t *testing.T, p Plan) {
-			if e := p.IPCache[addr("10.2.1.5")]; !e.Tunnel || e.Peer != 0 || len(p.Peers) != 2 {
+		{"no key", func(in *Input) { in.Nodes[3].PublicKey = record.PublicKey{} }, "", func(t *testing.T, p Plan) {
+			if e := p.IPCache[addr("10.2.1.5")]; !e.Flags.Has(Tunnel) || e.Peer != 0 || len(p.Peers) != 2 {
 				t.Errorf("%+v, peers %v", e, p.Peers)
 			}
 		}},
-		{"bad key", func(in *Input) { in.Nodes[3].Node.WireguardPublicKey = "abc" }, "not 32 bytes in base64", nil},
-		{"no port", func(in *Input) { in.Nodes[3].Node.WireguardPort = 0 }, "port is not set", nil},
-		{"no address", func(in *Input) { in.Nodes[3].Node.Addresses = nil }, "has no address", nil},
-		{"bad address", func(in *Input) { in.Nodes[3].Node.Addresses = []string{"w1.example.com"} }, `"w1.example.com" is not an IP address`, nil},
-		{"bad pod CIDR", func(in *Input) { in.Nodes[3].Node.PodCidrs = []string{"10.2.1.0"} }, `"10.2.1.0" is not a CIDR`, nil},
-		{"same key twice", func(in *Input) { in.Nodes[0].Node.WireguardPublicKey = in.Nodes[3].Node.WireguardPublicKey },
+		{"no port", func(in *Input) { in.Nodes[3].Port = 0 }, "port is not set", nil},
+		{"no address", func(in *Input) { in.Nodes[3].Addresses = nil }, "has no address", nil},
+		{"same key twice", func(in *Input) { in.Nodes[0].PublicKey = in.Nodes[3].PublicKey },
 			"node west/w2 is not reachable: node west/w1 has the same", nil},
-		{"node twice", func(in *Input) { in.Nodes = append(in.Nodes, in.Nodes[0]) }, "two records", nil},
-		{"a node claims another's pods", func(in *Input) { in.Nodes[3].Node.PodCidrs = []string{"10.2.0.0/16"} },
+		{"a node claims another's pods", func(in *Input) { in.Nodes[3].PodCIDRs = prefixes("10.2.0.0/16") },
 			"nodes west/w1 and west/w2 both claim 10.2.77.5/32; west/w1 keeps it", nil},
-		{"another cluster's node claims our node", func(in *Input) { in.Nodes[3].Node.Addresses = []string{"192.0.2.12"} },
+		{"another cluster's node claims our node", func(in *Input) { in.Nodes[3].Addresses = addrs("192.0.2.12") },
 			"nodes east/e2 and west/w1 both claim 192.0.2.12/32; east/e2 keeps it", func(t *testing.T, p Plan) {
-				if e := p.IPCache[addr("192.0.2.12")]; e.ClusterID != 1 || e.Tunnel {
+				if e := p.IPCache[addr("192.0.2.12")]; e.ClusterID != 1 || e.Flags.Has(Tunnel) {
 					t.Errorf("%+v", e)
 				}
 			}},
-		{"another cluster's node claims this node", func(in *Input) { in.Nodes[3].Node.Addresses = []string{"192.0.2.11"} },
+		{"another cluster's node claims this node", func(in *Input) { in.Nodes[3].Addresses = addrs("192.0.2.11") },
 			"an address of this node", func(t *testing.T, p Plan) {
 				if e, ok := p.IPCache[addr("192.0.2.11")]; ok {
 					t.Errorf("%+v", e)
 				}
 			}},
-		{"a node's pod CIDR is not its cluster's", func(in *Input) { in.Nodes[3].Node.PodCidrs = []string{"10.1.1.0/24"} },
+		{"a node's pod CIDR is not its cluster's", func(in *Input) { in.Nodes[3].PodCIDRs = prefixes("10.1.1.0/24") },
 			"10.1.1.0/24 is not within the pod CIDRs of cluster west", func(t *testing.T, p Plan) {
 				for _, peer := range p.Peers {
 					if slices.Contains(peer.AllowedIPs, prefix("10.1.1.0/24")) {
@@ -204,30 +218,28 @@ func TestProblems(t *testing.T) {
 					}
 				}
 			}},
-		{"another cluster claims our pods", func(in *Input) { in.Clusters["west"].PodCidrs = []string{"10.0.0.0/8"} },
+		{"another cluster claims our pods", func(in *Input) { in.Clusters["west"].PodCIDRs = prefixes("10.0.0.0/8") },
 			"cluster west: pod CIDR 10.0.0.0/8 overlaps with the", func(t *testing.T, p Plan) {
 				if _, ok := p.IPCache[addr("10.2.1.5")]; ok || len(p.Routes) > 0 {
 					t.Errorf("west got %v, %v", p.IPCache, p.Routes)
 				}
 			}},
-		{"another cluster claims our services", func(in *Input) { in.Clusters["west"].PodCidrs = []string{"10.96.5.0/24"} },
+		{"another cluster claims our services", func(in *Input) { in.Clusters["west"].PodCIDRs = prefixes("10.96.5.0/24") },
 			"overlaps with the service CIDRs of cluster east", nil},
-		{"bad cluster CIDR", func(in *Input) { in.Clusters["west"].PodCidrs = []string{"10.2"} }, `pod CIDR "10.2" is not a CIDR`, nil},
-		{"endpoint outside of its cluster", func(in *Input) { in.Endpoints[0].Endpoint.Addresses = []string{"10.1.1.5"} },
+		{"endpoint outside of its cluster", func(in *Input) { in.Endpoints[0].Addresses = addrs("10.1.1.5") },
 			"cluster west: endpoints outside of its pod CIDRs are left out (1)", func(t *testing.T, p Plan) {
 				if e := p.IPCache[addr("10.1.1.5")]; e.Identity != 1<<16|256 {
 					t.Errorf("%+v", e)
 				}
 			}},
-		{"bad endpoint address", func(in *Input) { in.Endpoints[2].Endpoint.Addresses = []string{"x"} }, "cluster east: endpoints with an invalid address", nil},
-		{"two pods, one address", func(in *Input) { in.Endpoints[3].Endpoint.Addresses = []string{"10.1.1.5"} },
+		{"two pods, one address", func(in *Input) { in.Endpoints[3].Addresses = addrs("10.1.1.5") },
 			"pod east/shop/there claims 10.1.1.5, which somebody else has", nil},
 		{"cluster without record", func(in *Input) { delete(in.Clusters, "west") }, "nodes of cluster west are left out: its cluster record is missing", func(t *testing.T, p Plan) {
-			if len(p.Peers) != 1 || len(p.IPCache) != 3 {
+			if len(p.Peers) != 1 || len(p.IPCache) != 5 {
 				t.Errorf("peers %v, ipcache %v", p.Peers, p.IPCache)
 			}
 		}},
-		{"cluster id too high", func(in *Input) { in.Clusters["west"].Id = 256 }, "has no valid id", nil},
+		{"cluster without an id", func(in *Input) { in.Clusters["west"].ID = 0 }, "has no valid id", nil},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -263,7 +275,7 @@ func TestPeersKeepTheirIndexes(t *testing.T) {
 // A pod outside of its node's CIDRs is allowed by its own address.
 func TestPodOutsideOfItsNodesCIDR(t *testing.T) {
 	in := twoClusters()
-	in.Endpoints[0].Endpoint.Addresses = []string{"10.2.200.1"}
+	in.Endpoints[0].Addresses = addrs("10.2.200.1")
 	p := Compute(in)
 	if want := []netip.Prefix{prefix("10.2.1.0/24"), prefix("10.2.200.1/32"), prefix("192.0.2.21/32")}; !reflect.DeepEqual(p.Peers[1].AllowedIPs, want) {
 		t.Errorf("got %v, want %v", p.Peers[1].AllowedIPs, want)
@@ -279,8 +291,9 @@ func TestWithPolicyCIDRs(t *testing.T) {
 	})
 	want := map[netip.Prefix]IPCacheEntry{
 		prefix("0.0.0.0/0"): {Identity: 1}, prefix("10.0.0.0/8"): {Identity: 2},
-		prefix("10.2.0.0/16"):  {ClusterID: 2, Tunnel: true, RequireTunnel: true},
-		prefix("10.96.0.0/16"): {ClusterID: 1, Service: true},
+		prefix("10.1.0.0/16"):  {ClusterID: 1},
+		prefix("10.2.0.0/16"):  {ClusterID: 2, Flags: Tunnel | RequireTunnel},
+		prefix("10.96.0.0/16"): {ClusterID: 1, Flags: ServiceRange},
 		prefix("192.0.2.0/24"): {Identity: 6}, prefix("2001:db8::/32"): {Identity: 7}, prefix("::/0"): {Identity: 8},
 	}
 	if !maps.Equal(got, want) {
@@ -295,13 +308,15 @@ func TestPolicyNodes(t *testing.T) {
 		prefix("192.0.2.0/28"): 1, prefix("192.0.2.12/32"): 2, prefix("192.0.2.21/32"): 3, prefix("10.0.0.0/8"): 4, prefix("::/0"): 5,
 	})
 	want := map[netip.Addr]IPCacheEntry{
-		addr("192.0.2.12"): {Identity: 2, ClusterID: 1, Peer: 1, Node: true},
-		addr("192.0.2.21"): {Identity: 3, ClusterID: 2, Peer: 2, Node: true, Tunnel: true, RequireTunnel: true},
+		addr("192.0.2.12"): {Identity: 2, ClusterID: 1, Peer: 1, Flags: NodeAddress},
+		addr("192.0.2.21"): {Identity: 3, ClusterID: 2, Peer: 2, Flags: NodeAddress | Tunnel | RequireTunnel},
+		addr("10.1.2.0"):   {Identity: 4, ClusterID: 1, Peer: 1, Flags: NodeAddress},
+		addr("10.1.2.1"):   {Identity: 4, ClusterID: 1, Peer: 1, Flags: NodeAddress},
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("got %+v\nwant %+v", got, want)
 	}
-	if all := PolicyNodes(p.IPCache, map[netip.Prefix]uint32{prefix("0.0.0.0/0"): 9}); len(all) != 3 || all[addr("192.0.2.22")].Identity != 9 {
+	if all := PolicyNodes(p.IPCache, map[netip.Prefix]uint32{prefix("0.0.0.0/0"): 9}); len(all) != 5 || all[addr("192.0.2.22")].Identity != 9 {
 		t.Errorf("got %+v", all)
 	}
 }
@@ -309,10 +324,10 @@ func TestPolicyNodes(t *testing.T) {
 // A node of ours may have a pod CIDR that our cluster's record forgot: nobody else gets it all the same.
 func TestOwnNodesRangesAreOurs(t *testing.T) {
 	in := twoClusters()
-	in.Clusters["east"].PodCidrs = nil
-	in.Clusters["west"].PodCidrs = []string{"10.1.2.0/24", "10.2.0.0/16"}
+	in.Clusters["east"].PodCIDRs = nil
+	in.Clusters["west"].PodCIDRs = prefixes("10.1.2.0/24", "10.2.0.0/16")
 	p := Compute(in)
-	if _, ok := p.CIDRs[prefix("10.1.2.0/24")]; ok {
+	if e := p.CIDRs[prefix("10.1.2.0/24")]; e != (IPCacheEntry{ClusterID: 1}) {
 		t.Errorf("west got the pods of node e2: %v", p.CIDRs)
 	}
 	if text := strings.Join(p.Problems, "\n"); !strings.Contains(text, "cluster west: pod CIDR 10.1.2.0/24 overlaps with the pod CIDRs of cluster east") {

@@ -4,278 +4,238 @@
 package topology
 
 import (
-	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// planner holds what the steps of Compute hand to each other.
-type planner struct {
-	in       Input
-	out      Plan
-	problems problems
+// Config says whose plan it is.
+type Config struct {
+	Self    string // this node's name
+	Cluster string // and its cluster's, whose record says what is encrypted
+	OwnCNI  bool   // pods' routes between nodes are ours to set
 
-	nodes  []*nodeState // own cluster first, then by cluster and name: whoever is earlier keeps what two claim
-	byKey  map[string]*nodeState
-	self   *nodeState
-	ranges map[string][]netip.Prefix // cluster → the pod CIDRs it got
-	pods   []pod                     // in the same order as nodes
+	// Indexes of peers by PeerKey that an earlier run left in the kernel. Those peers get them again.
+	Indexes map[string]uint16
 }
 
-// nodeState is a node with everything about it parsed once.
-type nodeState struct {
-	cluster  string
-	id       uint8
-	own      bool // of this node's cluster
-	rec      *recordv1.Node
-	addrs    []netip.Addr
-	podCIDRs []netip.Prefix
-	pods     []netip.Addr
-	allowed  []netip.Prefix
-	index    uint16
+// Planner keeps a plan up to date. Set… says what changed; Step plans it. In between, the plan is that of the last Step.
+//
+// A change costs what depends on it: an endpoint its addresses; a node its endpoints if its key or its blocks changed; a
+// cluster's record its own nodes and endpoints, and those of the clusters it overlaps with, if its id or ranges changed.
+// What several claim costs as many claimants as there are. Records are kept, not copied: they must not be changed.
+// A Planner is not safe for concurrent use.
+type Planner struct {
+	cfg  Config
+	enc  record.Encryption
+	self *nodeState
+
+	clusters      map[string]*clusterState
+	endpoints     *endpointIndex
+	own           *clusterState
+	dirtyClusters []*clusterState
+	dirtyNodes    []*nodeState
+
+	ranges    *ledger[*rangeOwner]
+	allowed   *ledger[*nodeState]
+	addresses *addresses
+	problems  *problems
+	disputes  map[netip.Addr][]problem // contested addresses
+
+	keys      map[record.PublicKey][]*nodeState // who would be a peer with it, in order
+	dirtyKeys map[record.PublicKey]struct{}
+	rechosen  []*nodeState
+	waiting   []*nodeState // for an index
+	indexes   *indexes
+
+	peers      map[uint16]*Peer // as last emitted
+	dirtyPeers map[uint16]struct{}
+
+	within, outside int // addresses of own pods by whether they lie in their node's pod CIDRs
+	ownClosed       bool
+
+	mesh        map[netip.Prefix]IPCacheEntry // the mesh's ranges
+	dirtyMesh   map[netip.Prefix]struct{}
+	dirtyCIDRs  map[netip.Prefix]struct{}
+	policy      *policyIndex
+	nextPolicy  map[netip.Prefix]uint32
+	cidrs       map[netip.Prefix]IPCacheEntry // as last emitted
+	routes      map[netip.Prefix]Route        // as last emitted
+	dirtyRoutes map[netip.Prefix]struct{}
 }
 
-// pod is an endpoint with the addresses that its cluster may have.
-type pod struct {
-	Endpoint
-	addrs []netip.Addr
-	node  *nodeState // nil: its node has no record
-}
+// NewPlanner plans for a node that knows of nothing yet.
+func NewPlanner(cfg Config) *Planner {
+	p := &Planner{
+		cfg:      cfg,
+		enc:      encryptionOf(nil),
+		clusters: map[string]*clusterState{},
 
-func (n *nodeState) key() string { return PeerKey(n.cluster, n.rec.Name) }
+		endpoints: newEndpointIndex(),
 
-func newPlanner(in Input) *planner {
-	p := &planner{
-		in:     in,
-		byKey:  make(map[string]*nodeState, len(in.Nodes)),
-		ranges: map[string][]netip.Prefix{},
-	}
-	p.out.IPCache = make(map[netip.Addr]IPCacheEntry, len(in.Endpoints)+len(in.Nodes))
-	p.out.CIDRs = map[netip.Prefix]IPCacheEntry{}
+		ranges:    newLedger[*rangeOwner](),
+		allowed:   newLedger[*nodeState](),
+		addresses: newAddresses(),
+		problems:  newProblems(),
+		disputes:  map[netip.Addr][]problem{},
 
-	sorted := slices.Clone(in.Nodes)
-	sorted = slices.DeleteFunc(sorted, func(n Node) bool { return n.Node == nil })
-	slices.SortStableFunc(sorted, func(a, b Node) int {
-		return cmp.Or(p.compareClusters(a.Cluster, b.Cluster), cmp.Compare(a.Node.Name, b.Node.Name))
-	})
-	for _, n := range sorted {
-		p.addNode(n)
+		keys:      map[record.PublicKey][]*nodeState{},
+		dirtyKeys: map[record.PublicKey]struct{}{},
+		indexes:   newIndexes(cfg.Indexes),
+
+		peers:      map[uint16]*Peer{},
+		dirtyPeers: map[uint16]struct{}{},
+
+		mesh:        map[netip.Prefix]IPCacheEntry{},
+		dirtyMesh:   map[netip.Prefix]struct{}{},
+		dirtyCIDRs:  map[netip.Prefix]struct{}{},
+		policy:      newPolicyIndex(nil),
+		cidrs:       map[netip.Prefix]IPCacheEntry{},
+		routes:      map[netip.Prefix]Route{},
+		dirtyRoutes: map[netip.Prefix]struct{}{},
 	}
-	p.self = p.byKey[PeerKey(in.Cluster, in.Self)]
-	if p.self == nil {
-		p.problems.add("this node (%s) has no record: its own addresses are unknown", in.Self)
-	}
+	p.cfg.Indexes = nil
+	p.own = p.cluster(cfg.Cluster)
+	p.self = p.node(p.own, cfg.Self)
+	p.self.self = true
+	p.problems.add(problem{kind: problemNoSelf, about: cfg.Self})
+	p.markCluster(p.own)
 	return p
 }
 
-func (p *planner) addNode(n Node) {
-	state := &nodeState{cluster: n.Cluster, own: n.Cluster == p.in.Cluster, rec: n.Node}
-	if _, twice := p.byKey[state.key()]; twice {
-		p.problems.add("node %s has two records; the first is used", state.key())
-		return
+// SetCluster gives the record of a cluster; nil removes it. One without an id is as good as none.
+func (p *Planner) SetCluster(name string, rec *record.Cluster) {
+	if rec != nil && rec.ID == 0 {
+		rec = nil
 	}
-	id, known := p.clusterID(n.Cluster)
-	if !known && !state.own {
-		p.problems.group("nodes of cluster %s are left out: its cluster record is missing or has no valid id", n.Cluster)
-		return
-	}
-	state.id = id
-	for _, text := range n.Node.Addresses {
-		addr, err := netip.ParseAddr(text)
-		if err != nil {
-			p.problems.add("node %s: address %q is not an IP address", state.key(), text)
-			continue
-		}
-		state.addrs = append(state.addrs, addr.Unmap().WithZone(""))
-	}
-	for _, text := range n.Node.PodCidrs {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			p.problems.add("node %s: pod CIDR %q is not a CIDR", state.key(), text)
-			continue
-		}
-		if prefix = prefix.Masked(); !slices.Contains(state.podCIDRs, prefix) {
-			state.podCIDRs = append(state.podCIDRs, prefix)
-		}
-	}
-	p.nodes = append(p.nodes, state)
-	p.byKey[state.key()] = state
+	c := p.cluster(name)
+	c.next = rec
+	p.markCluster(c)
 }
 
-// compareClusters orders clusters: ours before all others, so that nobody takes from us what both claim.
-func (p *planner) compareClusters(a, b string) int {
-	if a == b {
-		return 0
-	}
-	if a == p.in.Cluster {
-		return -1
-	}
-	if b == p.in.Cluster {
-		return 1
-	}
-	return cmp.Compare(a, b)
+// SetNode gives the record of a node; nil removes it.
+func (p *Planner) SetNode(cluster, name string, rec *record.Node) {
+	n := p.node(p.cluster(cluster), name)
+	n.next = rec
+	p.markNode(n)
 }
 
-func (p *planner) clusterID(name string) (uint8, bool) {
-	c := p.in.Clusters[name]
-	if c == nil || c.Id == 0 || c.Id > 255 {
-		return 0, false
-	}
-	return uint8(c.Id), true
-}
-
-// clusterRanges gives each cluster its pod CIDRs. A range that two clusters claim stays with the first; the other
-// cluster's pods in it are out of reach, and it says so.
-func (p *planner) clusterRanges() {
-	names := make([]string, 0, len(p.in.Clusters))
-	for name, c := range p.in.Clusters {
-		if c != nil {
-			names = append(names, name)
-		}
-	}
-	slices.SortFunc(names, p.compareClusters)
-
-	claims := p.rangeClaims(names)
-	taken := newClaims()
-	for _, c := range claims {
-		taken.announce(c.prefixes)
-	}
-	for _, c := range claims {
-		p.grant(c, &taken)
+// SetEndpoint gives the record of an endpoint; nil removes it.
+func (p *Planner) SetEndpoint(cluster, namespace, name string, rec *record.Endpoint) {
+	c := p.cluster(cluster)
+	e := p.endpoints.get(c, namespace, name)
+	switch {
+	case rec == nil && e == nil:
+		p.markCluster(c) // it may have been made for this
+	case rec == nil:
+		p.removeEndpoint(e)
+		p.endpoints.remove(e)
+		p.markNode(e.node) // perhaps nothing is left of it
+	case e == nil:
+		e = &endpointState{rec: rec}
+		p.addEndpoint(e, p.node(c, rec.Node))
+		p.endpoints.add(e)
+	case e.rec.Node == rec.Node && e.rec.Identity == rec.Identity && slices.Equal(e.rec.Addresses, rec.Addresses):
+		e.rec = rec
+	default:
+		p.removeEndpoint(e)
+		p.markNode(e.node)
+		e.rec = rec
+		p.addEndpoint(e, p.node(c, rec.Node))
 	}
 }
 
-// rangeClaim is what a cluster says its pods' or services' ranges are.
-type rangeClaim struct {
-	cluster, what string
-	prefixes      []netip.Prefix
+// SetPolicyCIDRs gives the CIDRs that policies name, with the identities they got. The map must not be changed.
+func (p *Planner) SetPolicyCIDRs(cidrs map[netip.Prefix]uint32) {
+	if cidrs == nil {
+		cidrs = map[netip.Prefix]uint32{}
+	}
+	p.nextPolicy = cidrs
 }
 
-// rangeClaims lists what clusters claim, in the order in which it is granted. Other clusters' services don't matter here.
-func (p *planner) rangeClaims(names []string) []rangeClaim {
-	var out []rangeClaim
-	for _, name := range names {
-		c := p.in.Clusters[name]
-		pods := p.parseRanges(name, "pod", c.PodCidrs)
-		if name == p.in.Cluster {
-			pods = p.withNodes(pods)
-		}
-		out = append(out, rangeClaim{name, "pod", pods})
-		if name == p.in.Cluster {
-			out = append(out, rangeClaim{name, "service", p.parseRanges(name, "service", c.ServiceCidrs)})
+// Problems say what could not be planned as wanted, as Plan.Problems does: the first lines, and counts of the rest.
+func (p *Planner) Problems() []string { return p.problems.list() }
+
+// Indexes of the peers by PeerKey, and of those that are remembered and haven't come yet.
+func (p *Planner) Indexes() map[string]uint16 { return p.indexes.all() }
+
+// Encryption is what the plan does.
+func (p *Planner) Encryption() record.Encryption { return p.enc }
+
+func (p *Planner) cluster(name string) *clusterState {
+	c := p.clusters[name]
+	if c == nil {
+		c = &clusterState{name: name, own: name == p.cfg.Cluster, nodes: map[string]*nodeState{}, hash: p.endpoints.hashCluster(name)}
+		c.pods, c.services = rangeOwner{cluster: c}, rangeOwner{cluster: c, services: true}
+		p.clusters[name] = c
+	}
+	return c
+}
+
+func (p *Planner) node(c *clusterState, name string) *nodeState {
+	n := c.nodes[name]
+	if n == nil {
+		n = &nodeState{cluster: c, name: name}
+		n.tunnel = p.tunnelTo(n)
+		c.nodes[name] = n
+	}
+	return n
+}
+
+func (p *Planner) markCluster(c *clusterState) {
+	if !c.dirty {
+		c.dirty = true
+		p.dirtyClusters = append(p.dirtyClusters, c)
+	}
+}
+
+func (p *Planner) markNode(n *nodeState) {
+	if !n.dirty {
+		n.dirty = true
+		p.dirtyNodes = append(p.dirtyNodes, n)
+	}
+}
+
+// forget drops what nothing is left of.
+func (p *Planner) forget(nodes []*nodeState, clusters []*clusterState) {
+	for _, n := range nodes {
+		if n.empty() && !n.self {
+			delete(n.cluster.nodes, n.name)
+			clusters = append(clusters, n.cluster)
 		}
 	}
+	for _, c := range clusters {
+		if c.empty() {
+			delete(p.clusters, c.name)
+		}
+	}
+}
+
+// Step plans what was set since the last one.
+func (p *Planner) Step() Delta {
+	var d Delta
+	clusters := p.planClusters()
+	nodes := p.planNodes()
+	p.planOwnRanges()
+	p.planAllowed()
+	p.planPeers(&d)
+	p.planMesh(&d)
+	p.planPolicy()
+	p.planCIDRs(&d)
+	p.planRoutes(&d)
+	p.planAddresses(&d)
+	p.forget(nodes, clusters)
+	return d
+}
+
+// take lists a set and empties it. A new map is made, because clearing one that was large once costs what it was.
+func take[K comparable](set *map[K]struct{}) []K {
+	if len(*set) == 0 {
+		return nil
+	}
+	out := slices.Collect(maps.Keys(*set))
+	*set = map[K]struct{}{}
 	return out
-}
-
-// withNodes adds what our own nodes' pods really use: even if our cluster's record forgot to say so, nobody else gets it.
-func (p *planner) withNodes(ranges []netip.Prefix) []netip.Prefix {
-	for _, n := range p.nodes {
-		if n.own {
-			ranges = append(ranges, n.podCIDRs...)
-		}
-	}
-	slices.SortFunc(ranges, comparePrefixes)
-	return slices.Compact(ranges)
-}
-
-func (p *planner) parseRanges(cluster, what string, texts []string) []netip.Prefix {
-	prefixes := make([]netip.Prefix, 0, len(texts))
-	for _, text := range texts {
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			p.problems.add("cluster %s: %s CIDR %q is not a CIDR", cluster, what, text)
-			continue
-		}
-		prefixes = append(prefixes, prefix.Masked())
-	}
-	slices.SortFunc(prefixes, comparePrefixes)
-	return slices.Compact(prefixes)
-}
-
-func (p *planner) grant(c rangeClaim, taken *claims) {
-	owner := c.what + " CIDRs of cluster " + c.cluster
-	id, known := p.clusterID(c.cluster)
-	for _, prefix := range c.prefixes {
-		if other, ok := taken.claim(prefix, owner); !ok {
-			if other != owner {
-				p.problems.add("cluster %s: %s CIDR %s overlaps with the %s, which keep it; give one of them another range",
-					c.cluster, c.what, prefix, other)
-			}
-			continue
-		}
-		switch {
-		case c.what == "service":
-			p.out.CIDRs[prefix] = IPCacheEntry{Service: true, ClusterID: id}
-		case c.cluster == p.in.Cluster:
-			p.ranges[c.cluster] = append(p.ranges[c.cluster], prefix)
-		case known:
-			p.ranges[c.cluster] = append(p.ranges[c.cluster], prefix)
-			// Nobody's address there: unknown, so dropped, until an endpoint's record says whose it is.
-			p.out.CIDRs[prefix] = IPCacheEntry{Tunnel: true, RequireTunnel: true, ClusterID: id}
-		}
-	}
-}
-
-// indexEndpoints sorts the pods and hands each node its pods' addresses.
-func (p *planner) indexEndpoints() {
-	p.pods = make([]pod, 0, len(p.in.Endpoints))
-	for _, e := range p.in.Endpoints {
-		if e.Endpoint != nil {
-			p.pods = append(p.pods, pod{Endpoint: e})
-		}
-	}
-	slices.SortStableFunc(p.pods, func(a, b pod) int {
-		return cmp.Or(p.compareClusters(a.Cluster, b.Cluster),
-			cmp.Compare(a.Endpoint.Endpoint.Namespace, b.Endpoint.Endpoint.Namespace),
-			cmp.Compare(a.Endpoint.Endpoint.Name, b.Endpoint.Endpoint.Name))
-	})
-	for i := range p.pods {
-		e := &p.pods[i]
-		e.addrs = p.usable(e.Endpoint)
-		// Without a record of its node the address is still entered, without a peer: not reachable, and not open.
-		if e.node = p.byKey[PeerKey(e.Cluster, e.Endpoint.Endpoint.Node)]; e.node != nil {
-			e.node.pods = append(e.node.pods, e.addrs...)
-		}
-	}
-}
-
-// usable returns the addresses of an endpoint that its cluster may have. Another cluster's pods must lie in that
-// cluster's ranges: a record may not speak for somebody else's address.
-func (p *planner) usable(e Endpoint) []netip.Addr {
-	var out []netip.Addr
-	for _, text := range e.Endpoint.Addresses {
-		addr, err := netip.ParseAddr(text)
-		if err != nil {
-			p.problems.group("cluster %s: endpoints with an invalid address are left out", e.Cluster)
-			continue
-		}
-		addr = addr.Unmap()
-		if e.Cluster != p.in.Cluster && !contains(p.ranges[e.Cluster], addr) {
-			p.problems.group("cluster %s: endpoints outside of its pod CIDRs are left out", e.Cluster)
-			continue
-		}
-		out = append(out, addr)
-	}
-	return out
-}
-
-func contains(ranges []netip.Prefix, addr netip.Addr) bool {
-	for _, r := range ranges {
-		if r.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
-func comparePrefixes(a, b netip.Prefix) int {
-	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
-}
-
-func (p *planner) finish() Plan {
-	p.out.Problems = p.problems.list()
-	return p.out
 }

@@ -4,15 +4,16 @@
 package topology
 
 import (
-	"encoding/base64"
 	"net/netip"
 	"slices"
+
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // claimAddresses decides what each node may send from. Cryptokey routing makes AllowedIPs the proof of a packet's
 // source, so no address may belong to two nodes; this node's own are claimed first.
-func (p *planner) claimAddresses() {
-	order := make([]*nodeState, 0, len(p.nodes))
+func (p *computation) claimAddresses() {
+	order := make([]*plannedNode, 0, len(p.nodes))
 	if p.self != nil {
 		order = append(order, p.self)
 	}
@@ -32,7 +33,7 @@ func (p *planner) claimAddresses() {
 }
 
 // claimFor reduces what a node wants to what it gets.
-func (p *planner) claimFor(taken *claims, n *nodeState) {
+func (p *computation) claimFor(taken *claims, n *plannedNode) {
 	owner, got := n.key(), n.allowed[:0]
 	for _, prefix := range n.allowed {
 		other, ok := taken.claim(prefix, owner)
@@ -40,7 +41,7 @@ func (p *planner) claimFor(taken *claims, n *nodeState) {
 		case ok:
 			got = append(got, prefix)
 		case other != owner:
-			p.problems.add("nodes %s and %s both claim %s; %s keeps it", other, owner, prefix, other)
+			p.problems.add(problem{kind: problemNodeClaim, about: owner, other: other, prefix: prefix})
 		}
 	}
 	n.allowed = got
@@ -48,64 +49,50 @@ func (p *planner) claimFor(taken *claims, n *nodeState) {
 
 // wanted lists what a node claims: its pods' CIDRs if its CNI keeps to them, the addresses of its pods outside of those,
 // and its own addresses. Other clusters' nodes must keep to the pod ranges their cluster got.
-func (p *planner) wanted(n *nodeState) []netip.Prefix {
-	var out []netip.Prefix
-	if n.rec.PodsInPodCidrs || (n.own && p.in.OwnCNI) {
-		for _, c := range n.podCIDRs {
-			if !n.own && !containsPrefix(p.ranges[n.cluster], c) {
-				p.problems.add("node %s: pod CIDR %s is not within the pod CIDRs of cluster %s; it is not used", n.key(), c, n.cluster)
+func (p *computation) wanted(n *plannedNode) []netip.Prefix {
+	var blocks []netip.Prefix
+	if n.PodsInPodCIDRs || (n.own && p.in.OwnCNI) {
+		for _, c := range n.PodCIDRs {
+			if !n.own && !containsPrefix(p.ranges[n.Cluster], c) {
+				p.problems.add(problem{kind: problemNodeRange, about: n.key(), other: n.Cluster, prefix: c})
 				continue
 			}
-			out = append(out, c)
+			blocks = append(blocks, c)
 		}
 	}
-	blocks := slices.Clone(out)
+	out := slices.Clone(blocks)
 	for _, addr := range n.pods {
 		if !contains(blocks, addr) {
 			out = append(out, single(addr))
 		}
 	}
-	for _, addr := range n.addrs {
+	for _, addr := range n.Addresses {
 		out = append(out, single(addr))
 	}
-	slices.SortFunc(out, comparePrefixes)
-	return slices.Compact(out)
+	return sorted(out)
 }
-
-func containsPrefix(ranges []netip.Prefix, c netip.Prefix) bool {
-	for _, r := range ranges {
-		if r.Bits() <= c.Bits() && r.Contains(c.Addr()) {
-			return true
-		}
-	}
-	return false
-}
-
-func single(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
 
 // peers makes a peer of every other node that has published a key.
-func (p *planner) peers() {
-	if !p.in.EncryptionOn {
-		if p.hasOtherClusters() {
-			p.problems.add("encryption is off: other clusters can't be reached, because this version carries packets between clusters only through WireGuard")
-		}
+func (p *computation) peers() {
+	if !p.enc.On {
+		p.problems.set(problem{kind: problemEncryptionOff}, p.hasOtherClusters())
 		return
 	}
-	keys := map[string]string{} // public key → node
-	var chosen []*nodeState
+	keys := map[record.PublicKey]string{} // → node
+	var chosen []*plannedNode
 	for _, n := range p.nodes {
-		if n == p.self || n.rec.WireguardPublicKey == "" {
+		if n == p.self || n.PublicKey.IsZero() {
 			continue
 		}
-		if problem := checkPeer(n); problem != "" {
-			p.problems.add("node %s is not reachable: %s", n.key(), problem)
+		if kind, ok := unreachable(n.Node.Node); ok {
+			p.problems.add(problem{kind: kind, about: n.key()})
 			continue
 		}
-		if other, twice := keys[n.rec.WireguardPublicKey]; twice {
-			p.problems.add("node %s is not reachable: node %s has the same WireGuard public key", n.key(), other)
+		if other, twice := keys[n.PublicKey]; twice {
+			p.problems.add(problem{kind: problemSameKey, about: n.key(), other: other})
 			continue
 		}
-		keys[n.rec.WireguardPublicKey] = n.key()
+		keys[n.PublicKey] = n.key()
 		chosen = append(chosen, n)
 	}
 	p.assignIndexes(chosen)
@@ -114,38 +101,36 @@ func (p *planner) peers() {
 			continue
 		}
 		p.out.Peers = append(p.out.Peers, Peer{
-			Cluster: n.cluster, Node: n.rec.Name, PublicKey: n.rec.WireguardPublicKey,
-			Endpoint:   netip.AddrPortFrom(n.addrs[0], uint16(n.rec.WireguardPort)),
+			Cluster: n.Cluster, Node: n.Name, PublicKey: n.PublicKey,
+			Endpoint:   netip.AddrPortFrom(n.Addresses[0], n.Port),
 			AllowedIPs: n.allowed, Index: n.index,
 		})
 	}
 }
 
-func (p *planner) hasOtherClusters() bool {
+func (p *computation) hasOtherClusters() bool {
 	for name := range p.in.Clusters {
-		if name != p.in.Cluster {
+		if _, known := p.clusterID(name); known && name != p.in.Cluster {
 			return true
 		}
 	}
 	return false
 }
 
-func checkPeer(n *nodeState) string {
-	key, err := base64.StdEncoding.DecodeString(n.rec.WireguardPublicKey)
+// unreachable says why a node with a key can't be a peer, if it can't.
+func unreachable(n *record.Node) (problemKind, bool) {
 	switch {
-	case err != nil || len(key) != 32:
-		return "its WireGuard public key is not 32 bytes in base64"
-	case len(n.addrs) == 0:
-		return "it has no address"
-	case n.rec.WireguardPort == 0 || n.rec.WireguardPort > 65535:
-		return "its WireGuard port is not set"
+	case len(n.Addresses) == 0:
+		return problemNoAddress, true
+	case n.Port == 0:
+		return problemNoPort, true
 	}
-	return ""
+	return 0, false
 }
 
 // assignIndexes keeps the index of every peer that had one. A new peer gets one that nobody had in the plan before, if
 // there is any: entries of the previous plan may still be in the kernel for a moment.
-func (p *planner) assignIndexes(peers []*nodeState) {
+func (p *computation) assignIndexes(peers []*plannedNode) {
 	taken := make([]bool, 1<<16)
 	taken[0] = true
 	for _, n := range peers {
@@ -167,7 +152,7 @@ func (p *planner) assignIndexes(peers []*nodeState) {
 			i = nextFree(taken, &reuse)
 		}
 		if i == 0 {
-			p.problems.group("nodes without a peer: more than 65535 nodes have a key")
+			p.problems.count(problemNoIndex, "", 1)
 			continue
 		}
 		n.index, taken[i], stale[i] = i, true, true

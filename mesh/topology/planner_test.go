@@ -1,0 +1,231 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package topology
+
+import (
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// kernel is what a planner's deltas add up to.
+type kernel struct {
+	peers     map[uint16]*Peer
+	allowed   map[netip.Prefix]uint16 // what WireGuard would have: one peer for a prefix
+	addresses map[netip.Addr]IPCacheEntry
+	cidrs     map[netip.Prefix]IPCacheEntry
+	encrypted map[netip.Prefix]struct{}
+	routes    map[netip.Prefix]Route
+}
+
+func newKernel() *kernel {
+	return &kernel{
+		map[uint16]*Peer{}, map[netip.Prefix]uint16{}, map[netip.Addr]IPCacheEntry{},
+		map[netip.Prefix]IPCacheEntry{}, map[netip.Prefix]struct{}{}, map[netip.Prefix]Route{},
+	}
+}
+
+type failer interface {
+	Helper()
+	Fatalf(format string, args ...any)
+}
+
+// apply fails if a delta has something twice, or something that is no change.
+func (k *kernel) apply(t failer, d Delta) {
+	t.Helper()
+	applyChanges(t, k.addresses, d.Addresses)
+	applyChanges(t, k.cidrs, d.CIDRs)
+	applyChanges(t, k.routes, d.Routes)
+	seen := map[netip.Prefix]bool{}
+	for _, c := range d.Encrypted {
+		if _, was := k.encrypted[c.Key]; was != c.Gone || seen[c.Key] {
+			t.Fatalf("encrypted %+v: was %v, seen %v", c, was, seen[c.Key])
+		}
+		if seen[c.Key] = true; c.Gone {
+			delete(k.encrypted, c.Key)
+		} else {
+			k.encrypted[c.Key] = struct{}{}
+		}
+	}
+	k.applyPeers(t, d.Peers)
+}
+
+func applyChanges[K, V comparable](t failer, have map[K]V, changes []Change[K, V]) {
+	t.Helper()
+	seen := map[K]bool{}
+	for _, c := range changes {
+		old, was := have[c.Key]
+		if seen[c.Key] {
+			t.Fatalf("%v twice", c.Key)
+		}
+		if c.Gone && c.Value != *new(V) || c.Gone && !was || !c.Gone && was && old == c.Value {
+			t.Fatalf("%+v is no change: was %v, %v", c, was, old)
+		}
+		if seen[c.Key] = true; c.Gone {
+			delete(have, c.Key)
+		} else {
+			have[c.Key] = c.Value
+		}
+	}
+}
+
+func (k *kernel) applyPeers(t failer, changes []PeerChange) {
+	t.Helper()
+	seen := map[uint16]bool{}
+	for _, c := range changes {
+		if seen[c.Index] || c.Old != k.peers[c.Index] || c.New != nil && c.Old != nil && c.Old.equal(c.New) || c.New == c.Old {
+			t.Fatalf("peer %d: %+v → %+v, was %+v, seen %v", c.Index, c.Old, c.New, k.peers[c.Index], seen[c.Index])
+		}
+		if seen[c.Index] = true; c.New == nil {
+			delete(k.peers, c.Index)
+		} else {
+			k.peers[c.Index] = c.New
+		}
+		for _, prefix := range c.Removed {
+			if k.allowed[prefix] == c.Index {
+				delete(k.allowed, prefix)
+			}
+		}
+	}
+	for _, c := range changes {
+		for _, prefix := range c.Added {
+			k.allowed[prefix] = c.Index
+		}
+	}
+	want := map[netip.Prefix]uint16{}
+	for i, p := range k.peers {
+		for _, prefix := range p.AllowedIPs {
+			want[prefix] = i
+		}
+	}
+	if !maps.Equal(k.allowed, want) {
+		t.Fatalf("AllowedIPs by changes: %v, want %v", k.allowed, want)
+	}
+}
+
+// equalTo holds what the deltas made against what Compute says.
+func (k *kernel) equalTo(t failer, w *world, previous map[string]uint16, p *Planner) {
+	t.Helper()
+	in := w.input()
+	in.PreviousIndexes = previous
+	want := Compute(in)
+	peers := map[uint16]*Peer{}
+	for _, peer := range want.Peers {
+		peers[peer.Index] = &peer
+	}
+	if !maps.EqualFunc(peers, k.peers, (*Peer).equal) {
+		t.Fatalf("peers\n%v\nwant\n%v", show(k.peers), show(peers))
+	}
+	encrypted := map[netip.Prefix]struct{}{}
+	for prefix, e := range want.CIDRs {
+		if e.Flags.Has(Tunnel) {
+			encrypted[prefix] = struct{}{}
+		}
+	}
+	if !maps.Equal(encrypted, k.encrypted) {
+		t.Fatalf("encrypted %v, want %v", k.encrypted, encrypted)
+	}
+	if cidrs := WithPolicyCIDRs(want.CIDRs, w.policy); !maps.Equal(cidrs, k.cidrs) {
+		t.Fatalf("CIDRs\n%v\nwant\n%v", k.cidrs, cidrs)
+	}
+	maps.Copy(want.IPCache, PolicyNodes(want.IPCache, w.policy))
+	if !maps.Equal(want.IPCache, k.addresses) {
+		t.Fatalf("addresses\n%v\nwant\n%v", k.addresses, want.IPCache)
+	}
+	routes := map[netip.Prefix]Route{}
+	for _, r := range want.Routes {
+		routes[r.Dst] = r
+	}
+	if !maps.Equal(routes, k.routes) {
+		t.Fatalf("routes\n%v\nwant\n%v", k.routes, routes)
+	}
+	if got := p.Problems(); !slices.Equal(got, want.Problems) {
+		t.Fatalf("problems\n%q\nwant\n%q", got, want.Problems)
+	}
+}
+
+func show(peers map[uint16]*Peer) (out []Peer) {
+	for _, i := range slices.Sorted(maps.Keys(peers)) {
+		out = append(out, *peers[i])
+	}
+	return out
+}
+
+// Whatever changes, in whatever order, the deltas add up to what Compute says about the world as it is. A restarted
+// planner that is given the indexes of the one before moves no peer.
+func TestPlannerEqualsCompute(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w, k := emptyWorld(rapid.Bool().Draw(t, "own CNI")), newKernel()
+		cfg := Config{Self: "n0", Cluster: "b", OwnCNI: w.ownCNI}
+		p := NewPlanner(cfg)
+		if rapid.Bool().Draw(t, "begin full") {
+			*w = *genWorld(t)
+			cfg.OwnCNI = w.ownCNI
+			p = NewPlanner(cfg)
+			w.setAll(p)
+		}
+		for range rapid.IntRange(1, 12).Draw(t, "steps") {
+			for range rapid.IntRange(0, 3).Draw(t, "changes") {
+				w.change(t, p)
+			}
+			previous := p.Indexes()
+			k.apply(t, p.Step())
+			k.equalTo(t, w, previous, p)
+			if again := p.Step(); !again.Empty() {
+				t.Fatalf("nothing was set, yet %+v", again)
+			}
+			if rapid.IntRange(0, 5).Draw(t, "restart") == 0 {
+				before := p.Indexes()
+				cfg.Indexes, k = before, newKernel()
+				p = NewPlanner(cfg)
+				w.setAll(p)
+				previous := p.Indexes()
+				if !reflect.DeepEqual(before, previous) {
+					t.Fatalf("remembers %v, was given %v", previous, before)
+				}
+				k.apply(t, p.Step())
+				k.equalTo(t, w, previous, p)
+			}
+		}
+	})
+}
+
+// When all is gone, nothing is left.
+func TestPlannerForgets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := genWorld(t)
+		p := NewPlanner(Config{Self: "n0", Cluster: "b", OwnCNI: w.ownCNI})
+		w.setAll(p)
+		p.Step()
+		for name := range w.clusters {
+			p.SetCluster(name, nil)
+		}
+		for k := range w.nodes {
+			p.SetNode(k[0], k[1], nil)
+		}
+		for k := range w.endpoints {
+			p.SetEndpoint(k[0], k[1], k[2], nil)
+		}
+		p.SetPolicyCIDRs(nil)
+		p.SetNode("z", "never", nil)
+		p.SetEndpoint("z", "x", "never", nil)
+		p.Step()
+		left := map[string]int{
+			"clusters": len(p.clusters) - 1, "nodes": len(p.own.nodes) - 1, "endpoints": p.endpoints.n, "buckets": len(p.endpoints.buckets) - 16,
+			"ranges": p.ranges.claims.Len(), "allowed": p.allowed.claims.Len(), "v4": len(p.addresses.v4), "v6": len(p.addresses.v6),
+			"others": len(p.addresses.others), "node addresses": p.addresses.nodes.Len(), "disputes": len(p.disputes),
+			"keys": len(p.keys), "indexes": len(p.Indexes()), "peers": len(p.peers), "mesh": len(p.mesh), "CIDRs": len(p.cidrs),
+			"routes": len(p.routes), "within": p.within, "outside": p.outside, "problems": len(p.Problems()) - 1,
+		}
+		for what, n := range left {
+			if n != 0 {
+				t.Fatalf("%d %s are left: %v", n, what, left)
+			}
+		}
+	})
+}

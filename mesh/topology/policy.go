@@ -1,0 +1,86 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package topology
+
+import (
+	"maps"
+	"net/netip"
+)
+
+// WithPolicyCIDRs adds the CIDRs that policies name (prefix → identity) to a plan's ranges, for one table that is looked
+// up by longest prefix. The mesh's own ranges keep the last word within themselves: a policy about 10.0.0.0/8 or about
+// 10.2.3.0/24 must not make an address of another cluster's pods count as an outsider's, or lead it around the tunnel.
+func WithPolicyCIDRs(ranges map[netip.Prefix]IPCacheEntry, policy map[netip.Prefix]uint32) map[netip.Prefix]IPCacheEntry {
+	out := make(map[netip.Prefix]IPCacheEntry, len(ranges)+len(policy))
+	maps.Copy(out, ranges)
+	for prefix, id := range policy {
+		if !within(ranges, prefix) {
+			out[prefix] = IPCacheEntry{Identity: id}
+		}
+	}
+	return out
+}
+
+// within says whether a prefix lies inside one of the ranges.
+func within(ranges map[netip.Prefix]IPCacheEntry, prefix netip.Prefix) bool {
+	for bits := prefix.Bits(); bits >= 0; bits-- {
+		if _, ok := ranges[shorten(prefix, bits)]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// PolicyNodes returns the addresses of nodes that policies name by a CIDR, with the CIDR's identity: that is who they
+// are to policies, instead of RemoteNode. An address is looked up exactly before any range is, so without this no policy
+// could name a node: not the API server that a pod must reach, and not the one that calls a pod's webhook.
+func PolicyNodes(cache map[netip.Addr]IPCacheEntry, policy map[netip.Prefix]uint32) map[netip.Addr]IPCacheEntry {
+	index := newPolicyIndex(policy)
+	out := map[netip.Addr]IPCacheEntry{}
+	for addr, entry := range cache {
+		if !entry.Flags.Has(NodeAddress) {
+			continue
+		}
+		if id, ok := index.longest(addr); ok {
+			entry.Identity = id
+			out[addr] = entry
+		}
+	}
+	return out
+}
+
+// policyIndex finds the CIDR that names an address. Policies use few different lengths.
+type policyIndex struct {
+	cidrs        map[netip.Prefix]uint32
+	used4, used6 [129]bool
+}
+
+func newPolicyIndex(cidrs map[netip.Prefix]uint32) *policyIndex {
+	x := &policyIndex{cidrs: cidrs}
+	for p := range cidrs {
+		if p.Addr().Is4() {
+			x.used4[p.Bits()] = true
+		} else {
+			x.used6[p.Bits()] = true
+		}
+	}
+	return x
+}
+
+// longest returns the identity of the longest prefix that contains an address.
+func (x *policyIndex) longest(addr netip.Addr) (uint32, bool) {
+	used := &x.used6
+	if addr.Is4() {
+		used = &x.used4
+	}
+	for bits := addr.BitLen(); bits >= 0; bits-- {
+		if !used[bits] {
+			continue
+		}
+		if id, ok := x.cidrs[netip.PrefixFrom(addr, bits).Masked()]; ok {
+			return id, true
+		}
+	}
+	return 0, false
+}
