@@ -31,7 +31,11 @@ func TestNoFINIsLostToAJudgement(t *testing.T) {
 			wg.Go(func() {
 				<-start
 				for range 4 {
-					f.judgeAllAnew()
+					f.cfg.PolicyEpoch++
+					f.cfg.FullEpoch = f.cfg.PolicyEpoch
+					if err := f.maps.Config.Put(uint32(0), &f.cfg); err != nil {
+						t.Error(err)
+					}
 					send(f.progs.PodEgress, data)
 				}
 			})

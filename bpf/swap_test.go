@@ -24,6 +24,8 @@ const (
 	alwaysPort = 80
 	neverPort  = 81
 	swaps      = 40
+	// A scan takes microseconds, so that swaps often fall into one.
+	fillerChunks = 400
 )
 
 var swapPolicies = [2]swapped{
@@ -44,12 +46,12 @@ type swapper struct {
 }
 
 // write puts a policy into the bank of an epoch. The peer's class changes before the epoch does, so it is in the sets of
-// both policies. The group has its allowing lines in the second chunk.
+// both policies. The group has its allowing lines in the last chunk.
 func (s *swapper) write(epoch uint32, p swapped) {
 	s.class(friendIdentity, p.class, uint16(swapPolicies[0].set), uint16(swapPolicies[1].set))
 	for _, dir := range []Direction{DirEgress, DirIngress} {
 		lines := []PolicyLine{{Set: uint16(p.set), Proto: 6, PortFrom: neverPort, PortTo: neverPort, Verdict: VerdictDeny, RuleID: p.rule}}
-		for range GroupLines {
+		for range fillerChunks * GroupLines {
 			lines = append(lines, PolicyLine{Set: 2047, Verdict: VerdictAllow, RuleID: p.rule + 9})
 		}
 		for _, port := range []uint16{alwaysPort, 91, 92} {
@@ -73,7 +75,8 @@ func (s *swapper) swap(p swapped) {
 	s.must(s.maps.Fence())
 	s.class(friendIdentity, p.class, uint16(p.set))
 	for _, g := range s.groups[old] {
-		for chunk := range uint32(2) {
+		for chunk := range uint32(fillerChunks + 1) {
+			chunk = fillerChunks - chunk // a scan that is under way meets the last one last
 			s.must(s.maps.Groups.Delete(&GroupKey{Group: g, Chunk: chunk}))
 		}
 	}
@@ -92,7 +95,8 @@ func TestSwapUnderAFlood(t *testing.T) {
 		var flood sync.WaitGroup
 		done := make(chan struct{})
 		for _, dir := range []Direction{DirEgress, DirIngress} {
-			flood.Go(func() { s.flood(c, dir, done) })
+			packets := s.packets(c, dir)
+			flood.Go(func() { s.flood(dir, packets, done) })
 		}
 		for n := range swaps {
 			s.swap(swapPolicies[(n+1)%2])
@@ -105,33 +109,52 @@ func TestSwapUnderAFlood(t *testing.T) {
 	})
 }
 
-// flood sends packets of new and of running flows until the swaps are over.
-func (s *swapper) flood(c cast, dir Direction, done <-chan struct{}) {
-	prog, from, to := s.progs.PodEgress, c.pod, c.friend
+// flooded is a packet of the flood.
+type flooded struct {
+	port uint16
+	data []byte
+}
+
+// packets are those of one direction: for each port many new flows and one that goes on.
+func (s *swapper) packets(c cast, dir Direction) []flooded {
+	from, to := c.pod, c.friend
 	if dir == DirIngress {
-		prog, from, to = s.progs.PodIngress, c.friend, c.pod
+		from, to = to, from
 	}
-	for n := uint16(0); ; n++ {
+	var out []flooded
+	for n := range uint16(100) {
+		for _, port := range []uint16{alwaysPort, neverPort, 91, 92} {
+			out = append(out,
+				flooded{port, tcp(from, 5000+n, to, port, "S").bytes(s.t)},
+				flooded{port, tcp(from, 3999, to, port, "A").bytes(s.t)})
+		}
+	}
+	return out
+}
+
+// flood sends packets until the swaps are over.
+func (s *swapper) flood(dir Direction, packets []flooded, done <-chan struct{}) {
+	prog := s.progs.PodEgress
+	if dir == DirIngress {
+		prog = s.progs.PodIngress
+	}
+	for n := 0; ; n++ {
 		select {
 		case <-done:
 			return
 		default:
 		}
-		for _, port := range []uint16{alwaysPort, neverPort, 91, 92} {
-			for _, p := range []*packetSpec{tcp(from, 5000+n%2000, to, port, "S"), tcp(from, 3999, to, port, "A")} {
-				if err := s.check(prog, p, dir, port); err != nil {
-					s.t.Error(err)
-					return
-				}
-			}
+		if err := s.check(prog, packets[n%len(packets)], dir); err != nil {
+			s.t.Error(err)
+			return
 		}
 	}
 }
 
 // check sends a packet and compares its fate with the policies that were in force meanwhile.
-func (s *swapper) check(prog *ebpf.Program, p *packetSpec, dir Direction, port uint16) error {
+func (s *swapper) check(prog *ebpf.Program, p flooded, dir Direction) error {
 	before := s.turns.Load()
-	action, err := prog.Run(&ebpf.RunOptions{Data: p.bytes(s.t), DataOut: make([]byte, 256), Context: skb{Ifindex: podIfindex}})
+	action, err := prog.Run(&ebpf.RunOptions{Data: p.data, Context: skb{Ifindex: podIfindex}})
 	if err != nil {
 		return fmt.Errorf("run %s: %w", prog, err)
 	}
@@ -139,9 +162,9 @@ func (s *swapper) check(prog *ebpf.Program, p *packetSpec, dir Direction, port u
 	passed := int32(action) != tcActDrop
 	settled := before == after && before%2 == 0
 	switch {
-	case port == alwaysPort && !passed, port == neverPort && passed,
-		settled && passed != swapPolicies[before/2%2].allows(dir, port):
-		return fmt.Errorf("%s to port %d: passed %t in turns %d to %d", dir, port, passed, before, after)
+	case p.port == alwaysPort && !passed, p.port == neverPort && passed,
+		settled && passed != swapPolicies[before/2%2].allows(dir, p.port):
+		return fmt.Errorf("%s to port %d: passed %t in turns %d to %d", dir, p.port, passed, before, after)
 	}
 	return nil
 }
