@@ -4,12 +4,11 @@
 package table
 
 import (
-	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"sync"
 
 	"github.com/cilium/statedb"
-	"github.com/cilium/statedb/index"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
@@ -17,7 +16,7 @@ import (
 
 // Tables are all of the agent's tables.
 type Tables struct {
-	DB *statedb.DB
+	DB *statedb.DB // of the records
 
 	// What the stream says.
 	Clusters   *Records[*recordv1.Cluster]
@@ -47,11 +46,14 @@ type Tables struct {
 	Ifaces *Desired[uint32, bpf.Iface]
 	Locals *Desired[netip.Addr, bpf.Local]
 	Hooks  *Desired[Hook, Attachment]
+
+	lock      *sync.Mutex // of all desired tables
+	addresses *overlay[netip.Addr, bpf.Remote]
 }
 
 // New makes empty tables.
 func New() (*Tables, error) {
-	t := &Tables{DB: statedb.New()}
+	t := &Tables{DB: statedb.New(), lock: &sync.Mutex{}}
 	m := maker{db: t.DB}
 	t.Clusters = records[*recordv1.Cluster](&m, "clusters", nil)
 	t.Nodes = records[*recordv1.Node](&m, "nodes", nil)
@@ -60,52 +62,42 @@ func New() (*Tables, error) {
 	t.Services = records(&m, "services", serviceTerms)
 	t.Slices = records(&m, "slices", sliceTerms)
 	t.Policies = records[*recordv1.Policy](&m, "policies", nil)
-
-	t.Settings = desired[string, Setting](&m, "setting", index.String)
-	t.Rules = desired[uint32, Rule](&m, "rule", index.Uint32)
-	t.Entries = desired[bpf.PolicyKey, bpf.PolicyEntry](&m, "policy-entry", structKey[bpf.PolicyKey])
-	t.Subjects = desired[bpf.SubjectKey, bpf.Subject](&m, "subject", structKey[bpf.SubjectKey])
-	t.Addresses = desired[netip.Addr, bpf.Remote](&m, "address", addrKey)
-	t.Ranges = desired[netip.Prefix, bpf.Remote](&m, "range", prefixKey)
-	t.Pods = desired[string, Pod](&m, "pod", index.String)
-	t.Frontends = desired[Frontend, bpf.Service](&m, "frontend", frontendKey)
-	t.Slots = desired[bpf.SlotKey, bpf.Backend](&m, "slot", structKey[bpf.SlotKey])
-	t.Peers = desired[uint16, Peer](&m, "peer", index.Uint16)
-	t.PeerFlags = desired[uint16, bpf.Peer](&m, "peer-flags", index.Uint16)
-	t.Routes = desired[netip.Prefix, Route](&m, "route", prefixKey)
-
-	t.Tunnel = desired[string, Device](&m, "tunnel", index.String)
-	t.Ifaces = desired[uint32, bpf.Iface](&m, "iface", index.Uint32)
-	t.Locals = desired[netip.Addr, bpf.Local](&m, "local", addrKey)
-	t.Hooks = desired[Hook, Attachment](&m, "hook", hookKey)
 	if m.err != nil {
 		return nil, m.err
 	}
 	if err := t.DB.Start(); err != nil {
 		return nil, fmt.Errorf("starting the tables: %w", err)
 	}
+	t.desired()
 	return t, nil
+}
+
+func (t *Tables) desired() {
+	t.Settings = newDesired[string, Setting](t.lock, "setting")
+	t.Rules = newDesired[uint32, Rule](t.lock, "rule")
+	t.Entries = newDesired[bpf.PolicyKey, bpf.PolicyEntry](t.lock, "policy-entry")
+	t.Subjects = newDesired[bpf.SubjectKey, bpf.Subject](t.lock, "subject")
+	t.Addresses = newDesired[netip.Addr, bpf.Remote](t.lock, "address")
+	t.Ranges = newDesired[netip.Prefix, bpf.Remote](t.lock, "range")
+	t.Pods = newDesired[string, Pod](t.lock, "pod")
+	t.Frontends = newDesired[Frontend, bpf.Service](t.lock, "frontend")
+	t.Slots = newDesired[bpf.SlotKey, bpf.Backend](t.lock, "slot")
+	t.Peers = newDesired[uint16, Peer](t.lock, "peer")
+	t.PeerFlags = newDesired[uint16, bpf.Peer](t.lock, "peer-flags")
+	t.Routes = newDesired[netip.Prefix, Route](t.lock, "route")
+	t.Tunnel = newDesired[string, Device](t.lock, "tunnel")
+	t.Ifaces = newDesired[uint32, bpf.Iface](t.lock, "iface")
+	t.Locals = newDesired[netip.Addr, bpf.Local](t.lock, "local")
+	t.Hooks = newDesired[Hook, Attachment](t.lock, "hook")
+
+	t.Addresses.six, t.Locals.six = netip.Addr.Is6, netip.Addr.Is6
+	t.Ranges.six = func(p netip.Prefix) bool { return p.Addr().Is6() }
+	t.Frontends.six = func(f Frontend) bool { return f.Addr.Is6() }
+	t.addresses = newOverlay(t.Addresses)
 }
 
 // Close stops the tables' housekeeping.
 func (t *Tables) Close() error { return t.DB.Stop() }
-
-// WritePlan begins a transaction over every table that plan writes.
-func (t *Tables) WritePlan() statedb.WriteTxn {
-	return t.DB.WriteTxn(t.Settings.rows, t.Rules.rows, t.Entries.rows, t.Subjects.rows, t.Addresses.rows,
-		t.Ranges.rows, t.Pods.rows, t.Frontends.rows, t.Slots.rows, t.Peers.rows, t.Routes.rows)
-}
-
-// Write runs f in a transaction over the given tables.
-func (t *Tables) Write(f func(statedb.WriteTxn) error, tables ...statedb.TableMeta) error {
-	txn := t.DB.WriteTxn(tables...)
-	defer txn.Abort()
-	if err := f(txn); err != nil {
-		return err
-	}
-	txn.Commit()
-	return nil
-}
 
 type maker struct {
 	db  *statedb.DB
@@ -119,45 +111,4 @@ func records[B any](m *maker, name string, terms func(*Record[B]) []string) *Rec
 	var t *Records[B]
 	t, m.err = newRecords(m.db, name, terms)
 	return t
-}
-
-func desired[K, V comparable](m *maker, name string, encode func(K) index.Key) *Desired[K, V] {
-	if m.err != nil {
-		return nil
-	}
-	var t *Desired[K, V]
-	t, m.err = newDesired[K, V](m.db, name, encode)
-	return t
-}
-
-// structKey encodes a generated struct. Its fields have fixed sizes, so it can't fail.
-func structKey[K any](k K) index.Key {
-	b, err := binary.Append(nil, binary.BigEndian, k)
-	if err != nil {
-		panic(fmt.Sprintf("encoding %T: %v", k, err))
-	}
-	return b
-}
-
-func addrKey(a netip.Addr) index.Key {
-	b := a.As16()
-	return b[:]
-}
-
-func prefixKey(p netip.Prefix) index.Key {
-	b := p.Addr().As16()
-	bits := p.Bits()
-	if p.Addr().Is4() {
-		bits += 96
-	}
-	return append(b[:], byte(bits))
-}
-
-func hookKey(h Hook) index.Key {
-	return append(index.String(string(h.Role)+"/"), index.Uint32(h.Ifindex)...)
-}
-
-func frontendKey(f Frontend) index.Key {
-	b := f.Addr.As16()
-	return append(b[:], byte(f.Port>>8), byte(f.Port), f.Proto)
 }

@@ -11,7 +11,6 @@
 package endpoints
 
 import (
-	"errors"
 	"net/netip"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
@@ -27,9 +26,6 @@ type Doors struct {
 }
 
 // Steps in the order in which additions are written.
-func Steps(t *table.Tables, d Doors) ([]apply.Step, error) {
-	ifaces, err1 := apply.Follow(t.Ifaces, d.Ifaces)
-	locals, err2 := apply.Follow(t.Locals, d.Locals)
-	hooks, err3 := apply.Follow(t.Hooks, d.Hooks)
-	return []apply.Step{ifaces, locals, hooks}, errors.Join(err1, err2, err3)
+func Steps(t *table.Tables, d Doors) []apply.Step {
+	return []apply.Step{apply.Follow(t.Ifaces, d.Ifaces), apply.Follow(t.Locals, d.Locals), apply.Follow(t.Hooks, d.Hooks)}
 }

@@ -26,11 +26,10 @@ type Doors struct {
 }
 
 // Steps in the order in which additions are written: a peer before the addresses behind it.
-func Steps(t *table.Tables, d Doors) ([]apply.Step, error) {
-	peers, err1 := apply.Follow(t.PeerFlags, d.Peers)
-	ranges, err2 := apply.Follow(t.Ranges, d.Ranges)
-	addresses, err3 := apply.Follow(t.Addresses, d.Addresses)
-	return []apply.Step{peers, ranges, addresses}, errors.Join(err1, err2, err3)
+func Steps(t *table.Tables, d Doors) []apply.Step {
+	return []apply.Step{
+		apply.Follow(t.PeerFlags, d.Peers), apply.Follow(t.Ranges, d.Ranges), apply.Follow(t.Addresses, d.Addresses),
+	}
 }
 
 // HostTable is the kernel's routing table of ours.
@@ -41,8 +40,8 @@ type HostTable interface {
 }
 
 // HostStep writes the host's routes.
-func HostStep(t *table.Tables, door HostTable) (*apply.Follower[netip.Prefix, table.Route], error) {
-	return apply.Follow(t.Routes, host{tables: t, door: door})
+func HostStep(t *table.Tables, door HostTable) apply.Step {
+	return apply.Follow(t.Routes, apply.OneByOne[netip.Prefix, table.Route](host{tables: t, door: door}))
 }
 
 // ErrNoTunnel says that the device that routes lead into is not there yet.
@@ -54,7 +53,7 @@ type host struct {
 }
 
 func (h host) tunnel() (uint32, bool) {
-	for row := range h.tables.Tunnel.All(h.tables.DB.ReadTxn()) {
+	for row := range h.tables.Tunnel.All() {
 		return row.Value.Ifindex, true
 	}
 	return 0, false

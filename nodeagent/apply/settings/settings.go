@@ -63,15 +63,14 @@ func (w *Writer) After(_ context.Context, outcomes []apply.Outcome) error {
 }
 
 func (w *Writer) want(cfg bpf.Config) bpf.Config {
-	txn := w.tables.DB.ReadTxn()
-	for row := range w.tables.Settings.All(txn) {
+	for row := range w.tables.Settings.All() {
 		cfg.ClusterID = row.Value.ClusterID
 		if !row.Value.Encryption {
 			cfg.TunnelIfindex, cfg.TunnelMTU = 0, 0
 		}
 	}
 	// Without a row the device is not known yet; what an earlier run wrote is still true.
-	for row := range w.tables.Tunnel.All(txn) {
+	for row := range w.tables.Tunnel.All() {
 		cfg.TunnelIfindex, cfg.TunnelMTU = row.Value.Ifindex, row.Value.MTU
 	}
 	cfg.EventsPerTick = w.events

@@ -8,8 +8,6 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -82,16 +80,13 @@ func TestTheEpochFollowsWhatFlowsWereJudgedBy(t *testing.T) {
 		t.Errorf("epoch %d after the door healed (%v), want 46", d.cfg.PolicyEpoch, err)
 	}
 
+	settings, tunnel := table.NewOwned(tables.ForPlan().Settings), table.NewOwned(tables.ForTunnel().Tunnel)
 	set := func(encryption bool, device map[string]table.Device) {
 		t.Helper()
-		err := tables.Write(func(txn statedb.WriteTxn) error {
-			return errors.Join(
-				tables.Settings.Set(txn, "t", map[string]table.Setting{"config": {ClusterID: 3, Encryption: encryption}}),
-				tables.Tunnel.Set(txn, "t", device))
-		}, tables.Settings.Meta(), tables.Tunnel.Meta())
-		if err != nil {
-			t.Fatal(err)
-		}
+		tables.Write(func(txn *table.Txn) {
+			settings.Set(txn, "t", map[string]table.Setting{"config": {ClusterID: 3, Encryption: encryption}})
+			tunnel.Set(txn, "t", device)
+		})
 		if err := pass(); err != nil {
 			t.Fatal(err)
 		}
