@@ -22,9 +22,15 @@
 //	fl_config                  agent             all hooks
 //	fl_ifaces                  agent             pod_egress, pod_ingress
 //	fl_locals4/6               agent             tunnel_ingress
-//	fl_ipcache4/6, fl_cidr4/6  agent             pod_*, tunnel_ingress, uplink_egress
+//	fl_ipcache4/6              agent             pod_*, tunnel_ingress, uplink_egress
+//	fl_cidr4/6                 agent             pod_*
+//	fl_guard4/6                agent             uplink_egress
+//	fl_address_epochs          agent             pod_*
 //	fl_peers                   agent             pod_egress
-//	fl_subjects, fl_policy     agent             pod_egress, pod_ingress
+//	fl_subjects, fl_groups     agent             pod_egress, pod_ingress
+//	fl_identities, fl_classes  agent             pod_egress, pod_ingress
+//	fl_sets                    agent             agent
+//	fl_fence                   agent             nobody (Maps.Fence)
 //	fl_services4/6, fl_slots   agent             socket_lb
 //	fl_ct4/6, fl_frags         pod_*             pod_* (agent: dumps)
 //	fl_denied                  pod_*             pod_*
@@ -34,8 +40,11 @@
 //	fl_events (+ seen, budget) pod_*, tunnel_*   agent
 //
 // The agent writes in an order that is right at every step: a service's slots
-// before its backend count, policy entries before the subject's prefixes, an
-// address's ipcache entry before its endpoint, and policy_epoch last.
+// before its backend count; an address's row before its epoch; class bits,
+// identities and groups before the subjects of the bank that is not in force,
+// those before policy_epoch, and after it a Fence before anything of the old
+// policy goes. A number (of a set, a class, a group) that gets another meaning
+// needs full_epoch too: running flows remember numbers, not meanings.
 //
 // types_gen.go, *_bpfel.go and *_bpfel.o are generated and committed; go
 // generate reproduces them byte for byte (clang 19, libbpf headers).

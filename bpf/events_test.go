@@ -14,8 +14,7 @@ import (
 func TestEventsTellWhoWhatWhy(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		f.isolate(DirIngress, 0)
-		f.rule(PolicyKey{Peer: remoteIdentity, Proto: 6, Port: 80, PortPrefix: 16, Dir: DirIngress},
-			PolicyEntry{Precedence: 3, RuleID: 11, Verdict: VerdictAllow})
+		f.rule(DirIngress, line{peer: remoteIdentity, proto: 6, from: 80, rule: 11})
 		f.ingressFromTunnel(tcp(c.remote, 4000, c.pod, 80, "S").bytes(t))
 		f.ingressFromTunnel(tcp(c.remote, 4000, c.pod, 80, "A").bytes(t)) // no event of its own
 		f.ingressFromTunnel(tcp(c.remote, 4000, c.pod, 81, "S").bytes(t))
@@ -104,7 +103,7 @@ func TestRememberedDenialsEndWithTheEpoch(t *testing.T) {
 		for range 3 {
 			f.egress(syn).drops(t, "denied", HookPodEgress, ReasonDefaultDenied)
 		}
-		f.rule(PolicyKey{Peer: friendIdentity, Dir: DirEgress}, PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+		f.rule(DirEgress, line{peer: friendIdentity, rule: 1})
 		f.bumpEpoch()
 		f.egress(syn).passes(t, "allowed now", HookPodEgress, ReasonForwarded)
 		if got := f.ruleCount(defaultRule, DirEgress, VerdictDeny); got != 3 {

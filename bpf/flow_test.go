@@ -17,7 +17,7 @@ func TestAnswersNeedNoRule(t *testing.T) {
 		f.ingress(answer).passes(t, "the answer", HookPodIngress, ReasonForwarded)
 
 		e, ok := f.flow(ctKey{c, c.friend, 4000, 80, 6})
-		if !ok || e.Flags != CTByPod|CTReplied || e.Tx != 1 || e.Rx != 1 || e.Identity != friendIdentity || e.Subject != podIdentity {
+		if !ok || e.Flags != CTByPod|CTReplied|CTByPolicy || e.Identity != friendIdentity || e.Subject != podIdentity {
 			t.Errorf("flow = %+v, %v", e, ok)
 		}
 	})
@@ -80,16 +80,15 @@ func TestFlowLifetimes(t *testing.T) {
 
 func TestRevokedPolicyCutsRunningFlows(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
-		allow := PolicyKey{Peer: friendIdentity, Proto: 6, Port: 80, PortPrefix: 16, Dir: DirIngress}
 		f.isolate(DirIngress, 0)
-		f.rule(allow, PolicyEntry{RuleID: 7, Verdict: VerdictAllow})
+		f.rule(DirIngress, line{peer: friendIdentity, proto: 6, from: 80, rule: 7})
 		open := tcp(c.friend, 4000, c.pod, 80, "S").bytes(t)
 		data := tcp(c.friend, 4000, c.pod, 80, "A").bytes(t)
 		answer := tcp(c.pod, 80, c.friend, 4000, "SA").bytes(t)
 		f.ingress(open).passes(t, "open", HookPodIngress, ReasonForwarded)
 		f.egress(answer).passes(t, "answer", HookPodEgress, ReasonForwarded)
 
-		f.removeRule(allow)
+		f.removeRules(DirIngress)
 		f.ingress(data).passes(t, "before the epoch moves", HookPodIngress, ReasonForwarded)
 		f.bumpEpoch()
 		f.egress(answer).drops(t, "answer first: judged as the flow was opened", HookPodEgress, ReasonDefaultDenied)
@@ -99,7 +98,7 @@ func TestRevokedPolicyCutsRunningFlows(t *testing.T) {
 		f.age(key, 2*time.Minute)
 		f.egress(answer).drops(t, "a late answer opens nothing", HookPodEgress, ReasonDefaultDenied)
 
-		f.rule(allow, PolicyEntry{RuleID: 8, Verdict: VerdictAllow})
+		f.rule(DirIngress, line{peer: friendIdentity, proto: 6, from: 80, rule: 8})
 		f.bumpEpoch()
 		f.ingress(data).passes(t, "allowed again", HookPodIngress, ReasonForwarded)
 		if e, _ := f.flow(key); e.RuleID != 8 || e.Epoch != f.cfg.PolicyEpoch || e.Flags&CTDenied != 0 {
@@ -112,11 +111,10 @@ func TestRevokedPolicyCutsRunningFlows(t *testing.T) {
 // must not look like a new flow of the pod's.
 func TestCutFlowOutlivesItsOwnLifetime(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
-		allow := PolicyKey{Peer: friendIdentity, Dir: DirIngress}
 		f.isolate(DirIngress, 0)
-		f.rule(allow, PolicyEntry{RuleID: 7, Verdict: VerdictAllow})
+		f.rule(DirIngress, line{peer: friendIdentity, rule: 7})
 		f.ingress(udp(c.friend, 4000, c.pod, 53).bytes(t)).passes(t, "question", HookPodIngress, ReasonForwarded)
-		f.removeRule(allow)
+		f.removeRules(DirIngress)
 		f.bumpEpoch()
 		answer := udp(c.pod, 53, c.friend, 4000).bytes(t)
 		f.egress(answer).drops(t, "answer after the change", HookPodEgress, ReasonDefaultDenied)
@@ -128,18 +126,20 @@ func TestCutFlowOutlivesItsOwnLifetime(t *testing.T) {
 func TestChangedIdentityIsJudgedAnew(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		f.isolate(DirIngress, 0)
-		f.rule(PolicyKey{Peer: friendIdentity, Dir: DirIngress}, PolicyEntry{RuleID: 7, Verdict: VerdictAllow})
+		f.rule(DirIngress, line{peer: friendIdentity, rule: 7})
 		f.ingress(tcp(c.friend, 4000, c.pod, 80, "S").bytes(t)).passes(t, "open", HookPodIngress, ReasonForwarded)
+		f.class(3333, 100)
 		f.address(c.friend, Remote{Identity: 3333})
-		f.bumpEpoch()
 		f.ingress(tcp(c.friend, 4000, c.pod, 80, "A").bytes(t)).
 			drops(t, "somebody else has the address now", HookPodIngress, ReasonDefaultDenied)
 
-		// The pod's own identity needs no epoch: the entry knows whom it judged.
+		// The pod's own identity needs no epoch: the entry says whose policy it was.
 		f.ingress(tcp(c.world, 4000, c.pod, 80, "S").bytes(t)).drops(t, "world", HookPodIngress, ReasonDefaultDenied)
 		var i Iface
 		f.must(f.maps.Ifaces.Lookup(uint32(podIfindex), &i))
 		i.Identity = 1001
+		f.policies[DirIngress] = &testPolicy{}
+		f.publish(1001, DirIngress)
 		f.must(f.maps.Ifaces.Put(uint32(podIfindex), &i))
 		f.ingress(tcp(c.friend, 4000, c.pod, 80, "A").bytes(t)).
 			passes(t, "the new identity is not isolated", HookPodIngress, ReasonForwarded)
@@ -163,7 +163,7 @@ func TestClosedConnectionOpensAnew(t *testing.T) {
 		f.egress(tcp(c.pod, 4000, c.friend, 80, "S").bytes(t))
 		f.ingress(tcp(c.friend, 80, c.pod, 4000, "R").bytes(t))
 		f.egress(tcp(c.pod, 4000, c.friend, 80, "S").bytes(t)).passes(t, "again", HookPodEgress, ReasonForwarded)
-		if e, _ := f.flow(ctKey{c, c.friend, 4000, 80, 6}); e.Flags != CTByPod {
+		if e, _ := f.flow(ctKey{c, c.friend, 4000, 80, 6}); e.Flags != CTByPod|CTByPolicy {
 			t.Errorf("flags = %#x, want a fresh flow", e.Flags)
 		}
 	})

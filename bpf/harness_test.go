@@ -29,7 +29,6 @@ const (
 	remoteIdentity  = 2000 // a pod of another cluster, behind the tunnel
 	blockIdentity   = 9000 // an ipBlock
 	remotePeer      = 5    // remote's node
-	remoteCluster   = 2
 	defaultRule     = 4242
 	firstEpoch      = 100
 	tcActPass       = int32(-1)
@@ -87,6 +86,9 @@ type fixture struct {
 	tunnel *ebpf.Program // fl_tunnel_ingress, see loadTunnelForTest
 	cfg    Config
 
+	policies  map[Direction]*testPolicy // the pod's, see harness_policy_test.go
+	lastGroup uint32
+
 	baseline map[uint32]uint64 // counters when the test began
 }
 
@@ -100,7 +102,8 @@ type datapath struct {
 func loadDatapath() (*datapath, error) {
 	small := map[string]uint32{
 		MapCT4: 4096, MapCT6: 4096, MapFrags: 256, MapIpcache4: 4096, MapIpcache6: 4096,
-		MapCIDR4: 1024, MapCIDR6: 1024, MapPolicy: 65536, MapSubjects: 4096, MapSlots: 1024,
+		MapCIDR4: 1024, MapCIDR6: 1024, MapGuard4: 64, MapGuard6: 64, MapSlots: 1024,
+		MapSubjects: 4096, MapGroups: 4096, MapIdentities: 4096, MapClasses: 1024,
 		MapServices4: 1024, MapServices6: 1024, MapSockRev: 1024, MapAffinity: 1024,
 		MapEventSeen: 1024, MapRuleStats: 1024, MapDenied: 1024,
 	}
@@ -145,7 +148,7 @@ func (f *fixture) clear() {
 	for name, m := range f.maps.ByName() {
 		switch m.Type() {
 		case ebpf.Hash, ebpf.LRUHash, ebpf.LPMTrie, ebpf.LRUCPUHash:
-		case ebpf.Array, ebpf.PerCPUArray, ebpf.RingBuf, ebpf.SkStorage:
+		case ebpf.Array, ebpf.PerCPUArray, ebpf.RingBuf, ebpf.SkStorage, ebpf.ArrayOfMaps:
 			continue // read as differences, overwritten or drained
 		default:
 			f.t.Fatalf("don't know how to clear %s", name)
@@ -171,22 +174,25 @@ func (f *fixture) populate() {
 		Identity: podIdentity, Flags: IfaceIP4 | IfaceIP6,
 		IP4: cast4.pod.As4(), IP6: cast6.pod.As16(), PodMAC: podMAC, HostMAC: hostMAC,
 	}))
-	f.must(m.Peers.Put(uint32(remotePeer), &Peer{Flags: PeerReady, NodeID: 7}))
+	f.must(m.Peers.Put(uint32(remotePeer), &Peer{Flags: PeerReady}))
 	for _, c := range []cast{cast4, cast6} {
 		f.address(c.pod, Remote{Identity: podIdentity})
 		f.address(c.friend, Remote{Identity: friendIdentity})
 		f.address(c.remote, Remote{Identity: remoteIdentity, Peer: remotePeer,
-			Flags: RemoteTunnel | RemoteRequireTunnel, ClusterID: remoteCluster})
+			Flags: RemoteTunnel | RemoteRequireTunnel})
 		f.address(c.host, Remote{Identity: IdentityHost, Flags: RemoteHost})
-		f.local(c.pod, Local{Ifindex: podIfindex, Identity: podIdentity, PodMAC: podMAC, HostMAC: hostMAC})
+		f.local(c.pod, Local{Ifindex: podIfindex, PodMAC: podMAC, HostMAC: hostMAC})
 	}
-	remoteRange := Remote{Flags: RemoteTunnel | RemoteRequireTunnel, ClusterID: remoteCluster}
+	remoteRange := Remote{Flags: RemoteTunnel | RemoteRequireTunnel}
 	f.cidr("10.2.0.0/16", remoteRange)
 	f.cidr("fd00:2::/32", remoteRange)
 	f.cidr("10.96.0.0/12", Remote{Flags: RemoteService})
 	f.cidr("fd00:96::/112", Remote{Flags: RemoteService})
 	f.cidr("192.0.2.0/24", Remote{Identity: blockIdentity})
 	f.cidr("2001:db8::/32", Remote{Identity: blockIdentity})
+	f.guard("10.2.0.0/16")
+	f.guard("fd00:2::/32")
+	f.populatePolicy()
 }
 
 // loadTunnelForTest loads the tunnel hook as a lightweight-tunnel program: of
@@ -224,13 +230,15 @@ func (f *fixture) bumpEpoch() {
 	f.configure(f.cfg)
 }
 
+// address writes an address's row and raises its epoch.
 func (f *fixture) address(a netip.Addr, r Remote) {
 	f.t.Helper()
 	if a.Is4() {
 		f.must(f.maps.Ipcache4.Put(a.As4(), &r))
-		return
+	} else {
+		f.must(f.maps.Ipcache6.Put(a.As16(), &r))
 	}
-	f.must(f.maps.Ipcache6.Put(a.As16(), &r))
+	f.raiseAddress(a)
 }
 
 func (f *fixture) local(a netip.Addr, l Local) {
@@ -252,46 +260,15 @@ func (f *fixture) cidr(s string, r Remote) {
 	f.must(f.maps.CIDR6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, &r))
 }
 
-// isolate makes the pod default-deny in a direction.
-func (f *fixture) isolate(dir Direction, flags uint32) {
+// guard forbids a range on the uplinks in the clear.
+func (f *fixture) guard(s string) {
 	f.t.Helper()
-	key := SubjectKey{Identity: podIdentity, Dir: dir}
-	var s Subject
-	_ = f.maps.Subjects.Lookup(&key, &s) // absent: start from nothing
-	s.Flags |= SubjectIsolated | flags
-	s.DefaultRule = defaultRule
-	f.must(f.maps.Subjects.Put(&key, &s))
-}
-
-// rule adds a policy entry for the pod, and its prefix length to the subject.
-func (f *fixture) rule(k PolicyKey, e PolicyEntry) {
-	f.t.Helper()
-	if k.Subject == 0 {
-		k.Subject = podIdentity
+	p := netip.MustParsePrefix(s)
+	if p.Addr().Is4() {
+		f.must(f.maps.Guard4.Put(&CIDR4{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}, uint32(1)))
+		return
 	}
-	f.must(f.maps.Policy.Put(&k, &e))
-	key := SubjectKey{Identity: k.Subject, Dir: k.Dir}
-	var s Subject
-	_ = f.maps.Subjects.Lookup(&key, &s)
-	s.Prefixes[kindOf(k)] |= 1 << k.PortPrefix
-	f.must(f.maps.Subjects.Put(&key, &s))
-}
-
-func (f *fixture) removeRule(k PolicyKey) {
-	f.t.Helper()
-	k.Subject = podIdentity
-	f.must(f.maps.Policy.Delete(&k))
-}
-
-func kindOf(k PolicyKey) int {
-	kind := 0
-	if k.Peer == 0 {
-		kind |= 2
-	}
-	if k.Proto == 0 {
-		kind |= 1
-	}
-	return kind
+	f.must(f.maps.Guard6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, uint32(1)))
 }
 
 // skb is struct __sk_buff, as PROG_TEST_RUN takes and returns it.

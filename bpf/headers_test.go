@@ -18,7 +18,7 @@ const (
 // verdict shows whether the transport header was found.
 func (f *fixture) onlyPort80() {
 	f.isolate(DirEgress, 0)
-	f.rule(PolicyKey{Proto: 6, Port: 80, PortPrefix: 16, Dir: DirEgress}, PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+	f.rule(DirEgress, line{proto: 6, from: 80, rule: 1})
 }
 
 // insert puts bytes into a frame.

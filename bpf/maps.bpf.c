@@ -21,7 +21,7 @@ FL_EXPORT(enum, ct_flags);
 FL_EXPORT(enum, subject_flags);
 FL_EXPORT(enum, service_flags);
 FL_EXPORT(enum, event_flags);
-FL_EXPORT(enum, policy_kind);
+FL_EXPORT(enum, policy_sizes);
 FL_EXPORT(enum, affinity_kind);
 FL_EXPORT(enum, mark);
 FL_EXPORT(struct, event);

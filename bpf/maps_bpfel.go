@@ -16,9 +16,11 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	mapsMapFlAddressEpochs          = "fl_address_epochs"
 	mapsMapFlAffinity               = "fl_affinity"
 	mapsMapFlCidr4                  = "fl_cidr4"
 	mapsMapFlCidr6                  = "fl_cidr6"
+	mapsMapFlClasses                = "fl_classes"
 	mapsMapFlConfig                 = "fl_config"
 	mapsMapFlCt4                    = "fl_ct4"
 	mapsMapFlCt6                    = "fl_ct6"
@@ -26,7 +28,12 @@ const (
 	mapsMapFlEventBudget            = "fl_event_budget"
 	mapsMapFlEventSeen              = "fl_event_seen"
 	mapsMapFlEvents                 = "fl_events"
+	mapsMapFlFence                  = "fl_fence"
 	mapsMapFlFrags                  = "fl_frags"
+	mapsMapFlGroups                 = "fl_groups"
+	mapsMapFlGuard4                 = "fl_guard4"
+	mapsMapFlGuard6                 = "fl_guard6"
+	mapsMapFlIdentities             = "fl_identities"
 	mapsMapFlIfaces                 = "fl_ifaces"
 	mapsMapFlIpcache4               = "fl_ipcache4"
 	mapsMapFlIpcache6               = "fl_ipcache6"
@@ -34,10 +41,10 @@ const (
 	mapsMapFlLocals6                = "fl_locals6"
 	mapsMapFlMetrics                = "fl_metrics"
 	mapsMapFlPeers                  = "fl_peers"
-	mapsMapFlPolicy                 = "fl_policy"
 	mapsMapFlRuleStats              = "fl_rule_stats"
 	mapsMapFlServices4              = "fl_services4"
 	mapsMapFlServices6              = "fl_services6"
+	mapsMapFlSets                   = "fl_sets"
 	mapsMapFlSlots                  = "fl_slots"
 	mapsMapFlSockPeer               = "fl_sock_peer"
 	mapsMapFlSockRev                = "fl_sock_rev"
@@ -51,7 +58,7 @@ const (
 	mapsVarFlExportIfaceFlags       = "fl_export_iface_flags"
 	mapsVarFlExportMark             = "fl_export_mark"
 	mapsVarFlExportPeerFlags        = "fl_export_peer_flags"
-	mapsVarFlExportPolicyKind       = "fl_export_policy_kind"
+	mapsVarFlExportPolicySizes      = "fl_export_policy_sizes"
 	mapsVarFlExportReason           = "fl_export_reason"
 	mapsVarFlExportRemoteFlags      = "fl_export_remote_flags"
 	mapsVarFlExportReservedIdentity = "fl_export_reserved_identity"
@@ -108,32 +115,39 @@ type mapsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type mapsMapSpecs struct {
-	FlAffinity    *ebpf.MapSpec `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.MapSpec `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.MapSpec `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.MapSpec `ebpf:"fl_config"`
-	FlCt4         *ebpf.MapSpec `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.MapSpec `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.MapSpec `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.MapSpec `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.MapSpec `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.MapSpec `ebpf:"fl_events"`
-	FlFrags       *ebpf.MapSpec `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.MapSpec `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.MapSpec `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.MapSpec `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.MapSpec `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.MapSpec `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.MapSpec `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.MapSpec `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.MapSpec `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.MapSpec `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.MapSpec `ebpf:"fl_services4"`
-	FlServices6   *ebpf.MapSpec `ebpf:"fl_services6"`
-	FlSlots       *ebpf.MapSpec `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.MapSpec `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.MapSpec `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.MapSpec `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
+	FlConfig        *ebpf.MapSpec `ebpf:"fl_config"`
+	FlCt4           *ebpf.MapSpec `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.MapSpec `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.MapSpec `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.MapSpec `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.MapSpec `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.MapSpec `ebpf:"fl_events"`
+	FlFence         *ebpf.MapSpec `ebpf:"fl_fence"`
+	FlFrags         *ebpf.MapSpec `ebpf:"fl_frags"`
+	FlGroups        *ebpf.MapSpec `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.MapSpec `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.MapSpec `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.MapSpec `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.MapSpec `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.MapSpec `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.MapSpec `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.MapSpec `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.MapSpec `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
+	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
+	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
+	FlSlots         *ebpf.MapSpec `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.MapSpec `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.MapSpec `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.MapSpec `ebpf:"fl_subjects"`
 }
 
 // mapsVariableSpecs contains global variables before they are loaded into the kernel.
@@ -149,7 +163,7 @@ type mapsVariableSpecs struct {
 	FlExportIfaceFlags       *ebpf.VariableSpec `ebpf:"fl_export_iface_flags"`
 	FlExportMark             *ebpf.VariableSpec `ebpf:"fl_export_mark"`
 	FlExportPeerFlags        *ebpf.VariableSpec `ebpf:"fl_export_peer_flags"`
-	FlExportPolicyKind       *ebpf.VariableSpec `ebpf:"fl_export_policy_kind"`
+	FlExportPolicySizes      *ebpf.VariableSpec `ebpf:"fl_export_policy_sizes"`
 	FlExportReason           *ebpf.VariableSpec `ebpf:"fl_export_reason"`
 	FlExportRemoteFlags      *ebpf.VariableSpec `ebpf:"fl_export_remote_flags"`
 	FlExportReservedIdentity *ebpf.VariableSpec `ebpf:"fl_export_reserved_identity"`
@@ -178,39 +192,48 @@ func (o *mapsObjects) Close() error {
 //
 // It can be passed to loadMapsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type mapsMaps struct {
-	FlAffinity    *ebpf.Map `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.Map `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.Map `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.Map `ebpf:"fl_config"`
-	FlCt4         *ebpf.Map `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.Map `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.Map `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.Map `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.Map `ebpf:"fl_events"`
-	FlFrags       *ebpf.Map `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.Map `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.Map `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.Map `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.Map `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.Map `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.Map `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.Map `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.Map `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.Map `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.Map `ebpf:"fl_services4"`
-	FlServices6   *ebpf.Map `ebpf:"fl_services6"`
-	FlSlots       *ebpf.Map `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.Map `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
+	FlConfig        *ebpf.Map `ebpf:"fl_config"`
+	FlCt4           *ebpf.Map `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.Map `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.Map `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.Map `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.Map `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.Map `ebpf:"fl_events"`
+	FlFence         *ebpf.Map `ebpf:"fl_fence"`
+	FlFrags         *ebpf.Map `ebpf:"fl_frags"`
+	FlGroups        *ebpf.Map `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.Map `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.Map `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.Map `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.Map `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.Map `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.Map `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.Map `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.Map `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
+	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
+	FlSets          *ebpf.Map `ebpf:"fl_sets"`
+	FlSlots         *ebpf.Map `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.Map `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.Map `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.Map `ebpf:"fl_subjects"`
 }
 
 func (m *mapsMaps) Close() error {
 	return _MapsClose(
+		m.FlAddressEpochs,
 		m.FlAffinity,
 		m.FlCidr4,
 		m.FlCidr6,
+		m.FlClasses,
 		m.FlConfig,
 		m.FlCt4,
 		m.FlCt6,
@@ -218,7 +241,12 @@ func (m *mapsMaps) Close() error {
 		m.FlEventBudget,
 		m.FlEventSeen,
 		m.FlEvents,
+		m.FlFence,
 		m.FlFrags,
+		m.FlGroups,
+		m.FlGuard4,
+		m.FlGuard6,
+		m.FlIdentities,
 		m.FlIfaces,
 		m.FlIpcache4,
 		m.FlIpcache6,
@@ -226,10 +254,10 @@ func (m *mapsMaps) Close() error {
 		m.FlLocals6,
 		m.FlMetrics,
 		m.FlPeers,
-		m.FlPolicy,
 		m.FlRuleStats,
 		m.FlServices4,
 		m.FlServices6,
+		m.FlSets,
 		m.FlSlots,
 		m.FlSockPeer,
 		m.FlSockRev,
@@ -250,7 +278,7 @@ type mapsVariables struct {
 	FlExportIfaceFlags       *ebpf.Variable `ebpf:"fl_export_iface_flags"`
 	FlExportMark             *ebpf.Variable `ebpf:"fl_export_mark"`
 	FlExportPeerFlags        *ebpf.Variable `ebpf:"fl_export_peer_flags"`
-	FlExportPolicyKind       *ebpf.Variable `ebpf:"fl_export_policy_kind"`
+	FlExportPolicySizes      *ebpf.Variable `ebpf:"fl_export_policy_sizes"`
 	FlExportReason           *ebpf.Variable `ebpf:"fl_export_reason"`
 	FlExportRemoteFlags      *ebpf.Variable `ebpf:"fl_export_remote_flags"`
 	FlExportReservedIdentity *ebpf.Variable `ebpf:"fl_export_reserved_identity"`

@@ -202,7 +202,7 @@ func (n *netNode) attach() error {
 		PodMAC: podMAC, HostMAC: hostMAC,
 	}))
 	for _, a := range []netip.Addr{n.pod4, n.pod6} {
-		n.local(a, Local{Ifindex: uint32(podIndex), Identity: podIdentity, PodMAC: podMAC, HostMAC: hostMAC})
+		n.local(a, Local{Ifindex: uint32(podIndex), PodMAC: podMAC, HostMAC: hostMAC})
 		n.address(a, Remote{Identity: podIdentity})
 	}
 	for _, a := range []attachment{
@@ -272,7 +272,7 @@ func eachAttachMode(t *testing.T, story func(t *testing.T, mode attachMode)) {
 func (n *netNode) knows(other *netNode) {
 	for _, a := range []netip.Addr{other.pod4, other.pod6} {
 		n.address(a, Remote{Identity: remoteIdentity, Peer: remotePeer,
-			Flags: RemoteTunnel | RemoteRequireTunnel, ClusterID: remoteCluster})
+			Flags: RemoteTunnel | RemoteRequireTunnel})
 	}
 }
 
@@ -472,8 +472,7 @@ func policyBehindTheTunnel(t *testing.T, mode attachMode) {
 	if west.count(ReasonDefaultDenied, HookPodIngress) == 0 {
 		t.Error("no packet met the policy")
 	}
-	west.rule(PolicyKey{Peer: remoteIdentity, Proto: 6, Port: 80, PortPrefix: 16, Dir: DirIngress},
-		PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+	west.rule(DirIngress, line{peer: remoteIdentity, proto: 6, from: 80, rule: 1})
 	west.bumpEpoch()
 	transfer(t, east, west, west.pod4)
 }

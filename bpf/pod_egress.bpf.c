@@ -35,19 +35,19 @@ static __always_inline bool own_ip6(const struct iface *iface, const __u8 *addr)
 
 /* Neighbour discovery likewise: asking is free, claiming somebody else's
  * address or playing the router is not. */
-static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const struct walk *w,
+static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const struct pod_ctx *c,
 						    const struct iface *iface)
 {
 	__u8 target[16];
 
-	if (!own_ip6(iface, w->p.saddr) && !addr_is_link_local(w->p.saddr) &&
-	    !addr_is_unspecified(w->p.saddr))
+	if (!own_ip6(iface, c->p.saddr) && !addr_is_link_local(c->p.saddr) &&
+	    !addr_is_unspecified(c->p.saddr))
 		return FL_REASON_INVALID_SOURCE;
-	if (w->p.icmp_type == NDISC_ROUTER_ADVERTISEMENT || w->p.icmp_type == NDISC_REDIRECT)
+	if (c->p.icmp_type == NDISC_ROUTER_ADVERTISEMENT || c->p.icmp_type == NDISC_REDIRECT)
 		return FL_REASON_INVALID_SOURCE;
-	if (w->p.icmp_type != NDISC_NEIGHBOUR_ADVERTISEMENT)
+	if (c->p.icmp_type != NDISC_NEIGHBOUR_ADVERTISEMENT)
 		return FL_REASON_NEIGHBOR;
-	if (bpf_skb_load_bytes(skb, w->p.l4 + sizeof(struct icmphdr), target, sizeof(target)))
+	if (bpf_skb_load_bytes(skb, c->p.l4 + sizeof(struct icmphdr), target, sizeof(target)))
 		return FL_REASON_MALFORMED;
 	if (!own_ip6(iface, target) && !addr_is_link_local(target))
 		return FL_REASON_INVALID_SOURCE;
@@ -55,15 +55,15 @@ static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const
 }
 
 /* Identity goes by address, so it is worth exactly as much as this check. */
-static __always_inline bool own_source(const struct walk *w, const struct iface *iface)
+static __always_inline bool own_source(const struct pod_ctx *c, const struct iface *iface)
 {
-	if (w->p.family == AF_INET)
+	if (c->p.family == AF_INET)
 		return (iface->flags & FL_IFACE_IP4) &&
-		       addr_equal(AF_INET, w->p.saddr, iface->ip4);
-	return own_ip6(iface, w->p.saddr);
+		       addr_equal(AF_INET, c->p.saddr, iface->ip4);
+	return own_ip6(iface, c->p.saddr);
 }
 
-static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct walk *w)
+static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct pod_ctx *c)
 {
 	__u32 ifindex = skb->ifindex;
 	struct iface *iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
@@ -71,45 +71,45 @@ static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct 
 
 	if (!iface)
 		return FL_REASON_NO_ENDPOINT;
-	w->subject = iface->identity;
+	c->subject = iface->identity;
 	/* Pods have no VLANs; a tag would only carry a packet around somebody. */
 	if (skb->vlan_present)
 		return FL_REASON_UNSUPPORTED_PROTOCOL;
-	r = parse(skb, ETH_HLEN, &w->p);
+	r = parse(skb, ETH_HLEN, &c->p);
 	if (r != FL_REASON_NONE)
 		return r;
-	if (!w->p.family)
+	if (!c->p.family)
 		return skb->protocol == bpf_htons(ETH_P_ARP) ? arp_verdict(skb, iface) :
 							       FL_REASON_UNSUPPORTED_PROTOCOL;
-	if (w->p.kind == FL_PACKET_NEIGHBOR)
-		return neighbor_verdict(skb, w, iface);
-	if (!own_source(w, iface))
+	if (c->p.kind == FL_PACKET_NEIGHBOR)
+		return neighbor_verdict(skb, c, iface);
+	if (!own_source(c, iface))
 		return FL_REASON_INVALID_SOURCE;
-	if (w->p.kind == FL_PACKET_ICMP_ERROR)
-		return fl_related_verdict(skb, w);
-	if (w->p.frag_first || w->p.frag_later) {
-		r = fl_fragment_ports(&w->p);
+	if (c->p.kind == FL_PACKET_ICMP_ERROR)
+		return fl_related_verdict(skb, c);
+	if (c->p.frag_first || c->p.frag_later) {
+		r = fl_fragment_ports(&c->p);
 		if (r != FL_REASON_NONE)
 			return r;
 	}
-	return fl_flow_verdict(w);
+	return fl_flow_verdict(c);
 }
 
 /* What stands between the packet and the tunnel. */
-static __always_inline enum reason tunnel_verdict(struct __sk_buff *skb, const struct walk *w,
+static __always_inline enum reason tunnel_verdict(struct __sk_buff *skb, const struct pod_ctx *c,
 						  const struct config *cfg)
 {
-	__u32 index = w->peer, mtu = cfg->tunnel_mtu;
+	__u32 index = c->peer, mtu = cfg->tunnel_mtu;
 	struct peer *peer = bpf_map_lookup_elem(&fl_peers, &index);
 	enum reason r = FL_REASON_NONE;
 
 	/* Never bare: without keys for that node the packet goes nowhere. */
-	if (!cfg->tunnel_ifindex || !w->peer || !peer || !(peer->flags & FL_PEER_READY))
+	if (!cfg->tunnel_ifindex || !c->peer || !peer || !(peer->flags & FL_PEER_READY))
 		return FL_REASON_ENCRYPTION_NOT_READY;
-	if (mtu && !fits(skb, &w->p, mtu))
+	if (mtu && !fits(skb, &c->p, mtu))
 		return FL_REASON_TOO_BIG;
-	if (mtu && w->p.tcp_flags & TCP_SYN)
-		r = fl_mss_clamp(skb, &w->p, mtu);
+	if (mtu && c->p.tcp_flags & TCP_SYN)
+		r = fl_mss_clamp(skb, &c->p, mtu);
 	return r == FL_REASON_NONE ? FL_REASON_TUNNELED : r;
 }
 
@@ -118,22 +118,22 @@ int fl_pod_egress(struct __sk_buff *skb)
 {
 	const struct config *cfg = config_get();
 	enum reason r;
-	struct walk w;
+	struct pod_ctx c;
 	int action;
 
 	if (!cfg)
 		return TC_ACT_SHOT;
-	walk_begin(&w, FL_HOOK_POD_EGRESS, FL_DIR_EGRESS, cfg);
-	r = egress_verdict(skb, &w);
-	if (r < FL_REASON_FIRST_DROP && w.via_tunnel)
-		r = tunnel_verdict(skb, &w, cfg);
-	tell(skb, &w, r);
+	ctx_begin(&c, FL_HOOK_POD_EGRESS, FL_DIR_EGRESS, cfg);
+	r = egress_verdict(skb, &c);
+	if (r < FL_REASON_FIRST_DROP && c.via_tunnel)
+		r = tunnel_verdict(skb, &c, cfg);
+	ctx_report(skb, &c, r);
 	action = leave(skb, FL_HOOK_POD_EGRESS, r);
 	/* Straight to the tunnel device, past the node's netfilter, so that no
 	 * CNI's masquerading rewrites the source. */
 	if (r == FL_REASON_TUNNELED)
 		return bpf_redirect(cfg->tunnel_ifindex, 0);
 	if (r == FL_REASON_TOO_BIG)
-		return fl_too_big(skb, &w.p, cfg->tunnel_mtu);
+		return fl_too_big(skb, &c.p, cfg->tunnel_mtu);
 	return action;
 }

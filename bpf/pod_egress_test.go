@@ -108,7 +108,7 @@ func TestEgressNeverBare(t *testing.T) {
 			f.egress(syn).drops(t, what, HookPodEgress, ReasonEncryptionNotReady)
 		}
 		f.must(f.maps.Peers.Put(uint32(remotePeer), &Peer{}))
-		f.rule(PolicyKey{Peer: remoteIdentity, Dir: DirEgress}, PolicyEntry{RuleID: 9, Verdict: VerdictAllow})
+		f.rule(DirEgress, line{peer: remoteIdentity, rule: 9})
 		notReady("no keys yet")
 		if e := f.events(); len(e) != 1 || e[0].RuleID != 0 || e[0].Verdict != VerdictDeny || f.ruleCount(9, DirEgress, VerdictDeny) != 0 {
 			t.Errorf("events = %+v: the rule that allows is not to blame", e)
@@ -140,14 +140,14 @@ func TestEgressNeverBare(t *testing.T) {
 func TestEgressIdentityByRange(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		f.isolate(DirEgress, 0)
-		f.rule(PolicyKey{Peer: blockIdentity, Proto: 6, Dir: DirEgress}, PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+		f.rule(DirEgress, line{peer: blockIdentity, proto: 6, rule: 1})
 		f.egress(tcp(c.pod, 4000, c.block, 80, "S").bytes(t)).passes(t, "in the ipBlock", HookPodEgress, ReasonForwarded)
 		f.egress(tcp(c.pod, 4000, c.world, 80, "S").bytes(t)).drops(t, "outside", HookPodEgress, ReasonDefaultDenied)
 		// An address of its own beats the range around it.
 		f.address(c.block, Remote{Identity: friendIdentity})
 		f.egress(tcp(c.pod, 4001, c.block, 80, "S").bytes(t)).drops(t, "exact entry wins", HookPodEgress, ReasonDefaultDenied)
 		f.egress(tcp(c.pod, 4000, c.host, 80, "S").bytes(t)).passes(t, "own node, isolated or not", HookPodEgress, ReasonHost)
-		f.rule(PolicyKey{Peer: IdentityWorld, Dir: DirEgress}, PolicyEntry{RuleID: 2, Verdict: VerdictAllow})
+		f.rule(DirEgress, line{peer: IdentityWorld, rule: 2})
 		f.bumpEpoch()
 		f.egress(tcp(c.pod, 4000, c.world, 80, "S").bytes(t)).passes(t, "world allowed", HookPodEgress, ReasonForwarded)
 	})

@@ -9,7 +9,7 @@
 
 char _license[] SEC("license") = "GPL";
 
-static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct walk *w)
+static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct pod_ctx *c)
 {
 	__u32 ifindex = skb->ifindex;
 	struct iface *iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
@@ -17,25 +17,25 @@ static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct
 
 	if (!iface)
 		return FL_REASON_NO_ENDPOINT;
-	w->subject = iface->identity;
-	r = parse(skb, ETH_HLEN, &w->p);
+	c->subject = iface->identity;
+	r = parse(skb, ETH_HLEN, &c->p);
 	if (r != FL_REASON_NONE)
 		return r;
-	if (!w->p.family)
+	if (!c->p.family)
 		return skb->protocol == bpf_htons(ETH_P_ARP) ? FL_REASON_NEIGHBOR :
 							       FL_REASON_UNSUPPORTED_PROTOCOL;
 	/* The tunnel spans no link: what claims to be of a neighbour's and came
 	 * through it is another cluster posing as this pod's router. */
-	if (w->p.kind == FL_PACKET_NEIGHBOR)
-		return w->from_tunnel ? FL_REASON_INVALID_SOURCE : FL_REASON_NEIGHBOR;
-	if (w->p.kind == FL_PACKET_ICMP_ERROR)
-		return fl_related_verdict(skb, w);
-	if (w->p.frag_first || w->p.frag_later) {
-		r = fl_fragment_ports(&w->p);
+	if (c->p.kind == FL_PACKET_NEIGHBOR)
+		return c->from_tunnel ? FL_REASON_INVALID_SOURCE : FL_REASON_NEIGHBOR;
+	if (c->p.kind == FL_PACKET_ICMP_ERROR)
+		return fl_related_verdict(skb, c);
+	if (c->p.frag_first || c->p.frag_later) {
+		r = fl_fragment_ports(&c->p);
 		if (r != FL_REASON_NONE)
 			return r;
 	}
-	return fl_flow_verdict(w);
+	return fl_flow_verdict(c);
 }
 
 SEC("tc")
@@ -44,7 +44,7 @@ int fl_pod_ingress(struct __sk_buff *skb)
 	const struct config *cfg = config_get();
 	__u32 mark = skb->mark;
 	enum reason r;
-	struct walk w;
+	struct pod_ctx c;
 
 	/* Our marks are for us: nobody behind this hook shall see them. */
 	if (mark == FL_MARK_TUNNEL || mark == FL_MARK_OWN)
@@ -54,9 +54,9 @@ int fl_pod_ingress(struct __sk_buff *skb)
 		return leave(skb, FL_HOOK_POD_INGRESS, FL_REASON_RELATED);
 	if (!cfg)
 		return TC_ACT_SHOT;
-	walk_begin(&w, FL_HOOK_POD_INGRESS, FL_DIR_INGRESS, cfg);
-	w.from_tunnel = mark == FL_MARK_TUNNEL;
-	r = ingress_verdict(skb, &w);
-	tell(skb, &w, r);
+	ctx_begin(&c, FL_HOOK_POD_INGRESS, FL_DIR_INGRESS, cfg);
+	c.from_tunnel = mark == FL_MARK_TUNNEL;
+	r = ingress_verdict(skb, &c);
+	ctx_report(skb, &c, r);
 	return leave(skb, FL_HOOK_POD_INGRESS, r);
 }

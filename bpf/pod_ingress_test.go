@@ -87,7 +87,7 @@ func TestICMPErrorsBelongToAFlow(t *testing.T) {
 			drops(t, "quotes somebody else", HookPodIngress, ReasonUnrelated)
 
 		in := udp(c.remote, 6000, c.pod, 99)
-		f.rule(PolicyKey{Dir: DirIngress}, PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+		f.rule(DirIngress, line{rule: 1})
 		f.ingressFromTunnel(in.bytes(t)).passes(t, "remote asks", HookPodIngress, ReasonForwarded)
 		f.egress(unreachable(t, c.pod, c.remote, in).bytes(t)).tunnels(t, "pod's refusal goes by the tunnel")
 		f.egress(unreachable(t, c.pod, c.friend, in).bytes(t)).
@@ -133,7 +133,7 @@ func TestPingsTheTwoWaysAreTwoFlows(t *testing.T) {
 func TestFragmentsFollowTheFirst(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		f.isolate(DirIngress, 0)
-		f.rule(PolicyKey{Proto: 17, Port: 53, PortPrefix: 16, Dir: DirIngress}, PolicyEntry{RuleID: 1, Verdict: VerdictAllow})
+		f.rule(DirIngress, line{proto: 17, from: 53, rule: 1})
 		later := func(id uint32) []byte {
 			return udp(c.friend, 4000, c.pod, 53).data(make([]byte, 64)).fragment(id, 1024, false).bytes(t)
 		}

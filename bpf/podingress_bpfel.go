@@ -16,33 +16,40 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	podIngressMapFlAffinity    = "fl_affinity"
-	podIngressMapFlCidr4       = "fl_cidr4"
-	podIngressMapFlCidr6       = "fl_cidr6"
-	podIngressMapFlConfig      = "fl_config"
-	podIngressMapFlCt4         = "fl_ct4"
-	podIngressMapFlCt6         = "fl_ct6"
-	podIngressMapFlDenied      = "fl_denied"
-	podIngressMapFlEventBudget = "fl_event_budget"
-	podIngressMapFlEventSeen   = "fl_event_seen"
-	podIngressMapFlEvents      = "fl_events"
-	podIngressMapFlFrags       = "fl_frags"
-	podIngressMapFlIfaces      = "fl_ifaces"
-	podIngressMapFlIpcache4    = "fl_ipcache4"
-	podIngressMapFlIpcache6    = "fl_ipcache6"
-	podIngressMapFlLocals4     = "fl_locals4"
-	podIngressMapFlLocals6     = "fl_locals6"
-	podIngressMapFlMetrics     = "fl_metrics"
-	podIngressMapFlPeers       = "fl_peers"
-	podIngressMapFlPolicy      = "fl_policy"
-	podIngressMapFlRuleStats   = "fl_rule_stats"
-	podIngressMapFlServices4   = "fl_services4"
-	podIngressMapFlServices6   = "fl_services6"
-	podIngressMapFlSlots       = "fl_slots"
-	podIngressMapFlSockPeer    = "fl_sock_peer"
-	podIngressMapFlSockRev     = "fl_sock_rev"
-	podIngressMapFlSubjects    = "fl_subjects"
-	podIngressProgFlPodIngress = "fl_pod_ingress"
+	podIngressMapFlAddressEpochs = "fl_address_epochs"
+	podIngressMapFlAffinity      = "fl_affinity"
+	podIngressMapFlCidr4         = "fl_cidr4"
+	podIngressMapFlCidr6         = "fl_cidr6"
+	podIngressMapFlClasses       = "fl_classes"
+	podIngressMapFlConfig        = "fl_config"
+	podIngressMapFlCt4           = "fl_ct4"
+	podIngressMapFlCt6           = "fl_ct6"
+	podIngressMapFlDenied        = "fl_denied"
+	podIngressMapFlEventBudget   = "fl_event_budget"
+	podIngressMapFlEventSeen     = "fl_event_seen"
+	podIngressMapFlEvents        = "fl_events"
+	podIngressMapFlFence         = "fl_fence"
+	podIngressMapFlFrags         = "fl_frags"
+	podIngressMapFlGroups        = "fl_groups"
+	podIngressMapFlGuard4        = "fl_guard4"
+	podIngressMapFlGuard6        = "fl_guard6"
+	podIngressMapFlIdentities    = "fl_identities"
+	podIngressMapFlIfaces        = "fl_ifaces"
+	podIngressMapFlIpcache4      = "fl_ipcache4"
+	podIngressMapFlIpcache6      = "fl_ipcache6"
+	podIngressMapFlLocals4       = "fl_locals4"
+	podIngressMapFlLocals6       = "fl_locals6"
+	podIngressMapFlMetrics       = "fl_metrics"
+	podIngressMapFlPeers         = "fl_peers"
+	podIngressMapFlRuleStats     = "fl_rule_stats"
+	podIngressMapFlServices4     = "fl_services4"
+	podIngressMapFlServices6     = "fl_services6"
+	podIngressMapFlSets          = "fl_sets"
+	podIngressMapFlSlots         = "fl_slots"
+	podIngressMapFlSockPeer      = "fl_sock_peer"
+	podIngressMapFlSockRev       = "fl_sock_rev"
+	podIngressMapFlSubjects      = "fl_subjects"
+	podIngressProgFlPodIngress   = "fl_pod_ingress"
 )
 
 // loadPodIngress returns the embedded CollectionSpec for podIngress.
@@ -94,32 +101,39 @@ type podIngressProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type podIngressMapSpecs struct {
-	FlAffinity    *ebpf.MapSpec `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.MapSpec `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.MapSpec `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.MapSpec `ebpf:"fl_config"`
-	FlCt4         *ebpf.MapSpec `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.MapSpec `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.MapSpec `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.MapSpec `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.MapSpec `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.MapSpec `ebpf:"fl_events"`
-	FlFrags       *ebpf.MapSpec `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.MapSpec `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.MapSpec `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.MapSpec `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.MapSpec `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.MapSpec `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.MapSpec `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.MapSpec `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.MapSpec `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.MapSpec `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.MapSpec `ebpf:"fl_services4"`
-	FlServices6   *ebpf.MapSpec `ebpf:"fl_services6"`
-	FlSlots       *ebpf.MapSpec `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.MapSpec `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.MapSpec `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.MapSpec `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
+	FlConfig        *ebpf.MapSpec `ebpf:"fl_config"`
+	FlCt4           *ebpf.MapSpec `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.MapSpec `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.MapSpec `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.MapSpec `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.MapSpec `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.MapSpec `ebpf:"fl_events"`
+	FlFence         *ebpf.MapSpec `ebpf:"fl_fence"`
+	FlFrags         *ebpf.MapSpec `ebpf:"fl_frags"`
+	FlGroups        *ebpf.MapSpec `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.MapSpec `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.MapSpec `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.MapSpec `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.MapSpec `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.MapSpec `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.MapSpec `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.MapSpec `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.MapSpec `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
+	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
+	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
+	FlSlots         *ebpf.MapSpec `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.MapSpec `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.MapSpec `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.MapSpec `ebpf:"fl_subjects"`
 }
 
 // podIngressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -148,39 +162,48 @@ func (o *podIngressObjects) Close() error {
 //
 // It can be passed to loadPodIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type podIngressMaps struct {
-	FlAffinity    *ebpf.Map `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.Map `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.Map `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.Map `ebpf:"fl_config"`
-	FlCt4         *ebpf.Map `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.Map `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.Map `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.Map `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.Map `ebpf:"fl_events"`
-	FlFrags       *ebpf.Map `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.Map `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.Map `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.Map `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.Map `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.Map `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.Map `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.Map `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.Map `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.Map `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.Map `ebpf:"fl_services4"`
-	FlServices6   *ebpf.Map `ebpf:"fl_services6"`
-	FlSlots       *ebpf.Map `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.Map `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
+	FlConfig        *ebpf.Map `ebpf:"fl_config"`
+	FlCt4           *ebpf.Map `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.Map `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.Map `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.Map `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.Map `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.Map `ebpf:"fl_events"`
+	FlFence         *ebpf.Map `ebpf:"fl_fence"`
+	FlFrags         *ebpf.Map `ebpf:"fl_frags"`
+	FlGroups        *ebpf.Map `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.Map `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.Map `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.Map `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.Map `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.Map `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.Map `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.Map `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.Map `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
+	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
+	FlSets          *ebpf.Map `ebpf:"fl_sets"`
+	FlSlots         *ebpf.Map `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.Map `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.Map `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.Map `ebpf:"fl_subjects"`
 }
 
 func (m *podIngressMaps) Close() error {
 	return _PodIngressClose(
+		m.FlAddressEpochs,
 		m.FlAffinity,
 		m.FlCidr4,
 		m.FlCidr6,
+		m.FlClasses,
 		m.FlConfig,
 		m.FlCt4,
 		m.FlCt6,
@@ -188,7 +211,12 @@ func (m *podIngressMaps) Close() error {
 		m.FlEventBudget,
 		m.FlEventSeen,
 		m.FlEvents,
+		m.FlFence,
 		m.FlFrags,
+		m.FlGroups,
+		m.FlGuard4,
+		m.FlGuard6,
+		m.FlIdentities,
 		m.FlIfaces,
 		m.FlIpcache4,
 		m.FlIpcache6,
@@ -196,10 +224,10 @@ func (m *podIngressMaps) Close() error {
 		m.FlLocals6,
 		m.FlMetrics,
 		m.FlPeers,
-		m.FlPolicy,
 		m.FlRuleStats,
 		m.FlServices4,
 		m.FlServices6,
+		m.FlSets,
 		m.FlSlots,
 		m.FlSockPeer,
 		m.FlSockRev,

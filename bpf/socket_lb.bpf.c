@@ -86,7 +86,7 @@ static __always_inline void rev_key(struct bpf_sock_addr *ctx, const struct endp
  * A connected socket has one peer, kept with the socket itself: it costs half
  * of an LRU's insert, is never pushed out and goes when the socket goes. */
 static __always_inline void remember_peer(struct bpf_sock_addr *ctx, const struct endpoint *service,
-					  const struct endpoint *backend, __u32 id)
+					  const struct endpoint *backend)
 {
 	void *sk = (void *)(long)ctx->sk;
 	struct sock_peer *peer;
@@ -102,7 +102,6 @@ static __always_inline void remember_peer(struct bpf_sock_addr *ctx, const struc
 	peer->service_port = service->port;
 	peer->family = service->family;
 	peer->proto = service->proto;
-	peer->service_id = id;
 }
 
 /* A socket that isn't connected may talk to many. */
@@ -156,7 +155,7 @@ static __always_inline enum reason translate(struct bpf_sock_addr *ctx, struct e
 	if (datagram)
 		remember_datagram(ctx, &asked, to, s->id);
 	else
-		remember_peer(ctx, &asked, to, s->id);
+		remember_peer(ctx, &asked, to);
 	return FL_REASON_TRANSLATED;
 }
 

@@ -16,9 +16,11 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	socketLBMapFlAddressEpochs = "fl_address_epochs"
 	socketLBMapFlAffinity      = "fl_affinity"
 	socketLBMapFlCidr4         = "fl_cidr4"
 	socketLBMapFlCidr6         = "fl_cidr6"
+	socketLBMapFlClasses       = "fl_classes"
 	socketLBMapFlConfig        = "fl_config"
 	socketLBMapFlCt4           = "fl_ct4"
 	socketLBMapFlCt6           = "fl_ct6"
@@ -26,7 +28,12 @@ const (
 	socketLBMapFlEventBudget   = "fl_event_budget"
 	socketLBMapFlEventSeen     = "fl_event_seen"
 	socketLBMapFlEvents        = "fl_events"
+	socketLBMapFlFence         = "fl_fence"
 	socketLBMapFlFrags         = "fl_frags"
+	socketLBMapFlGroups        = "fl_groups"
+	socketLBMapFlGuard4        = "fl_guard4"
+	socketLBMapFlGuard6        = "fl_guard6"
+	socketLBMapFlIdentities    = "fl_identities"
 	socketLBMapFlIfaces        = "fl_ifaces"
 	socketLBMapFlIpcache4      = "fl_ipcache4"
 	socketLBMapFlIpcache6      = "fl_ipcache6"
@@ -34,10 +41,10 @@ const (
 	socketLBMapFlLocals6       = "fl_locals6"
 	socketLBMapFlMetrics       = "fl_metrics"
 	socketLBMapFlPeers         = "fl_peers"
-	socketLBMapFlPolicy        = "fl_policy"
 	socketLBMapFlRuleStats     = "fl_rule_stats"
 	socketLBMapFlServices4     = "fl_services4"
 	socketLBMapFlServices6     = "fl_services6"
+	socketLBMapFlSets          = "fl_sets"
 	socketLBMapFlSlots         = "fl_slots"
 	socketLBMapFlSockPeer      = "fl_sock_peer"
 	socketLBMapFlSockRev       = "fl_sock_rev"
@@ -108,32 +115,39 @@ type socketLBProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type socketLBMapSpecs struct {
-	FlAffinity    *ebpf.MapSpec `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.MapSpec `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.MapSpec `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.MapSpec `ebpf:"fl_config"`
-	FlCt4         *ebpf.MapSpec `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.MapSpec `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.MapSpec `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.MapSpec `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.MapSpec `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.MapSpec `ebpf:"fl_events"`
-	FlFrags       *ebpf.MapSpec `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.MapSpec `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.MapSpec `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.MapSpec `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.MapSpec `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.MapSpec `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.MapSpec `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.MapSpec `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.MapSpec `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.MapSpec `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.MapSpec `ebpf:"fl_services4"`
-	FlServices6   *ebpf.MapSpec `ebpf:"fl_services6"`
-	FlSlots       *ebpf.MapSpec `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.MapSpec `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.MapSpec `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.MapSpec `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
+	FlConfig        *ebpf.MapSpec `ebpf:"fl_config"`
+	FlCt4           *ebpf.MapSpec `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.MapSpec `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.MapSpec `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.MapSpec `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.MapSpec `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.MapSpec `ebpf:"fl_events"`
+	FlFence         *ebpf.MapSpec `ebpf:"fl_fence"`
+	FlFrags         *ebpf.MapSpec `ebpf:"fl_frags"`
+	FlGroups        *ebpf.MapSpec `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.MapSpec `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.MapSpec `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.MapSpec `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.MapSpec `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.MapSpec `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.MapSpec `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.MapSpec `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.MapSpec `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
+	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
+	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
+	FlSlots         *ebpf.MapSpec `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.MapSpec `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.MapSpec `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.MapSpec `ebpf:"fl_subjects"`
 }
 
 // socketLBVariableSpecs contains global variables before they are loaded into the kernel.
@@ -162,39 +176,48 @@ func (o *socketLBObjects) Close() error {
 //
 // It can be passed to loadSocketLBObjects or ebpf.CollectionSpec.LoadAndAssign.
 type socketLBMaps struct {
-	FlAffinity    *ebpf.Map `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.Map `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.Map `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.Map `ebpf:"fl_config"`
-	FlCt4         *ebpf.Map `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.Map `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.Map `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.Map `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.Map `ebpf:"fl_events"`
-	FlFrags       *ebpf.Map `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.Map `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.Map `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.Map `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.Map `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.Map `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.Map `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.Map `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.Map `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.Map `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.Map `ebpf:"fl_services4"`
-	FlServices6   *ebpf.Map `ebpf:"fl_services6"`
-	FlSlots       *ebpf.Map `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.Map `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
+	FlConfig        *ebpf.Map `ebpf:"fl_config"`
+	FlCt4           *ebpf.Map `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.Map `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.Map `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.Map `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.Map `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.Map `ebpf:"fl_events"`
+	FlFence         *ebpf.Map `ebpf:"fl_fence"`
+	FlFrags         *ebpf.Map `ebpf:"fl_frags"`
+	FlGroups        *ebpf.Map `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.Map `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.Map `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.Map `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.Map `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.Map `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.Map `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.Map `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.Map `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
+	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
+	FlSets          *ebpf.Map `ebpf:"fl_sets"`
+	FlSlots         *ebpf.Map `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.Map `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.Map `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.Map `ebpf:"fl_subjects"`
 }
 
 func (m *socketLBMaps) Close() error {
 	return _SocketLBClose(
+		m.FlAddressEpochs,
 		m.FlAffinity,
 		m.FlCidr4,
 		m.FlCidr6,
+		m.FlClasses,
 		m.FlConfig,
 		m.FlCt4,
 		m.FlCt6,
@@ -202,7 +225,12 @@ func (m *socketLBMaps) Close() error {
 		m.FlEventBudget,
 		m.FlEventSeen,
 		m.FlEvents,
+		m.FlFence,
 		m.FlFrags,
+		m.FlGroups,
+		m.FlGuard4,
+		m.FlGuard6,
+		m.FlIdentities,
 		m.FlIfaces,
 		m.FlIpcache4,
 		m.FlIpcache6,
@@ -210,10 +238,10 @@ func (m *socketLBMaps) Close() error {
 		m.FlLocals6,
 		m.FlMetrics,
 		m.FlPeers,
-		m.FlPolicy,
 		m.FlRuleStats,
 		m.FlServices4,
 		m.FlServices6,
+		m.FlSets,
 		m.FlSlots,
 		m.FlSockPeer,
 		m.FlSockRev,

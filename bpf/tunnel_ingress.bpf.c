@@ -3,7 +3,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* Decrypted packets: tc ingress on the tunnel device, an L3 device, so the
  * packet starts at its IP header. The peer's key has proved the source
- * address; which addresses a peer may use is the mesh's word. */
+ * address; which addresses a peer may use comes from the mesh's records. */
 #include "clock.h"
 #include "hook.h"
 #include "ipcache.h"

@@ -16,9 +16,11 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	tunnelIngressMapFlAddressEpochs  = "fl_address_epochs"
 	tunnelIngressMapFlAffinity       = "fl_affinity"
 	tunnelIngressMapFlCidr4          = "fl_cidr4"
 	tunnelIngressMapFlCidr6          = "fl_cidr6"
+	tunnelIngressMapFlClasses        = "fl_classes"
 	tunnelIngressMapFlConfig         = "fl_config"
 	tunnelIngressMapFlCt4            = "fl_ct4"
 	tunnelIngressMapFlCt6            = "fl_ct6"
@@ -26,7 +28,12 @@ const (
 	tunnelIngressMapFlEventBudget    = "fl_event_budget"
 	tunnelIngressMapFlEventSeen      = "fl_event_seen"
 	tunnelIngressMapFlEvents         = "fl_events"
+	tunnelIngressMapFlFence          = "fl_fence"
 	tunnelIngressMapFlFrags          = "fl_frags"
+	tunnelIngressMapFlGroups         = "fl_groups"
+	tunnelIngressMapFlGuard4         = "fl_guard4"
+	tunnelIngressMapFlGuard6         = "fl_guard6"
+	tunnelIngressMapFlIdentities     = "fl_identities"
 	tunnelIngressMapFlIfaces         = "fl_ifaces"
 	tunnelIngressMapFlIpcache4       = "fl_ipcache4"
 	tunnelIngressMapFlIpcache6       = "fl_ipcache6"
@@ -34,10 +41,10 @@ const (
 	tunnelIngressMapFlLocals6        = "fl_locals6"
 	tunnelIngressMapFlMetrics        = "fl_metrics"
 	tunnelIngressMapFlPeers          = "fl_peers"
-	tunnelIngressMapFlPolicy         = "fl_policy"
 	tunnelIngressMapFlRuleStats      = "fl_rule_stats"
 	tunnelIngressMapFlServices4      = "fl_services4"
 	tunnelIngressMapFlServices6      = "fl_services6"
+	tunnelIngressMapFlSets           = "fl_sets"
 	tunnelIngressMapFlSlots          = "fl_slots"
 	tunnelIngressMapFlSockPeer       = "fl_sock_peer"
 	tunnelIngressMapFlSockRev        = "fl_sock_rev"
@@ -94,32 +101,39 @@ type tunnelIngressProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tunnelIngressMapSpecs struct {
-	FlAffinity    *ebpf.MapSpec `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.MapSpec `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.MapSpec `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.MapSpec `ebpf:"fl_config"`
-	FlCt4         *ebpf.MapSpec `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.MapSpec `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.MapSpec `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.MapSpec `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.MapSpec `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.MapSpec `ebpf:"fl_events"`
-	FlFrags       *ebpf.MapSpec `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.MapSpec `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.MapSpec `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.MapSpec `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.MapSpec `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.MapSpec `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.MapSpec `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.MapSpec `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.MapSpec `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.MapSpec `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.MapSpec `ebpf:"fl_services4"`
-	FlServices6   *ebpf.MapSpec `ebpf:"fl_services6"`
-	FlSlots       *ebpf.MapSpec `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.MapSpec `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.MapSpec `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.MapSpec `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
+	FlConfig        *ebpf.MapSpec `ebpf:"fl_config"`
+	FlCt4           *ebpf.MapSpec `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.MapSpec `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.MapSpec `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.MapSpec `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.MapSpec `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.MapSpec `ebpf:"fl_events"`
+	FlFence         *ebpf.MapSpec `ebpf:"fl_fence"`
+	FlFrags         *ebpf.MapSpec `ebpf:"fl_frags"`
+	FlGroups        *ebpf.MapSpec `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.MapSpec `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.MapSpec `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.MapSpec `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.MapSpec `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.MapSpec `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.MapSpec `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.MapSpec `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.MapSpec `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
+	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
+	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
+	FlSlots         *ebpf.MapSpec `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.MapSpec `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.MapSpec `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.MapSpec `ebpf:"fl_subjects"`
 }
 
 // tunnelIngressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -148,39 +162,48 @@ func (o *tunnelIngressObjects) Close() error {
 //
 // It can be passed to loadTunnelIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tunnelIngressMaps struct {
-	FlAffinity    *ebpf.Map `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.Map `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.Map `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.Map `ebpf:"fl_config"`
-	FlCt4         *ebpf.Map `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.Map `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.Map `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.Map `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.Map `ebpf:"fl_events"`
-	FlFrags       *ebpf.Map `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.Map `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.Map `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.Map `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.Map `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.Map `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.Map `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.Map `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.Map `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.Map `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.Map `ebpf:"fl_services4"`
-	FlServices6   *ebpf.Map `ebpf:"fl_services6"`
-	FlSlots       *ebpf.Map `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.Map `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
+	FlConfig        *ebpf.Map `ebpf:"fl_config"`
+	FlCt4           *ebpf.Map `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.Map `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.Map `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.Map `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.Map `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.Map `ebpf:"fl_events"`
+	FlFence         *ebpf.Map `ebpf:"fl_fence"`
+	FlFrags         *ebpf.Map `ebpf:"fl_frags"`
+	FlGroups        *ebpf.Map `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.Map `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.Map `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.Map `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.Map `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.Map `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.Map `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.Map `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.Map `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
+	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
+	FlSets          *ebpf.Map `ebpf:"fl_sets"`
+	FlSlots         *ebpf.Map `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.Map `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.Map `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.Map `ebpf:"fl_subjects"`
 }
 
 func (m *tunnelIngressMaps) Close() error {
 	return _TunnelIngressClose(
+		m.FlAddressEpochs,
 		m.FlAffinity,
 		m.FlCidr4,
 		m.FlCidr6,
+		m.FlClasses,
 		m.FlConfig,
 		m.FlCt4,
 		m.FlCt6,
@@ -188,7 +211,12 @@ func (m *tunnelIngressMaps) Close() error {
 		m.FlEventBudget,
 		m.FlEventSeen,
 		m.FlEvents,
+		m.FlFence,
 		m.FlFrags,
+		m.FlGroups,
+		m.FlGuard4,
+		m.FlGuard6,
+		m.FlIdentities,
 		m.FlIfaces,
 		m.FlIpcache4,
 		m.FlIpcache6,
@@ -196,10 +224,10 @@ func (m *tunnelIngressMaps) Close() error {
 		m.FlLocals6,
 		m.FlMetrics,
 		m.FlPeers,
-		m.FlPolicy,
 		m.FlRuleStats,
 		m.FlServices4,
 		m.FlServices6,
+		m.FlSets,
 		m.FlSlots,
 		m.FlSockPeer,
 		m.FlSockRev,

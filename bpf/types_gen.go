@@ -10,62 +10,76 @@ import (
 
 // Names of the maps; also the names they are pinned by.
 const (
-	MapAffinity    = "fl_affinity"
-	MapCIDR4       = "fl_cidr4"
-	MapCIDR6       = "fl_cidr6"
-	MapConfig      = "fl_config"
-	MapCT4         = "fl_ct4"
-	MapCT6         = "fl_ct6"
-	MapDenied      = "fl_denied"
-	MapEventBudget = "fl_event_budget"
-	MapEventSeen   = "fl_event_seen"
-	MapEvents      = "fl_events"
-	MapFrags       = "fl_frags"
-	MapIfaces      = "fl_ifaces"
-	MapIpcache4    = "fl_ipcache4"
-	MapIpcache6    = "fl_ipcache6"
-	MapLocals4     = "fl_locals4"
-	MapLocals6     = "fl_locals6"
-	MapMetrics     = "fl_metrics"
-	MapPeers       = "fl_peers"
-	MapPolicy      = "fl_policy"
-	MapRuleStats   = "fl_rule_stats"
-	MapServices4   = "fl_services4"
-	MapServices6   = "fl_services6"
-	MapSlots       = "fl_slots"
-	MapSockPeer    = "fl_sock_peer"
-	MapSockRev     = "fl_sock_rev"
-	MapSubjects    = "fl_subjects"
+	MapAddressEpochs = "fl_address_epochs"
+	MapAffinity      = "fl_affinity"
+	MapCIDR4         = "fl_cidr4"
+	MapCIDR6         = "fl_cidr6"
+	MapClasses       = "fl_classes"
+	MapConfig        = "fl_config"
+	MapCT4           = "fl_ct4"
+	MapCT6           = "fl_ct6"
+	MapDenied        = "fl_denied"
+	MapEventBudget   = "fl_event_budget"
+	MapEventSeen     = "fl_event_seen"
+	MapEvents        = "fl_events"
+	MapFence         = "fl_fence"
+	MapFrags         = "fl_frags"
+	MapGroups        = "fl_groups"
+	MapGuard4        = "fl_guard4"
+	MapGuard6        = "fl_guard6"
+	MapIdentities    = "fl_identities"
+	MapIfaces        = "fl_ifaces"
+	MapIpcache4      = "fl_ipcache4"
+	MapIpcache6      = "fl_ipcache6"
+	MapLocals4       = "fl_locals4"
+	MapLocals6       = "fl_locals6"
+	MapMetrics       = "fl_metrics"
+	MapPeers         = "fl_peers"
+	MapRuleStats     = "fl_rule_stats"
+	MapServices4     = "fl_services4"
+	MapServices6     = "fl_services6"
+	MapSets          = "fl_sets"
+	MapSlots         = "fl_slots"
+	MapSockPeer      = "fl_sock_peer"
+	MapSockRev       = "fl_sock_rev"
+	MapSubjects      = "fl_subjects"
 )
 
 // Maps holds a handle for every map.
 type Maps struct {
-	Affinity    *ebpf.Map `ebpf:"fl_affinity"`
-	CIDR4       *ebpf.Map `ebpf:"fl_cidr4"`
-	CIDR6       *ebpf.Map `ebpf:"fl_cidr6"`
-	Config      *ebpf.Map `ebpf:"fl_config"`
-	CT4         *ebpf.Map `ebpf:"fl_ct4"`
-	CT6         *ebpf.Map `ebpf:"fl_ct6"`
-	Denied      *ebpf.Map `ebpf:"fl_denied"`
-	EventBudget *ebpf.Map `ebpf:"fl_event_budget"`
-	EventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
-	Events      *ebpf.Map `ebpf:"fl_events"`
-	Frags       *ebpf.Map `ebpf:"fl_frags"`
-	Ifaces      *ebpf.Map `ebpf:"fl_ifaces"`
-	Ipcache4    *ebpf.Map `ebpf:"fl_ipcache4"`
-	Ipcache6    *ebpf.Map `ebpf:"fl_ipcache6"`
-	Locals4     *ebpf.Map `ebpf:"fl_locals4"`
-	Locals6     *ebpf.Map `ebpf:"fl_locals6"`
-	Metrics     *ebpf.Map `ebpf:"fl_metrics"`
-	Peers       *ebpf.Map `ebpf:"fl_peers"`
-	Policy      *ebpf.Map `ebpf:"fl_policy"`
-	RuleStats   *ebpf.Map `ebpf:"fl_rule_stats"`
-	Services4   *ebpf.Map `ebpf:"fl_services4"`
-	Services6   *ebpf.Map `ebpf:"fl_services6"`
-	Slots       *ebpf.Map `ebpf:"fl_slots"`
-	SockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
-	SockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
-	Subjects    *ebpf.Map `ebpf:"fl_subjects"`
+	AddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
+	Affinity      *ebpf.Map `ebpf:"fl_affinity"`
+	CIDR4         *ebpf.Map `ebpf:"fl_cidr4"`
+	CIDR6         *ebpf.Map `ebpf:"fl_cidr6"`
+	Classes       *ebpf.Map `ebpf:"fl_classes"`
+	Config        *ebpf.Map `ebpf:"fl_config"`
+	CT4           *ebpf.Map `ebpf:"fl_ct4"`
+	CT6           *ebpf.Map `ebpf:"fl_ct6"`
+	Denied        *ebpf.Map `ebpf:"fl_denied"`
+	EventBudget   *ebpf.Map `ebpf:"fl_event_budget"`
+	EventSeen     *ebpf.Map `ebpf:"fl_event_seen"`
+	Events        *ebpf.Map `ebpf:"fl_events"`
+	FenceMap      *ebpf.Map `ebpf:"fl_fence"`
+	Frags         *ebpf.Map `ebpf:"fl_frags"`
+	Groups        *ebpf.Map `ebpf:"fl_groups"`
+	Guard4        *ebpf.Map `ebpf:"fl_guard4"`
+	Guard6        *ebpf.Map `ebpf:"fl_guard6"`
+	Identities    *ebpf.Map `ebpf:"fl_identities"`
+	Ifaces        *ebpf.Map `ebpf:"fl_ifaces"`
+	Ipcache4      *ebpf.Map `ebpf:"fl_ipcache4"`
+	Ipcache6      *ebpf.Map `ebpf:"fl_ipcache6"`
+	Locals4       *ebpf.Map `ebpf:"fl_locals4"`
+	Locals6       *ebpf.Map `ebpf:"fl_locals6"`
+	Metrics       *ebpf.Map `ebpf:"fl_metrics"`
+	Peers         *ebpf.Map `ebpf:"fl_peers"`
+	RuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	Services4     *ebpf.Map `ebpf:"fl_services4"`
+	Services6     *ebpf.Map `ebpf:"fl_services6"`
+	Sets          *ebpf.Map `ebpf:"fl_sets"`
+	Slots         *ebpf.Map `ebpf:"fl_slots"`
+	SockPeer      *ebpf.Map `ebpf:"fl_sock_peer"`
+	SockRev       *ebpf.Map `ebpf:"fl_sock_rev"`
+	Subjects      *ebpf.Map `ebpf:"fl_subjects"`
 }
 
 // Reason is enum reason.
@@ -101,6 +115,7 @@ const (
 	ReasonFlowTable           Reason = 32
 	ReasonPacketEdit          Reason = 33
 	ReasonUnrelated           Reason = 34
+	ReasonNoPolicy            Reason = 35
 	ReasonCount               Reason = 64
 )
 
@@ -134,6 +149,7 @@ var namesReason = map[Reason]string{
 	ReasonFlowTable:           "flow-table",
 	ReasonPacketEdit:          "packet-edit",
 	ReasonUnrelated:           "unrelated",
+	ReasonNoPolicy:            "no-policy",
 	ReasonCount:               "count",
 }
 
@@ -242,6 +258,9 @@ const (
 	CTFinPod        = 0x40
 	CTFinPeer       = 0x80
 	CTRst           = 0x100
+	CTByPolicy      = 0x200
+	CTByDefault     = 0x400
+	CTReplacing     = 0x800
 )
 
 // Enum subject_flags.
@@ -262,13 +281,12 @@ const (
 	EventViaTunnel   = 0x4
 )
 
-// Enum policy_kind.
+// Enum policy_sizes.
 const (
-	KindPeerProto       = 0x0
-	KindPeerAnyProto    = 0x1
-	KindAnyPeerProto    = 0x2
-	KindAnyPeerAnyProto = 0x3
-	KindCount           = 0x4
+	GroupLines    = 0x20
+	SetWords      = 0x20
+	SetCount      = 0x800
+	AddressEpochs = 0x1000
 )
 
 // Enum affinity_kind.
@@ -287,11 +305,10 @@ const (
 type Config struct {
 	_             structs.HostLayout
 	PolicyEpoch   uint32
+	FullEpoch     uint32
 	TunnelIfindex uint32
 	TunnelMTU     uint32
 	EventsPerTick uint32
-	ClusterID     uint32
-	NodeID        uint32
 }
 
 // Iface is struct iface.
@@ -313,11 +330,10 @@ type Addr4 struct {
 
 // Local is struct local.
 type Local struct {
-	_        structs.HostLayout
-	Ifindex  uint32
-	Identity uint32
-	PodMAC   [6]uint8
-	HostMAC  [6]uint8
+	_       structs.HostLayout
+	Ifindex uint32
+	PodMAC  [6]uint8
+	HostMAC [6]uint8
 }
 
 // Addr6 is struct addr6.
@@ -328,11 +344,11 @@ type Addr6 struct {
 
 // Remote is struct remote.
 type Remote struct {
-	_         structs.HostLayout
-	Identity  uint32
-	Peer      uint16
-	Flags     uint8
-	ClusterID uint8
+	_        structs.HostLayout
+	Identity uint32
+	Peer     uint16
+	Flags    uint8
+	Pad      uint8
 }
 
 // CIDR4 is struct cidr4.
@@ -351,9 +367,8 @@ type CIDR6 struct {
 
 // Peer is struct peer.
 type Peer struct {
-	_      structs.HostLayout
-	Flags  uint32
-	NodeID uint32
+	_     structs.HostLayout
+	Flags uint32
 }
 
 // CT4Key is struct ct4_key.
@@ -369,18 +384,19 @@ type CT4Key struct {
 
 // CTEntry is struct ct_entry.
 type CTEntry struct {
-	_        structs.HostLayout
-	LastSeen uint32
-	Epoch    uint32
-	Subject  uint32
-	Identity uint32
-	RuleID   uint32
-	Flags    uint32
-	Peer     uint16
-	Reason   Reason
-	Pad      uint8
-	Tx       uint32
-	Rx       uint32
+	_            structs.HostLayout
+	LastSeen     uint32
+	Flags        uint32
+	Epoch        uint32
+	AddressEpoch uint32
+	Subject      uint32
+	Peer         uint16
+	Reason       Reason
+	SubjectFlags uint8
+	Identity     uint32
+	RuleID       uint32
+	Group        uint32
+	Class        uint32
 }
 
 // CT6Key is struct ct6_key.
@@ -417,36 +433,53 @@ type SubjectKey struct {
 	_        structs.HostLayout
 	Identity uint32
 	Dir      Direction
-	Pad      [3]uint8
+	Bank     uint8
+	Pad      [2]uint8
 }
 
 // Subject is struct subject.
 type Subject struct {
 	_           structs.HostLayout
 	Flags       uint32
+	Group       uint32
 	DefaultRule uint32
-	Prefixes    [4]uint32
+	Lines       uint32
 }
 
-// PolicyKey is struct policy_key.
-type PolicyKey struct {
-	_          structs.HostLayout
-	Subject    uint32
-	Peer       uint32
-	Port       uint16
-	PortPrefix uint8
-	Proto      uint8
-	Dir        Direction
-	Pad        [3]uint8
+// GroupKey is struct group_key.
+type GroupKey struct {
+	_     structs.HostLayout
+	Group uint32
+	Chunk uint32
 }
 
-// PolicyEntry is struct policy_entry.
-type PolicyEntry struct {
-	_          structs.HostLayout
-	Precedence uint32
-	RuleID     uint32
-	Verdict    Verdict
-	Pad        [3]uint8
+// GroupChunk is struct group_chunk.
+type GroupChunk struct {
+	_    structs.HostLayout
+	Line [32]PolicyLine
+}
+
+// PolicyLine is struct policy_line.
+type PolicyLine struct {
+	_        structs.HostLayout
+	Set      uint16
+	PortFrom uint16
+	PortTo   uint16
+	Proto    uint8
+	Verdict  Verdict
+	RuleID   uint32
+}
+
+// IdentityClass is struct identity_class.
+type IdentityClass struct {
+	_     structs.HostLayout
+	Class uint32
+}
+
+// ClassSets is struct class_sets.
+type ClassSets struct {
+	_    structs.HostLayout
+	Sets [32]uint64
 }
 
 // DeniedKey is struct denied_key.
@@ -461,15 +494,16 @@ type DeniedKey struct {
 
 // Denied is struct denied.
 type Denied struct {
-	_        structs.HostLayout
-	Tick     uint32
-	Epoch    uint32
-	Identity uint32
-	RuleID   uint32
-	Folded   uint32
-	Reason   Reason
-	Family   uint8
-	Pad      [2]uint8
+	_            structs.HostLayout
+	Tick         uint32
+	Epoch        uint32
+	AddressEpoch uint32
+	Identity     uint32
+	RuleID       uint32
+	Folded       uint32
+	Reason       Reason
+	Family       uint8
+	Pad          [2]uint8
 }
 
 // Service4Key is struct service4_key.
@@ -526,7 +560,6 @@ type SockPeer struct {
 	Family      uint8
 	Proto       uint8
 	Pad         [2]uint8
-	ServiceID   uint32
 }
 
 // SockRevKey is struct sock_rev_key.

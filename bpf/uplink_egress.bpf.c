@@ -6,19 +6,12 @@
  * this node in the clear. WireGuard's own datagrams go between node addresses,
  * which are in no such range. */
 #include "clock.h"
+#include "guard.h"
 #include "hook.h"
-#include "ipcache.h"
 
 #include "events.h"
 
 char _license[] SEC("license") = "GPL";
-
-static __always_inline bool must_be_encrypted(const struct packet *p, const __u8 *addr)
-{
-	struct remote *r = remote_range(p->family, addr);
-
-	return r && (r->flags & FL_REMOTE_TUNNEL);
-}
 
 SEC("tc")
 int fl_uplink_egress(struct __sk_buff *skb)
@@ -31,7 +24,7 @@ int fl_uplink_egress(struct __sk_buff *skb)
 	/* What isn't IP, or is too broken to have addresses, isn't a pod's. */
 	if (parse_addresses(skb, ETH_HLEN, &p) != FL_REASON_NONE || !p.family)
 		return TC_ACT_UNSPEC;
-	if (!must_be_encrypted(&p, p.daddr) && !must_be_encrypted(&p, p.saddr))
+	if (!must_be_encrypted(p.family, p.daddr) && !must_be_encrypted(p.family, p.saddr))
 		return TC_ACT_UNSPEC;
 
 	struct report rep = {

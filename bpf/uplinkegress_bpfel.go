@@ -16,9 +16,11 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	uplinkEgressMapFlAddressEpochs = "fl_address_epochs"
 	uplinkEgressMapFlAffinity      = "fl_affinity"
 	uplinkEgressMapFlCidr4         = "fl_cidr4"
 	uplinkEgressMapFlCidr6         = "fl_cidr6"
+	uplinkEgressMapFlClasses       = "fl_classes"
 	uplinkEgressMapFlConfig        = "fl_config"
 	uplinkEgressMapFlCt4           = "fl_ct4"
 	uplinkEgressMapFlCt6           = "fl_ct6"
@@ -26,7 +28,12 @@ const (
 	uplinkEgressMapFlEventBudget   = "fl_event_budget"
 	uplinkEgressMapFlEventSeen     = "fl_event_seen"
 	uplinkEgressMapFlEvents        = "fl_events"
+	uplinkEgressMapFlFence         = "fl_fence"
 	uplinkEgressMapFlFrags         = "fl_frags"
+	uplinkEgressMapFlGroups        = "fl_groups"
+	uplinkEgressMapFlGuard4        = "fl_guard4"
+	uplinkEgressMapFlGuard6        = "fl_guard6"
+	uplinkEgressMapFlIdentities    = "fl_identities"
 	uplinkEgressMapFlIfaces        = "fl_ifaces"
 	uplinkEgressMapFlIpcache4      = "fl_ipcache4"
 	uplinkEgressMapFlIpcache6      = "fl_ipcache6"
@@ -34,10 +41,10 @@ const (
 	uplinkEgressMapFlLocals6       = "fl_locals6"
 	uplinkEgressMapFlMetrics       = "fl_metrics"
 	uplinkEgressMapFlPeers         = "fl_peers"
-	uplinkEgressMapFlPolicy        = "fl_policy"
 	uplinkEgressMapFlRuleStats     = "fl_rule_stats"
 	uplinkEgressMapFlServices4     = "fl_services4"
 	uplinkEgressMapFlServices6     = "fl_services6"
+	uplinkEgressMapFlSets          = "fl_sets"
 	uplinkEgressMapFlSlots         = "fl_slots"
 	uplinkEgressMapFlSockPeer      = "fl_sock_peer"
 	uplinkEgressMapFlSockRev       = "fl_sock_rev"
@@ -94,32 +101,39 @@ type uplinkEgressProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type uplinkEgressMapSpecs struct {
-	FlAffinity    *ebpf.MapSpec `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.MapSpec `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.MapSpec `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.MapSpec `ebpf:"fl_config"`
-	FlCt4         *ebpf.MapSpec `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.MapSpec `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.MapSpec `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.MapSpec `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.MapSpec `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.MapSpec `ebpf:"fl_events"`
-	FlFrags       *ebpf.MapSpec `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.MapSpec `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.MapSpec `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.MapSpec `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.MapSpec `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.MapSpec `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.MapSpec `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.MapSpec `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.MapSpec `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.MapSpec `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.MapSpec `ebpf:"fl_services4"`
-	FlServices6   *ebpf.MapSpec `ebpf:"fl_services6"`
-	FlSlots       *ebpf.MapSpec `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.MapSpec `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.MapSpec `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.MapSpec `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
+	FlConfig        *ebpf.MapSpec `ebpf:"fl_config"`
+	FlCt4           *ebpf.MapSpec `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.MapSpec `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.MapSpec `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.MapSpec `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.MapSpec `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.MapSpec `ebpf:"fl_events"`
+	FlFence         *ebpf.MapSpec `ebpf:"fl_fence"`
+	FlFrags         *ebpf.MapSpec `ebpf:"fl_frags"`
+	FlGroups        *ebpf.MapSpec `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.MapSpec `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.MapSpec `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.MapSpec `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.MapSpec `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.MapSpec `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.MapSpec `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.MapSpec `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.MapSpec `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
+	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
+	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
+	FlSlots         *ebpf.MapSpec `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.MapSpec `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.MapSpec `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.MapSpec `ebpf:"fl_subjects"`
 }
 
 // uplinkEgressVariableSpecs contains global variables before they are loaded into the kernel.
@@ -148,39 +162,48 @@ func (o *uplinkEgressObjects) Close() error {
 //
 // It can be passed to loadUplinkEgressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type uplinkEgressMaps struct {
-	FlAffinity    *ebpf.Map `ebpf:"fl_affinity"`
-	FlCidr4       *ebpf.Map `ebpf:"fl_cidr4"`
-	FlCidr6       *ebpf.Map `ebpf:"fl_cidr6"`
-	FlConfig      *ebpf.Map `ebpf:"fl_config"`
-	FlCt4         *ebpf.Map `ebpf:"fl_ct4"`
-	FlCt6         *ebpf.Map `ebpf:"fl_ct6"`
-	FlDenied      *ebpf.Map `ebpf:"fl_denied"`
-	FlEventBudget *ebpf.Map `ebpf:"fl_event_budget"`
-	FlEventSeen   *ebpf.Map `ebpf:"fl_event_seen"`
-	FlEvents      *ebpf.Map `ebpf:"fl_events"`
-	FlFrags       *ebpf.Map `ebpf:"fl_frags"`
-	FlIfaces      *ebpf.Map `ebpf:"fl_ifaces"`
-	FlIpcache4    *ebpf.Map `ebpf:"fl_ipcache4"`
-	FlIpcache6    *ebpf.Map `ebpf:"fl_ipcache6"`
-	FlLocals4     *ebpf.Map `ebpf:"fl_locals4"`
-	FlLocals6     *ebpf.Map `ebpf:"fl_locals6"`
-	FlMetrics     *ebpf.Map `ebpf:"fl_metrics"`
-	FlPeers       *ebpf.Map `ebpf:"fl_peers"`
-	FlPolicy      *ebpf.Map `ebpf:"fl_policy"`
-	FlRuleStats   *ebpf.Map `ebpf:"fl_rule_stats"`
-	FlServices4   *ebpf.Map `ebpf:"fl_services4"`
-	FlServices6   *ebpf.Map `ebpf:"fl_services6"`
-	FlSlots       *ebpf.Map `ebpf:"fl_slots"`
-	FlSockPeer    *ebpf.Map `ebpf:"fl_sock_peer"`
-	FlSockRev     *ebpf.Map `ebpf:"fl_sock_rev"`
-	FlSubjects    *ebpf.Map `ebpf:"fl_subjects"`
+	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
+	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
+	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
+	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
+	FlConfig        *ebpf.Map `ebpf:"fl_config"`
+	FlCt4           *ebpf.Map `ebpf:"fl_ct4"`
+	FlCt6           *ebpf.Map `ebpf:"fl_ct6"`
+	FlDenied        *ebpf.Map `ebpf:"fl_denied"`
+	FlEventBudget   *ebpf.Map `ebpf:"fl_event_budget"`
+	FlEventSeen     *ebpf.Map `ebpf:"fl_event_seen"`
+	FlEvents        *ebpf.Map `ebpf:"fl_events"`
+	FlFence         *ebpf.Map `ebpf:"fl_fence"`
+	FlFrags         *ebpf.Map `ebpf:"fl_frags"`
+	FlGroups        *ebpf.Map `ebpf:"fl_groups"`
+	FlGuard4        *ebpf.Map `ebpf:"fl_guard4"`
+	FlGuard6        *ebpf.Map `ebpf:"fl_guard6"`
+	FlIdentities    *ebpf.Map `ebpf:"fl_identities"`
+	FlIfaces        *ebpf.Map `ebpf:"fl_ifaces"`
+	FlIpcache4      *ebpf.Map `ebpf:"fl_ipcache4"`
+	FlIpcache6      *ebpf.Map `ebpf:"fl_ipcache6"`
+	FlLocals4       *ebpf.Map `ebpf:"fl_locals4"`
+	FlLocals6       *ebpf.Map `ebpf:"fl_locals6"`
+	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
+	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
+	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
+	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
+	FlSets          *ebpf.Map `ebpf:"fl_sets"`
+	FlSlots         *ebpf.Map `ebpf:"fl_slots"`
+	FlSockPeer      *ebpf.Map `ebpf:"fl_sock_peer"`
+	FlSockRev       *ebpf.Map `ebpf:"fl_sock_rev"`
+	FlSubjects      *ebpf.Map `ebpf:"fl_subjects"`
 }
 
 func (m *uplinkEgressMaps) Close() error {
 	return _UplinkEgressClose(
+		m.FlAddressEpochs,
 		m.FlAffinity,
 		m.FlCidr4,
 		m.FlCidr6,
+		m.FlClasses,
 		m.FlConfig,
 		m.FlCt4,
 		m.FlCt6,
@@ -188,7 +211,12 @@ func (m *uplinkEgressMaps) Close() error {
 		m.FlEventBudget,
 		m.FlEventSeen,
 		m.FlEvents,
+		m.FlFence,
 		m.FlFrags,
+		m.FlGroups,
+		m.FlGuard4,
+		m.FlGuard6,
+		m.FlIdentities,
 		m.FlIfaces,
 		m.FlIpcache4,
 		m.FlIpcache6,
@@ -196,10 +224,10 @@ func (m *uplinkEgressMaps) Close() error {
 		m.FlLocals6,
 		m.FlMetrics,
 		m.FlPeers,
-		m.FlPolicy,
 		m.FlRuleStats,
 		m.FlServices4,
 		m.FlServices6,
+		m.FlSets,
 		m.FlSlots,
 		m.FlSockPeer,
 		m.FlSockRev,

@@ -84,25 +84,77 @@ static __always_inline bool ct_expired(const struct ct_entry *e, __u8 proto, __u
 	return (__s32)(now - e->last_seen) > (__s32)ct_lifetime(proto, e->flags);
 }
 
-/* Notes one packet. Writes as little as it can: flows are shared by CPUs. */
-static __always_inline void ct_touch(struct ct_entry *e, const struct packet *p, bool from_pod,
-				     __u32 now)
+/* What a flow's packets taught us about it, as opposed to what policy says. */
+#define FL_CT_LEARNED (FL_CT_REPLIED | FL_CT_FIN_POD | FL_CT_FIN_PEER | FL_CT_RST)
+
+static __always_inline __u32 ct_lessons(__u32 flags, const struct packet *p, bool from_pod)
 {
-	bool by_pod = e->flags & FL_CT_BY_POD;
+	bool by_pod = flags & FL_CT_BY_POD;
 	__u32 learned = by_pod == from_pod ? 0 : FL_CT_REPLIED;
 
 	if (p->tcp_flags & TCP_FIN)
 		learned |= from_pod ? FL_CT_FIN_POD : FL_CT_FIN_PEER;
 	if (p->tcp_flags & TCP_RST)
 		learned |= FL_CT_RST;
-	if ((e->flags & learned) != learned)
+	return learned;
+}
+
+/* Adds to the flow's flags, whatever entry it has by now. */
+static __always_inline void ct_learn(__u8 family, const union ct_key *k, __u32 learned)
+{
+	struct ct_entry *e = ct_find(family, k);
+
+	if (e)
 		__sync_fetch_and_or(&e->flags, learned);
+}
+
+/* Notes one packet. Writes as little as it can: flows are shared by CPUs. */
+static __always_inline void ct_touch(struct ct_entry *e, const struct packet *p,
+				     const union ct_key *k, bool from_pod, __u32 now)
+{
+	__u32 learned = ct_lessons(e->flags, p, from_pod);
+
+	/* Another CPU may have copied the flags and be about to replace e. */
+	if ((e->flags & learned) != learned &&
+	    (__sync_fetch_and_or(&e->flags, learned) & FL_CT_REPLACING))
+		ct_learn(p->family, k, learned);
 	if (e->last_seen != now)
 		e->last_seen = now;
-	if (from_pod)
-		e->tx++;
-	else
-		e->rx++;
+}
+
+/* Puts a new verdict in the place of the old one, as a whole: the table may give
+ * old's memory to another flow at any moment, and must not find our verdict in
+ * it. What other CPUs learn meanwhile is carried over: they see REPLACING and
+ * learn it again, or we see that they did. */
+static __always_inline void ct_replace(__u8 family, const union ct_key *k, struct ct_entry *old,
+				       struct ct_entry *fresh)
+{
+	__u32 had = __sync_fetch_and_or(&old->flags, FL_CT_REPLACING), has;
+
+	/* Another CPU is at it, with a verdict as good as ours, or else with
+	 * one of an older epoch, which the next packet finds out. */
+	if (had & FL_CT_REPLACING) {
+		ct_learn(family, k, fresh->flags & FL_CT_LEARNED);
+		return;
+	}
+	fresh->flags |= had & FL_CT_LEARNED;
+	if (ct_store(family, k, fresh)) {
+		__sync_fetch_and_and(&old->flags, ~FL_CT_REPLACING);
+		return;
+	}
+	has = *(volatile __u32 *)&old->flags;
+	if (has & FL_CT_REPLACING && has & ~had & FL_CT_LEARNED) /* else it is another flow's */
+		ct_learn(family, k, has & FL_CT_LEARNED);
+}
+
+/* The verdict still holds in another epoch. If old's memory went to another flow
+ * meanwhile, that one's epoch is put back: it is then only judged once more. */
+static __always_inline void ct_renew(__u8 family, const union ct_key *k, struct ct_entry *e,
+				     __u32 was, __u32 epoch)
+{
+	__sync_val_compare_and_swap(&e->epoch, was, epoch);
+	if (ct_find(family, k) != e)
+		__sync_val_compare_and_swap(&e->epoch, epoch, was);
 }
 
 #endif

@@ -33,8 +33,8 @@ static __always_inline struct remote *remote_range(__u8 family, const __u8 *addr
 }
 
 /* Exact address first: the trie costs ten times a hash when it is large, so
- * only flows that are new and not of the mesh pay for it. An address that
- * nobody spoke of is the world; one inside a range whose identity is 0 (a
+ * only flows that are new and not of the mesh pay for it. An address without
+ * any entry is the world; one inside a range whose identity is 0 (a
  * cluster's pods) but without an entry of its own is unknown, and the caller
  * fails closed. */
 static __always_inline void remote_lookup(__u8 family, const __u8 *addr, struct remote *out)
@@ -47,10 +47,7 @@ static __always_inline void remote_lookup(__u8 family, const __u8 *addr, struct 
 		*out = *r;
 		return;
 	}
-	out->identity = FL_IDENTITY_WORLD;
-	out->peer = 0;
-	out->flags = 0;
-	out->cluster_id = 0;
+	*out = (struct remote){ .identity = FL_IDENTITY_WORLD };
 }
 
 #endif

@@ -38,13 +38,34 @@ struct packet {
 };
 
 /* Most packets have their headers in the linear part already. A pull may copy,
- * so it is only done when the bytes are really elsewhere. */
+ * so it is only done when the bytes are really elsewhere, and asks for no more
+ * than the header that is read next: a TCP segment has 66 bytes there. */
 static __always_inline void packet_pull(struct __sk_buff *skb, __u32 need)
 {
-	__u32 linear = skb->data_end - skb->data;
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 linear = end - data;
 
 	if (linear < need && linear < skb->len)
 		bpf_skb_pull_data(skb, need < skb->len ? need : skb->len);
+	/* Or the compiler keeps data as the number that was subtracted, which
+	 * is no pointer to the verifier. */
+	barrier();
+}
+
+/* How much of the transport header parse_l4 reads. */
+static __always_inline __u32 l4_need(__u8 proto)
+{
+	switch (proto) {
+	case IPPROTO_TCP:
+		return sizeof(struct tcphdr);
+	case IPPROTO_UDP:
+	case IPPROTO_SCTP:
+		return sizeof(struct udphdr);
+	case IPPROTO_ICMP:
+	case IPPROTO_ICMPV6:
+		return sizeof(struct icmphdr);
+	}
+	return 0;
 }
 
 static __always_inline bool icmp4_is_error(__u8 type)
@@ -93,7 +114,7 @@ static __always_inline enum reason parse_l4(struct __sk_buff *skb, struct packet
 		struct icmphdr *icmp = l4;
 		bool v6 = p->proto == IPPROTO_ICMPV6;
 
-		/* ICMP inside IPv6 and the reverse are nobody's business. */
+		/* ICMP inside IPv6, and the reverse, is nothing any host sends. */
 		if ((void *)(icmp + 1) > end || v6 != (p->family == AF_INET6))
 			return FL_REASON_MALFORMED;
 		p->icmp_type = icmp->type;
@@ -167,10 +188,13 @@ static __always_inline enum reason parse_ip4(struct __sk_buff *skb, struct packe
 		p->frag_first = !p->frag_later;
 		p->frag_id = ip->id;
 	}
-	return p->frag_later ? FL_REASON_NONE : parse_l4(skb, p);
+	if (p->frag_later)
+		return FL_REASON_NONE;
+	packet_pull(skb, p->l4 + l4_need(p->proto));
+	return parse_l4(skb, p);
 }
 
-/* Walks the extension headers until the transport header. Loads by helper:
+/* Steps over the extension headers to the transport header. Loads by helper:
  * packets with extension headers are rare, and this keeps the verifier's work
  * small. */
 FL_GLOBAL int fl_skip_ip6_extensions(struct __sk_buff *skb, struct packet *p)
@@ -232,7 +256,7 @@ static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packe
 	r = fl_skip_ip6_extensions(skb, p);
 	if (r != FL_REASON_NONE || p->frag_later)
 		return r;
-	packet_pull(skb, p->l4 + sizeof(struct tcphdr));
+	packet_pull(skb, p->l4 + l4_need(p->proto));
 	r = parse_l4(skb, p);
 	if (p->proto != IPPROTO_ICMPV6)
 		return r;
@@ -254,10 +278,10 @@ static __always_inline enum reason parse(struct __sk_buff *skb, __u16 l3, struct
 	p->l3 = l3;
 	switch (skb->protocol) {
 	case bpf_htons(ETH_P_IP):
-		packet_pull(skb, l3 + 60 + sizeof(struct tcphdr));
+		packet_pull(skb, l3 + sizeof(struct iphdr));
 		return parse_ip4(skb, p);
 	case bpf_htons(ETH_P_IPV6):
-		packet_pull(skb, l3 + sizeof(struct ipv6hdr) + sizeof(struct tcphdr));
+		packet_pull(skb, l3 + sizeof(struct ipv6hdr));
 		return parse_ip6(skb, p);
 	}
 	return FL_REASON_NONE;

@@ -1,145 +1,212 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* The one place that says yes or no to a flow. Entries come compiled from
- * mesh/policy; here they are only found: the highest precedence wins, among
- * equals a deny wins, then the more specific entry. */
+/* The one place that decides by policy. A subject's lines are scanned in order:
+ * the first deny or allow that matches decides, an audit line before it turns
+ * the allow into an audit-deny, and without an allow the subject's default
+ * decides. Whatever is absent (the agent late, a map full) denies. */
 #ifndef FAIRLEAD_POLICY_H
 #define FAIRLEAD_POLICY_H
 
 #include "fairlead/maps.h"
 #include "global.h"
 
-struct best_match {
-	__u64 score; /* 0: nothing matched yet */
-	__u32 rule_id;
-	enum verdict verdict;
-	__u8 pad[3];
+struct policy_query {
+	__u32 subject; /* identities */
+	__u32 peer;
+	__u32 epoch;
+	__u16 dport; /* where the flow goes to */
+	__u8 proto;
+	enum direction dir;
 };
 
-/* An entry's rank: precedence first, then how strict it is. Never 0. */
-static __always_inline __u64 policy_score(const struct policy_entry *e)
-{
-	__u32 strictness = e->verdict == FL_VERDICT_ALLOW ? 1 : e->verdict == FL_VERDICT_AUDIT_DENY ? 2 : 3;
+struct decision {
+	__u32 rule_id;
+	__u32 group;
+	__u32 class;
+	enum verdict verdict;
+	enum reason reason; /* of a denial */
+	__u8 by_default; /* no line decided */
+	__u8 subject_flags;
+};
 
-	return (__u64)e->precedence << 2 | strictness;
-}
-
-FL_GLOBAL int fl_policy_try(struct policy_key *k, struct best_match *best)
-{
-	struct policy_key key; /* 6.1 takes no argument's memory as a map's key */
-	struct policy_entry *e;
-	__u64 score;
-
-	if (!k || !best)
-		return 0;
-	key = *k;
-	e = bpf_map_lookup_elem(&fl_policy, &key);
-	if (!e)
-		return 0;
-	score = policy_score(e);
-	if (score <= best->score)
-		return 0;
-	best->score = score;
-	best->rule_id = e->rule_id;
-	best->verdict = e->verdict;
-	return 0;
-}
-
-#define FL_PREFIX_ANY (1U << 0)
-#define FL_PREFIX_EXACT (1U << 16)
-#define FL_PREFIX_RANGES 0xfffeU
+/* The state of a scan. */
+struct scan {
+	__u32 group;
+	__u32 lines;
+	__u32 class;
+	__u32 rule_id;
+	__u32 audit_rule;
+	__u16 port;
+	__u8 proto;
+	__u8 has_ports;
+	__u8 audited;
+	enum verdict verdict; /* NONE until something decides */
+	enum reason reason;
+	__u8 pad;
+};
 
 static __always_inline bool has_ports(__u8 proto)
 {
 	return proto == IPPROTO_TCP || proto == IPPROTO_UDP || proto == IPPROTO_SCTP;
 }
 
-/* Tries the entries with ports, most specific first. The compiler splits port
- * ranges into prefixes; only lengths that occur are looked up. */
-static __always_inline void policy_try_ports(struct policy_key *k, __u32 prefixes, __u16 port,
-					     struct best_match *best)
+static __always_inline struct subject *subject_find(__u32 identity, enum direction dir, __u32 epoch)
 {
-	if (prefixes & FL_PREFIX_EXACT) {
-		k->port_prefix = 16;
-		k->port = port;
-		fl_policy_try(k, best);
-	}
-	if (!(prefixes & FL_PREFIX_RANGES))
-		return;
-	for (int prefix = 15; prefix > 0; prefix--) {
-		if (!(prefixes & (1U << prefix)))
-			continue;
-		k->port_prefix = prefix;
-		k->port = port & (__u16)(0xffff << (16 - prefix));
-		fl_policy_try(k, best);
-	}
+	struct subject_key k = { .identity = identity, .dir = dir, .bank = epoch & 1 };
+
+	return bpf_map_lookup_elem(&fl_subjects, &k);
 }
 
-struct decision {
-	__u32 rule_id;
-	enum verdict verdict;
-	enum reason reason; /* of a denial */
-};
-
-static __always_inline __u64 decision_pack(__u32 rule_id, enum verdict verdict, enum reason reason)
+static __always_inline struct identity_class *class_find(__u32 identity)
 {
-	return (__u64)rule_id << 32 | (__u32)reason << 8 | verdict;
+	return bpf_map_lookup_elem(&fl_identities, &identity);
 }
 
-static __always_inline struct decision decision_unpack(__u64 packed)
+static __always_inline bool line_matches_packet(const struct policy_line *l, __u8 proto, bool ports,
+						__u16 port)
 {
-	return (struct decision){
-		.rule_id = packed >> 32,
-		.verdict = packed & 0xff,
-		.reason = packed >> 8 & 0xff,
-	};
+	if (l->proto && l->proto != proto)
+		return false;
+	if (!(l->port_from | l->port_to))
+		return true;
+	return ports && port >= l->port_from && port <= l->port_to;
 }
 
-/* Scalars in and out (decision_unpack), as a global function wants it.
- * dir_proto: direction << 8 | protocol. */
-FL_GLOBAL __u64 fl_policy_decide(__u32 subject, __u32 peer, __u32 dir_proto, __u32 dport)
+static __always_inline bool line_matches_peer(const struct policy_line *l, const struct class_sets *c)
 {
-	__u8 proto = dir_proto, dir = dir_proto >> 8;
-	struct subject_key sk = { .identity = subject, .dir = dir };
-	struct subject *s = bpf_map_lookup_elem(&fl_subjects, &sk);
-	struct policy_key k = { .subject = subject, .dir = dir };
-	struct best_match best = {};
+	__u32 word = l->set / 64;
 
-	if (!s) /* no policy selects it */
-		return decision_pack(0, FL_VERDICT_ALLOW, FL_REASON_NONE);
+	/* A set that can't be was not meant to open anything: match nobody's
+	 * allow, but everybody's deny. */
+	if (word >= FL_SET_WORDS)
+		return l->verdict != FL_VERDICT_ALLOW;
+	return !l->set || (c->sets[word] >> (l->set % 64) & 1);
+}
 
-	for (int kind = 0; kind < FL_KIND_COUNT; kind++) {
-		__u32 prefixes = s->prefixes[kind];
-
-		if (!prefixes)
-			continue;
-		k.peer = kind & 2 ? 0 : peer;
-		k.proto = kind & 1 ? 0 : proto;
-		if (has_ports(proto))
-			policy_try_ports(&k, prefixes, dport, &best);
-		if (prefixes & FL_PREFIX_ANY) {
-			k.port_prefix = 0;
-			k.port = 0;
-			fl_policy_try(&k, &best);
-		}
+/* Whether the scan ends with this line, which matches. */
+static __always_inline bool line_decides(struct scan *s, const struct policy_line *l)
+{
+	if (l->verdict == FL_VERDICT_AUDIT_DENY) {
+		if (!s->audited)
+			s->audit_rule = l->rule_id;
+		s->audited = true;
+		return false;
 	}
-
-	if (best.score) {
-		if (best.verdict == FL_VERDICT_ALLOW || best.verdict == FL_VERDICT_AUDIT_DENY)
-			return decision_pack(best.rule_id, best.verdict, FL_REASON_NONE);
-		/* A denial, or a verdict we don't know: that must not open. */
-		return decision_pack(best.rule_id, FL_VERDICT_DENY, FL_REASON_POLICY_DENIED);
+	s->rule_id = l->rule_id;
+	s->verdict = FL_VERDICT_ALLOW;
+	if (l->verdict != FL_VERDICT_ALLOW) { /* a deny, or what we don't know */
+		s->verdict = FL_VERDICT_DENY;
+		s->reason = FL_REASON_POLICY_DENIED;
 	}
-	if (!(s->flags & FL_SUBJECT_ISOLATED))
-		return decision_pack(0, FL_VERDICT_ALLOW, FL_REASON_NONE);
-	return decision_pack(s->default_rule,
-			     s->flags & FL_SUBJECT_AUDIT ? FL_VERDICT_AUDIT_DENY : FL_VERDICT_DENY,
-			     FL_REASON_DEFAULT_DENIED);
+	return true;
 }
 
-static __always_inline struct decision policy_decide(__u32 subject, __u32 peer, enum direction dir,
-						     __u8 proto, __u16 dport)
+/* Scans a chunk of the group. Returns 1 when a line has decided. */
+FL_GLOBAL int fl_scan_chunk(struct scan *s, __u32 chunk)
 {
-	return decision_unpack(fl_policy_decide(subject, peer, (__u32)dir << 8 | proto, dport));
+	struct class_sets *sets;
+	struct group_chunk *c;
+	struct group_key k;
+	__u32 class, left;
+	__u16 port;
+	__u8 proto;
+	bool ports;
+
+	if (!s)
+		return 1;
+	k.group = s->group;
+	k.chunk = chunk;
+	class = s->class;
+	left = s->lines - chunk * FL_GROUP_LINES;
+	c = bpf_map_lookup_elem(&fl_groups, &k);
+	sets = bpf_map_lookup_elem(&fl_classes, &class);
+	port = s->port;
+	proto = s->proto;
+	ports = s->has_ports;
+	if (!c || !sets) {
+		s->verdict = FL_VERDICT_DENY;
+		s->reason = FL_REASON_NO_POLICY;
+		s->rule_id = 0;
+		return 1;
+	}
+	for (__u32 i = 0; i < FL_GROUP_LINES && i < left; i++) {
+		const struct policy_line *l = &c->line[i];
+
+		if (line_matches_packet(l, proto, ports, port) && line_matches_peer(l, sets) &&
+		    line_decides(s, l))
+			return 1;
+	}
+	return 0;
+}
+
+/* For bpf_loop, which only takes static functions. */
+static long scan_rest(__u32 i, struct scan *s)
+{
+	return fl_scan_chunk(s, i + 1) ? 1 : 0;
+}
+
+/* False: no group can have so many lines. Most have one chunk. */
+static __always_inline bool scan_group(struct scan *s)
+{
+	if (!s->lines || fl_scan_chunk(s, 0) || s->lines <= FL_GROUP_LINES)
+		return true;
+	return bpf_loop((s->lines - 1) / FL_GROUP_LINES, scan_rest, s, 0) >= 0;
+}
+
+static __always_inline void decide(struct decision *d, enum verdict verdict, __u32 rule_id,
+				   enum reason reason)
+{
+	d->verdict = verdict;
+	d->rule_id = rule_id;
+	d->reason = reason;
+}
+
+/* No line decided: the subject's default does. */
+static __always_inline void decide_by_default(const struct subject *s, const struct scan *scan,
+					      struct decision *d)
+{
+	bool isolated = s->flags & FL_SUBJECT_ISOLATED, audit = s->flags & FL_SUBJECT_AUDIT;
+
+	d->by_default = isolated && (!audit || !scan->audited);
+	if (isolated && !audit)
+		decide(d, FL_VERDICT_DENY, s->default_rule, FL_REASON_DEFAULT_DENIED);
+	else if (scan->audited)
+		decide(d, FL_VERDICT_AUDIT_DENY, scan->audit_rule, FL_REASON_NONE);
+	else if (isolated)
+		decide(d, FL_VERDICT_AUDIT_DENY, s->default_rule, FL_REASON_NONE);
+	else
+		decide(d, FL_VERDICT_ALLOW, 0, FL_REASON_NONE);
+}
+
+FL_GLOBAL int fl_policy_decide(const struct policy_query *q, struct decision *d)
+{
+	struct identity_class *class;
+	struct scan scan = {};
+	struct subject *s;
+
+	if (!q || !d)
+		return 0;
+	s = subject_find(q->subject, q->dir, q->epoch);
+	class = class_find(q->peer);
+	if (!s || !class) {
+		decide(d, FL_VERDICT_DENY, 0, FL_REASON_NO_POLICY);
+		return 0;
+	}
+	d->group = scan.group = s->group;
+	d->class = scan.class = class->class;
+	d->subject_flags = s->flags;
+	scan.lines = s->lines;
+	scan.port = q->dport;
+	scan.proto = q->proto;
+	scan.has_ports = has_ports(q->proto);
+	if (!scan_group(&scan))
+		decide(d, FL_VERDICT_DENY, 0, FL_REASON_NO_POLICY);
+	else if (scan.verdict == FL_VERDICT_NONE)
+		decide_by_default(s, &scan, d);
+	else if (scan.verdict == FL_VERDICT_ALLOW && scan.audited)
+		decide(d, FL_VERDICT_AUDIT_DENY, scan.audit_rule, FL_REASON_NONE);
+	else
+		decide(d, scan.verdict, scan.rule_id, scan.reason);
+	return 0;
 }
 
 #endif

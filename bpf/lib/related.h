@@ -52,33 +52,33 @@ static __always_inline bool parse_quoted(struct __sk_buff *skb, const struct pac
 /* An error the pod sends quotes a packet it got; one it gets quotes a packet
  * it sent. Either way the quoted packet goes against the error, and must be of
  * a flow the pod has. */
-FL_GLOBAL int fl_related_verdict(struct __sk_buff *skb, struct walk *w)
+FL_GLOBAL int fl_related_verdict(struct __sk_buff *skb, struct pod_ctx *c)
 {
 	struct packet inner = {};
 	union ct_key k = {};
 	struct ct_entry *e;
 	bool from_pod;
 
-	if (!w)
+	if (!c)
 		return FL_REASON_MALFORMED;
-	from_pod = walk_from_pod(w);
-	if (!parse_quoted(skb, &w->p, &inner))
+	from_pod = ctx_from_pod(c);
+	if (!parse_quoted(skb, &c->p, &inner))
 		return FL_REASON_MALFORMED;
 	/* The quoted sender is who must hear of it. */
-	if (!addr_equal(w->p.family, inner.saddr, w->p.daddr))
+	if (!addr_equal(c->p.family, inner.saddr, c->p.daddr))
 		return FL_REASON_UNRELATED;
-	if (from_pod && !addr_equal(w->p.family, inner.daddr, w->p.saddr))
+	if (from_pod && !addr_equal(c->p.family, inner.daddr, c->p.saddr))
 		return FL_REASON_UNRELATED;
 	ct_key_of(&inner, !from_pod, &k);
-	e = ct_find(w->p.family, &k);
-	if (!e || ct_expired(e, inner.proto, w->now) || (e->flags & FL_CT_DENIED))
+	e = ct_find(c->p.family, &k);
+	if (!e || ct_expired(e, inner.proto, c->now) || (e->flags & FL_CT_DENIED))
 		return FL_REASON_UNRELATED;
 	/* About an encrypted flow, only the tunnel's other end is believed: a
 	 * forged "too big" could otherwise throttle it from outside. */
-	if (!from_pod && !w->from_tunnel && (e->flags & FL_CT_REQUIRE_TUNNEL))
+	if (!from_pod && !c->from_tunnel && (e->flags & FL_CT_REQUIRE_TUNNEL))
 		return FL_REASON_PLAINTEXT;
-	w->via_tunnel = !!(e->flags & FL_CT_VIA_TUNNEL);
-	w->peer = e->peer;
+	c->via_tunnel = !!(e->flags & FL_CT_VIA_TUNNEL);
+	c->peer = e->peer;
 	return FL_REASON_RELATED;
 }
 

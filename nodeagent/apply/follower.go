@@ -6,7 +6,6 @@ package apply
 import (
 	"context"
 	"fmt"
-	"iter"
 	"maps"
 	"time"
 
@@ -32,7 +31,7 @@ type Follower[K, V comparable] struct {
 	target Target[K, V]
 
 	writes  rows[K, V]
-	removes rows[K, V] // values don't count
+	removes map[K]V // values don't count
 	refused struct{ writes, removes refused[K, V] }
 
 	// strangers are rows that the target holds from an earlier run and the table doesn't want.
@@ -125,9 +124,10 @@ func (f *Follower[K, V]) Collect(txn *table.Txn) <-chan struct{} {
 		f.refused.removes.drop(c.Key)
 		if c.Deleted {
 			delete(f.strangers, c.Key)
-			f.removes.add(c.Key, c.Value)
+			f.remove(c.Key, c.Value)
 			return
 		}
+		delete(f.removes, c.Key) // one that was still to be removed
 		f.writes.add(c.Key, c.Value)
 	})
 }
@@ -189,11 +189,27 @@ func (f *Follower[K, V]) sort(r *refused[K, V], keys []K, values []V, errs []err
 // Refuses says whether the target refused what the table wants at key, and has not taken it since.
 func (f *Follower[K, V]) Refuses(key K) bool { return f.refused.writes.has(key) }
 
-// Refused yields the keys that are not as the table wants them, because the target refused.
-func (f *Follower[K, V]) Refused() iter.Seq[K] { return maps.Keys(f.refused.writes.level) }
+// RefusedRows are the rows that the target doesn't hold as the table wants them, because it refused them.
+func (f *Follower[K, V]) RefusedRows() map[K]V {
+	out := map[K]V{}
+	for _, rows := range f.refused.writes.rows {
+		maps.Copy(out, rows)
+	}
+	return out
+}
 
 // Refusals counts the rows that are not as the table wants them, because the target refused.
 func (f *Follower[K, V]) Refusals() int { return f.refused.writes.len() }
+
+func (f *Follower[K, V]) remove(key K, value V) {
+	if f.removes == nil {
+		f.removes = map[K]V{}
+	}
+	f.removes[key] = value
+}
+
+// Removing says whether the target may still hold rows that are to go.
+func (f *Follower[K, V]) Removing() bool { return len(f.removes)+f.refused.removes.len() > 0 }
 
 // Prune schedules the removal of what the target held at start and the table doesn't want: all of it, or what may go
 // by itself.
@@ -214,7 +230,7 @@ func (f *Follower[K, V]) Prune(complete bool) {
 	}
 	for key, value := range f.strangers {
 		if may(key) {
-			f.removes.add(key, value)
+			f.remove(key, value)
 			delete(f.strangers, key)
 		}
 	}
@@ -226,8 +242,11 @@ func (f *Follower[K, V]) Prune(complete bool) {
 // Remove deletes what is gone.
 func (f *Follower[K, V]) Remove(ctx context.Context, now time.Time) {
 	keys, values := f.refused.removes.take(now)
-	r := rows[K, V]{append(f.removes.keys, keys...), append(f.removes.values, values...)}
-	f.removes = rows[K, V]{}
+	r := rows[K, V]{keys, values}
+	for key, value := range f.removes {
+		r.add(key, value)
+	}
+	f.removes = nil
 	for from := 0; from < len(r.keys); from += batch {
 		to := min(from+batch, len(r.keys))
 		keys, values := r.keys[from:to], r.values[from:to]

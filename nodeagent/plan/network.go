@@ -86,7 +86,7 @@ func setting(in topology.Input) table.Setting {
 }
 
 func remote(e topology.IPCacheEntry) bpf.Remote {
-	r := bpf.Remote{Identity: e.Identity, Peer: e.Peer, ClusterID: e.ClusterID}
+	r := bpf.Remote{Identity: e.Identity, Peer: e.Peer}
 	for _, f := range []struct {
 		set bool
 		bit uint8

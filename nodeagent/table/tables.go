@@ -30,10 +30,14 @@ type Tables struct {
 	// What the kernel should hold.
 	Settings  *Desired[string, Setting]
 	Rules     *Desired[uint32, Rule]
-	Entries   *Desired[bpf.PolicyKey, bpf.PolicyEntry]
-	Subjects  *Desired[bpf.SubjectKey, bpf.Subject]
+	Sets      *Desired[uint32, uint64] // by bit: the hash of the selector
+	Classes   *Desired[uint32, bpf.ClassSets]
+	Members   *Desired[uint32, bpf.IdentityClass] // by identity
+	Groups    *Desired[bpf.GroupKey, bpf.GroupChunk]
+	Subjects  *Desired[bpf.SubjectKey, bpf.Subject] // in bank 0 of the key, whichever is in force
 	Addresses *Desired[netip.Addr, bpf.Remote]
 	Ranges    *Desired[netip.Prefix, bpf.Remote]
+	Guards    *Desired[netip.Prefix, uint32] // ranges that must not leave the node in the clear; the value is 1
 	Pods      *Desired[string, Pod]
 	Frontends *Desired[Frontend, bpf.Service]
 	Slots     *Desired[bpf.SlotKey, bpf.Backend]
@@ -75,10 +79,14 @@ func New() (*Tables, error) {
 func (t *Tables) desired() {
 	t.Settings = newDesired[string, Setting](t.lock, "setting")
 	t.Rules = newDesired[uint32, Rule](t.lock, "rule")
-	t.Entries = newDesired[bpf.PolicyKey, bpf.PolicyEntry](t.lock, "policy-entry")
+	t.Sets = newDesired[uint32, uint64](t.lock, "set")
+	t.Classes = newDesired[uint32, bpf.ClassSets](t.lock, "class")
+	t.Members = newDesired[uint32, bpf.IdentityClass](t.lock, "identity")
+	t.Groups = newDesired[bpf.GroupKey, bpf.GroupChunk](t.lock, "group")
 	t.Subjects = newDesired[bpf.SubjectKey, bpf.Subject](t.lock, "subject")
 	t.Addresses = newDesired[netip.Addr, bpf.Remote](t.lock, "address")
 	t.Ranges = newDesired[netip.Prefix, bpf.Remote](t.lock, "range")
+	t.Guards = newDesired[netip.Prefix, uint32](t.lock, "guard")
 	t.Pods = newDesired[string, Pod](t.lock, "pod")
 	t.Frontends = newDesired[Frontend, bpf.Service](t.lock, "frontend")
 	t.Slots = newDesired[bpf.SlotKey, bpf.Backend](t.lock, "slot")
@@ -92,6 +100,7 @@ func (t *Tables) desired() {
 
 	t.Addresses.six, t.Locals.six = netip.Addr.Is6, netip.Addr.Is6
 	t.Ranges.six = func(p netip.Prefix) bool { return p.Addr().Is6() }
+	t.Guards.six = t.Ranges.six
 	t.Frontends.six = func(f Frontend) bool { return f.Addr.Is6() }
 	t.addresses = newOverlay(t.Addresses)
 }

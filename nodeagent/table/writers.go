@@ -13,10 +13,14 @@ import (
 type PlanWriters struct {
 	Settings  Writer[string, Setting]
 	Rules     Writer[uint32, Rule]
-	Entries   Writer[bpf.PolicyKey, bpf.PolicyEntry]
+	Sets      Writer[uint32, uint64]
+	Classes   Writer[uint32, bpf.ClassSets]
+	Members   Writer[uint32, bpf.IdentityClass]
+	Groups    Writer[bpf.GroupKey, bpf.GroupChunk]
 	Subjects  Writer[bpf.SubjectKey, bpf.Subject]
 	Addresses Writer[netip.Addr, bpf.Remote] // the node's own addresses cover them, see [NodeWriters]
 	Ranges    Writer[netip.Prefix, bpf.Remote]
+	Guards    Writer[netip.Prefix, uint32]
 	Pods      Writer[string, Pod]
 	Frontends Writer[Frontend, bpf.Service]
 	Slots     Writer[bpf.SlotKey, bpf.Backend]
@@ -27,13 +31,21 @@ type PlanWriters struct {
 // ForPlan is for the planners alone.
 func (t *Tables) ForPlan() PlanWriters {
 	return PlanWriters{
-		Settings: writer[string, Setting]{t.Settings}, Rules: writer[uint32, Rule]{t.Rules},
-		Entries:   writer[bpf.PolicyKey, bpf.PolicyEntry]{t.Entries},
+		Settings:  writer[string, Setting]{t.Settings},
+		Rules:     writer[uint32, Rule]{t.Rules},
+		Sets:      writer[uint32, uint64]{t.Sets},
+		Classes:   writer[uint32, bpf.ClassSets]{t.Classes},
+		Members:   writer[uint32, bpf.IdentityClass]{t.Members},
+		Groups:    writer[bpf.GroupKey, bpf.GroupChunk]{t.Groups},
 		Subjects:  writer[bpf.SubjectKey, bpf.Subject]{t.Subjects},
-		Addresses: lower[netip.Addr, bpf.Remote]{t.addresses}, Ranges: writer[netip.Prefix, bpf.Remote]{t.Ranges},
-		Pods: writer[string, Pod]{t.Pods}, Frontends: writer[Frontend, bpf.Service]{t.Frontends},
-		Slots: writer[bpf.SlotKey, bpf.Backend]{t.Slots}, Peers: writer[uint16, Peer]{t.Peers},
-		Routes: writer[netip.Prefix, Route]{t.Routes},
+		Addresses: lower[netip.Addr, bpf.Remote]{t.addresses},
+		Ranges:    writer[netip.Prefix, bpf.Remote]{t.Ranges},
+		Guards:    writer[netip.Prefix, uint32]{t.Guards},
+		Pods:      writer[string, Pod]{t.Pods},
+		Frontends: writer[Frontend, bpf.Service]{t.Frontends},
+		Slots:     writer[bpf.SlotKey, bpf.Backend]{t.Slots},
+		Peers:     writer[uint16, Peer]{t.Peers},
+		Routes:    writer[netip.Prefix, Route]{t.Routes},
 	}
 }
 

@@ -37,6 +37,11 @@ FL_HASH(fl_ipcache4, struct addr4, struct remote, 262144);
 FL_HASH(fl_ipcache6, struct addr6, struct remote, 262144);
 FL_LPM(fl_cidr4, struct cidr4, struct remote, 65536);
 FL_LPM(fl_cidr6, struct cidr6, struct remote, 65536);
+/* Ranges whose packets must not leave the node in the clear, whatever the
+ * value. Apart from fl_cidr4/6, which also hold the ranges of policies: uplinks
+ * look here for packets that are not the pods'. */
+FL_LPM(fl_guard4, struct cidr4, __u32, 65536);
+FL_LPM(fl_guard6, struct cidr6, __u32, 65536);
 /* As many as a 16-bit index can name, so that a lookup never misses. */
 FL_MAP(fl_peers, BPF_MAP_TYPE_ARRAY, __u32, struct peer, 65536, 0);
 
@@ -45,7 +50,27 @@ FL_LRU(fl_ct6, struct ct6_key, struct ct_entry, 65536);
 FL_LRU(fl_frags, struct frag_key, struct frag_ports, 8192);
 
 FL_HASH(fl_subjects, struct subject_key, struct subject, 65536);
-FL_HASH(fl_policy, struct policy_key, struct policy_entry, 262144);
+FL_HASH(fl_groups, struct group_key, struct group_chunk, 65536);
+FL_HASH(fl_identities, __u32, struct identity_class, 262144);
+FL_MAP(fl_classes, BPF_MAP_TYPE_ARRAY, __u32, struct class_sets, 16384, 0);
+/* By which selector each bit of class_sets was given away, as a hash: what the
+ * agent remembers over a restart. No program reads it. */
+FL_MAP(fl_sets, BPF_MAP_TYPE_ARRAY, __u32, __u64, FL_SET_COUNT, 0);
+/* Raised when a row of fl_ipcache4/6 changes; index: address_epoch_index(). */
+FL_MAP(fl_address_epochs, BPF_MAP_TYPE_ARRAY, __u32, __u32, FL_ADDRESS_EPOCHS, 0);
+/* Nothing looks into it: an update from user space returns when every program
+ * that was running has ended. See Maps.Fence. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct {
+		__uint(type, BPF_MAP_TYPE_ARRAY);
+		__uint(max_entries, 1);
+		__type(key, __u32);
+		__type(value, __u32);
+	});
+} fl_fence SEC(".maps");
 
 FL_LRU(fl_denied, struct denied_key, struct denied, 16384);
 

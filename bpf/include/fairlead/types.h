@@ -40,7 +40,7 @@ enum direction {
 	FL_DIR_INGRESS = 2,
 } __attribute__((packed));
 
-/* What a policy entry says, and what became of a flow. */
+/* What a policy line says, and what became of a flow. */
 enum verdict {
 	FL_VERDICT_NONE = 0,
 	FL_VERDICT_ALLOW = 1,
@@ -81,6 +81,7 @@ enum reason {
 	FL_REASON_FLOW_TABLE = 32, /* the flow could not be remembered */
 	FL_REASON_PACKET_EDIT = 33, /* the kernel refused a rewrite */
 	FL_REASON_UNRELATED = 34, /* ICMP error about no flow of the pod's */
+	FL_REASON_NO_POLICY = 35, /* the agent has written no policy for it (yet) */
 	FL_REASON_COUNT = 64, /* rows of fl_metrics per hook stride */
 } __attribute__((packed));
 
@@ -112,10 +113,13 @@ enum ct_flags {
 	FL_CT_FIN_POD = 1 << 6,
 	FL_CT_FIN_PEER = 1 << 7,
 	FL_CT_RST = 1 << 8,
+	FL_CT_BY_POLICY = 1 << 9, /* a policy decided: group and class count */
+	FL_CT_BY_DEFAULT = 1 << 10, /* no line did: rule_id is the subject's default */
+	FL_CT_REPLACING = 1 << 11, /* a CPU is about to put another entry in its place */
 };
 
 enum subject_flags {
-	FL_SUBJECT_ISOLATED = 1 << 0, /* what no entry allows is denied */
+	FL_SUBJECT_ISOLATED = 1 << 0, /* what no line allows is denied */
 	FL_SUBJECT_AUDIT = 1 << 1, /* the default deny only reports */
 };
 
@@ -127,15 +131,6 @@ enum event_flags {
 	FL_EVENT_NEW = 1 << 0, /* first packet of a flow */
 	FL_EVENT_REEVALUATED = 1 << 1, /* policy changed under a running flow */
 	FL_EVENT_VIA_TUNNEL = 1 << 2,
-};
-
-/* Which pair of wildcards a policy lookup uses: index of subject.prefixes. */
-enum policy_kind {
-	FL_KIND_PEER_PROTO = 0,
-	FL_KIND_PEER_ANY_PROTO = 1,
-	FL_KIND_ANY_PEER_PROTO = 2,
-	FL_KIND_ANY_PEER_ANY_PROTO = 3,
-	FL_KIND_COUNT = 4,
 };
 
 enum affinity_kind {
@@ -153,15 +148,22 @@ enum mark {
 
 /* ---- configuration and endpoints -------------------------------------- */
 
+/* fl_config. The two epochs are the first eight bytes, in this version and in
+ * all to come: programs read both in one load, and an upgrade that replaces the
+ * map alone reads the old policy_epoch to go on from it.
+ *
+ * Epochs are serial numbers (RFC 1982): they may wrap. The rows that an epoch
+ * makes visible are written before it; both epochs move in one update. */
 struct config {
-	/* Raise it after policy changed, or a known address changed its
-	 * identity, peer or flags: running flows are then judged anew. */
+	/* Names the policy in force, whose subjects are in bank policy_epoch & 1.
+	 * A flow judged at another epoch looks up its group and class again. */
 	__u32 policy_epoch;
+	/* Flows judged at an epoch before this one are judged in full: a range
+	 * changed, or the number of a set, class or group got another meaning. */
+	__u32 full_epoch;
 	__u32 tunnel_ifindex; /* 0: there is none */
 	__u32 tunnel_mtu;
 	__u32 events_per_tick; /* per CPU; 0: no limit */
-	__u32 cluster_id;
-	__u32 node_id;
 };
 
 struct addr4 {
@@ -185,7 +187,6 @@ struct iface {
 /* fl_locals4/6: how to hand a packet to a pod of this node. */
 struct local {
 	__u32 ifindex;
-	__u32 identity;
 	__u8 pod_mac[6];
 	__u8 host_mac[6];
 };
@@ -195,7 +196,7 @@ struct remote {
 	__u32 identity;
 	__u16 peer; /* index in fl_peers; 0: none */
 	__u8 flags; /* remote_flags */
-	__u8 cluster_id;
+	__u8 pad;
 };
 
 struct cidr4 {
@@ -210,7 +211,6 @@ struct cidr6 {
 
 struct peer {
 	__u32 flags; /* peer_flags */
-	__u32 node_id;
 };
 
 /* ---- flows ------------------------------------------------------------- */
@@ -235,18 +235,21 @@ struct ct6_key {
 	__u8 pad[3];
 };
 
+/* What every packet of a flow reads comes first: with many flows the entry's
+ * second cache line is often not in the cache. */
 struct ct_entry {
 	__u32 last_seen; /* ticks */
-	__u32 epoch; /* policy_epoch the verdict belongs to */
-	__u32 subject; /* the pod's identity then */
-	__u32 identity; /* the peer's identity then */
-	__u32 rule_id;
 	__u32 flags; /* ct_flags; u32 so that bits can be set atomically */
+	__u32 epoch; /* policy_epoch the verdict belongs to */
+	__u32 address_epoch; /* and the epoch of the peer's address */
+	__u32 subject; /* the pod's identity then */
 	__u16 peer; /* index in fl_peers */
 	enum reason reason; /* what packets of this flow are counted as */
-	__u8 pad;
-	__u32 tx; /* packets from the pod; wraps, racy on purpose */
-	__u32 rx; /* packets to the pod */
+	__u8 subject_flags; /* of the subject's row then */
+	__u32 identity; /* the peer's identity then */
+	__u32 rule_id;
+	__u32 group; /* the subject's then */
+	__u32 class; /* the peer's then */
 };
 
 /* One fragmented datagram, so that later fragments find their ports. */
@@ -266,40 +269,61 @@ struct frag_ports {
 
 /* ---- policy ------------------------------------------------------------ */
 
+enum policy_sizes {
+	FL_GROUP_LINES = 32, /* lines in a chunk */
+	FL_SET_WORDS = 32,
+	FL_SET_COUNT = FL_SET_WORDS * 64,
+	FL_ADDRESS_EPOCHS = 4096, /* a power of two */
+};
+
+/* fl_subjects: the policy of a local identity in one direction, for each of
+ * the two banks. The bank in force is policy_epoch & 1; the other is where the
+ * next policy is written. Absent: dropped. */
 struct subject_key {
 	__u32 identity;
 	enum direction dir;
-	__u8 pad[3];
+	__u8 bank;
+	__u8 pad[2];
 };
 
-/* Absent: no policy selects this identity in this direction: allowed. */
 struct subject {
 	__u32 flags; /* subject_flags */
+	__u32 group; /* whose lines apply; 0: none */
 	__u32 default_rule; /* blamed for what the default denies */
-	/* Per policy_kind: bit L is set when an entry of that kind has port
-	 * prefix length L. Only those are looked up. */
-	__u32 prefixes[4];
+	__u32 lines; /* of the group */
 };
 
-struct policy_key {
-	__u32 subject;
-	__u32 peer; /* 0: any */
-	__u16 port; /* destination, the low 16-port_prefix bits zero */
-	__u8 port_prefix; /* 0: any port … 16: exactly this one */
+/* fl_groups: a list of lines, FL_GROUP_LINES a chunk. The lines of a group
+ * never change: another list is another group. */
+struct group_key {
+	__u32 group;
+	__u32 chunk;
+};
+
+struct policy_line {
+	__u16 set; /* of peers, below FL_SET_COUNT; 0: everybody */
+	__u16 port_from; /* 0-0: any port, and protocols without ports */
+	__u16 port_to;
 	__u8 proto; /* 0: any */
-	enum direction dir;
-	__u8 pad[3];
-};
-
-/* The highest precedence wins; among equals a deny wins. */
-struct policy_entry {
-	__u32 precedence;
-	__u32 rule_id;
 	enum verdict verdict;
-	__u8 pad[3];
+	__u32 rule_id;
 };
 
-/* fl_denied: what policy said no to in this tick, so that a flood of attempts
+struct group_chunk {
+	struct policy_line line[FL_GROUP_LINES];
+};
+
+/* fl_identities: every identity that a packet may bear. Absent: dropped. */
+struct identity_class {
+	__u32 class; /* index in fl_classes */
+};
+
+/* fl_classes: the sets whose members are the identities of this class. */
+struct class_sets {
+	__u64 sets[FL_SET_WORDS];
+};
+
+/* fl_denied: what policy denied in this tick, so that a flood of attempts
  * is answered by one lookup. The pod's port is left out: retries share a row. */
 struct denied_key {
 	__u8 peer[16];
@@ -312,6 +336,7 @@ struct denied_key {
 struct denied {
 	__u32 tick; /* true in this tick only */
 	__u32 epoch; /* and for this policy */
+	__u32 address_epoch; /* and while the peer's address is whose it was */
 	__u32 identity; /* the peer's */
 	__u32 rule_id;
 	__u32 folded; /* packets since the last event */
@@ -365,7 +390,6 @@ struct sock_peer {
 	__u8 family; /* AF_UNSPEC: not translated */
 	__u8 proto;
 	__u8 pad[2];
-	__u32 service_id;
 };
 
 /* fl_sock_rev: the same for datagrams to many: a socket that isn't connected. */

@@ -105,9 +105,18 @@ func writeMapNames(buf *bytes.Buffer, spec *ebpf.CollectionSpec) {
 	buf.WriteString(")\n\n")
 	buf.WriteString("// Maps holds a handle for every map.\ntype Maps struct {\n")
 	for _, name := range maps {
-		fmt.Fprintf(buf, "%s *ebpf.Map `ebpf:%q`\n", camel(strings.TrimPrefix(name, mapPrefix)), name)
+		fmt.Fprintf(buf, "%s *ebpf.Map `ebpf:%q`\n", fieldName(name), name)
 	}
 	buf.WriteString("}\n\n")
+}
+
+// fieldName is the field of Maps for a map; fence is a method of Maps already.
+func fieldName(name string) string {
+	field := camel(strings.TrimPrefix(name, mapPrefix))
+	if field == "Fence" {
+		return "FenceMap"
+	}
+	return field
 }
 
 // writeEnum writes an enum of one byte as a Go type with a String method (it is

@@ -28,7 +28,7 @@ type rows struct {
 func rowsOf(p *pod) rows {
 	ifindex := uint32(p.link.Index)
 	iface := bpf.Iface{Identity: p.want.Identity}
-	local := bpf.Local{Ifindex: ifindex, Identity: p.want.Identity}
+	local := bpf.Local{Ifindex: ifindex}
 	copy(iface.PodMAC[:], p.link.PodMAC)
 	copy(iface.HostMAC[:], p.link.HostMAC)
 	local.PodMAC, local.HostMAC = iface.PodMAC, iface.HostMAC

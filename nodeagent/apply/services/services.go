@@ -14,14 +14,14 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Doors of the service maps.
-type Doors struct {
+// Driver of the service maps.
+type Driver struct {
 	Slots     apply.Target[bpf.SlotKey, bpf.Backend]
 	Frontends apply.Target[table.Frontend, bpf.Service]
 }
 
 // Steps in the order in which additions are written.
-func Steps(t *table.Tables, d Doors) []apply.Step {
+func Steps(t *table.Tables, d Driver) []apply.Step {
 	slots := apply.Follow(t.Slots, d.Slots)
 	return []apply.Step{slots, apply.Follow(t.Frontends, counting{d.Frontends, slots})}
 }

@@ -47,7 +47,7 @@ func TestAFrontendWaitsForItsSlots(t *testing.T) {
 	}()
 	slots := target[bpf.SlotKey, bpf.Backend]{map[bpf.SlotKey]bpf.Backend{}, map[bpf.SlotKey]bool{}}
 	front := target[table.Frontend, bpf.Service]{map[table.Frontend]bpf.Service{}, nil}
-	steps := Steps(tables, Doors{
+	steps := Steps(tables, Driver{
 		Slots:     apply.OneByOne[bpf.SlotKey, bpf.Backend](slots),
 		Frontends: apply.OneByOne[table.Frontend, bpf.Service](front),
 	})

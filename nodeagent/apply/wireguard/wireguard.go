@@ -281,7 +281,7 @@ func (r *Runner) publishReady() {
 	r.cfg.Tables.Write(func(txn *table.Txn) {
 		for index := range r.peers.news {
 			if r.peers.ready[index] {
-				r.flags.Put(txn, index, bpf.Peer{Flags: bpf.PeerReady, NodeID: uint32(index)})
+				r.flags.Put(txn, index, bpf.Peer{Flags: bpf.PeerReady})
 			} else {
 				r.flags.Delete(txn, index)
 			}

@@ -103,7 +103,7 @@ func check(t *testing.T, err error) {
 func TestRowsOutliveTheProcess(t *testing.T) {
 	node(t, func(t *testing.T, dir string) {
 		four, six := netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("fd00::3")
-		row := bpf.Remote{Identity: 65800, Peer: 3, Flags: bpf.RemoteTunnel, ClusterID: 1}
+		row := bpf.Remote{Identity: 65800, Peer: 3, Flags: bpf.RemoteTunnel}
 		front := table.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Port: 443, Proto: 6}
 
 		d := open(t, dir, TCX)
@@ -111,7 +111,7 @@ func TestRowsOutliveTheProcess(t *testing.T) {
 		check(t, put(d.Addresses(), six, row))
 		check(t, put(d.Ranges(), netip.MustParsePrefix("10.0.0.0/8"), row))
 		check(t, put(d.Ranges(), netip.MustParsePrefix("fd00::/48"), row))
-		check(t, put(d.Peers(), 3, bpf.Peer{Flags: bpf.PeerReady, NodeID: 3}))
+		check(t, put(d.Peers(), 3, bpf.Peer{Flags: bpf.PeerReady}))
 		check(t, put(d.Frontends(), front, bpf.Service{ID: 7, Backends: 1}))
 		check(t, d.SetSettings(bpf.Config{PolicyEpoch: 4}))
 		check(t, d.Close())
@@ -130,7 +130,7 @@ func TestRowsOutliveTheProcess(t *testing.T) {
 		}
 		peers, err := have(d.Peers())
 		check(t, err)
-		if len(peers) != 1 || peers[3].NodeID != 3 {
+		if len(peers) != 1 || peers[3].Flags != bpf.PeerReady {
 			t.Errorf("peers = %v", peers)
 		}
 		frontends, err := have(d.Frontends())

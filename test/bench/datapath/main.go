@@ -13,10 +13,11 @@
 // Sockets: see sockets.go.
 //
 // Maps hold as many identities (or services) as the row says, each with an
-// address and a policy entry of its own. "1 flow" stays in the caches; "64k
+// address of its own, in up to 1,024 classes. The policy has as many lines as the
+// row says, of which the last one matches. "1 flow" stays in the caches; "64k
 // flows" does not.
 //
-//	go run ./test/bench/datapath [-rounds 11] [-repeat 100000] [-run regexp]
+//	go run ./test/bench/datapath [-rounds 11] [-repeat 100000] [-run regexp] [-identities 1,10000] [-lines 1,32,1000]
 package main
 
 import (
@@ -36,6 +37,7 @@ func main() {
 	repeat := flag.Int("repeat", 100_000, "packets a round")
 	run := flag.String("run", "", "only rows whose name matches this regular expression")
 	sizes := flag.String("identities", "1,10000", "how many identities and services to fill the maps with")
+	lengths := flag.String("lines", "1,32,1000", "how many lines the policy has, for the paths that scan it")
 	flag.Parse()
 
 	only, err := regexp.Compile(*run)
@@ -46,6 +48,10 @@ func main() {
 	if err != nil {
 		fail(fmt.Errorf("-identities: %w", err))
 	}
+	lines, err := parseCounts(*lengths)
+	if err != nil {
+		fail(fmt.Errorf("-lines: %w", err))
+	}
 	if socketChild() {
 		if err := measureSockets(os.Stdout, *rounds, counts); err != nil {
 			fail(err)
@@ -53,7 +59,7 @@ func main() {
 		return
 	}
 	fmt.Println(machine())
-	if err := packets(*rounds, *repeat, counts, only); err != nil {
+	if err := packets(*rounds, *repeat, counts, lines, only); err != nil {
 		fail(err)
 	}
 	if only.MatchString("socket LB") {
@@ -83,21 +89,29 @@ func fail(err error) {
 }
 
 // packets measures and prints the packet hooks' rows.
-func packets(rounds, repeat int, counts []int, only *regexp.Regexp) error {
+func packets(rounds, repeat int, counts, lines []int, only *regexp.Regexp) error {
 	fmt.Printf("\npacket hooks: ns of CPU a packet, median of %d rounds × %d packets (least-most)\n", rounds, repeat)
 	w := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "path\tidentities\t1 flow\t64k flows\tno-op loop subtracted\tstrays")
-	for _, n := range counts {
-		for _, row := range packetRows {
-			if !only.MatchString(row.name) {
-				continue
+	fmt.Fprintln(w, "path\tidentities\tlines\t1 flow\t64k flows\tno-op loop subtracted\tstrays")
+	for _, row := range packetRows {
+		if !only.MatchString(row.name) {
+			continue
+		}
+		scanned := lines
+		if !row.scans() {
+			scanned = lines[:1]
+		}
+		for _, l := range scanned {
+			for _, n := range counts {
+				one, many, err := measureRow(row, n, l, rounds, repeat)
+				if err != nil {
+					return fmt.Errorf("measuring %s at %d identities, %d lines: %w", row.name, n, l, err)
+				}
+				fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%.0f / %.0f\t%d\n",
+					row.name, n, l, one, many, one.noop, many.noop, one.strays+many.strays)
+				// A long run shows that it lives.
+				fmt.Fprintf(os.Stderr, "%s, %d identities, %d lines: %s / %s\n", row.name, n, l, one, many)
 			}
-			one, many, err := measureRow(row, n, rounds, repeat)
-			if err != nil {
-				return fmt.Errorf("measuring %s at %d identities: %w", row.name, n, err)
-			}
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%.0f / %.0f\t%d\n", row.name, n, one, many, one.noop, many.noop, one.strays+many.strays)
-			fmt.Fprintf(os.Stderr, "%s, %d identities: %s\n", row.name, n, one) // a long run shows that it lives
 		}
 	}
 	return w.Flush()

@@ -5,7 +5,6 @@ package main
 
 import (
 	"fmt"
-	"net/netip"
 	"runtime"
 
 	"github.com/cilium/ebpf"
@@ -23,46 +22,21 @@ const (
 	manyFlows    = 1 << 16
 	tcpSYN       = 0x02
 	tcpACK       = 0x10
+	tcActUnspec  = -1
 )
-
-// row is one path through a hook.
-type row struct {
-	name    string
-	toPod   bool
-	ip6     bool
-	tunnel  bool // the peers are behind the tunnel
-	newFlow bool // each packet opens a flow
-	denied  bool // policy denies it
-	program func(*bpf.Programs) *ebpf.Program
-	want    bpf.Reason // what every measured packet must be counted as
-}
-
-func egress(p *bpf.Programs) *ebpf.Program  { return p.PodEgress }
-func ingress(p *bpf.Programs) *ebpf.Program { return p.PodIngress }
-
-var packetRows = []row{
-	{name: "pod egress, established", program: egress, want: bpf.ReasonForwarded},
-	{name: "pod egress into the tunnel, established", program: egress, tunnel: true, want: bpf.ReasonTunneled},
-	{name: "pod egress, new flow", program: egress, newFlow: true, want: bpf.ReasonForwarded},
-	{name: "pod egress, denied", program: egress, newFlow: true, denied: true, want: bpf.ReasonDefaultDenied},
-	{name: "pod ingress, established", program: ingress, toPod: true, want: bpf.ReasonForwarded},
-	{name: "pod ingress, new flow", program: ingress, toPod: true, newFlow: true, want: bpf.ReasonForwarded},
-	{name: "pod ingress, denied", program: ingress, toPod: true, newFlow: true, denied: true, want: bpf.ReasonDefaultDenied},
-	{name: "pod egress, established, IPv6", program: egress, ip6: true, want: bpf.ReasonForwarded},
-	{name: "pod ingress, established, IPv6", program: ingress, toPod: true, ip6: true, want: bpf.ReasonForwarded},
-}
 
 // bench is a loaded datapath with the wrapper in front of one program.
 type bench struct {
 	row   row
 	peers int
+	lines int
 	maps  *bpf.Maps
 	objs  benchObjects
-	frame []byte
+	cfg   bpf.Config
 	next  uint64
 }
 
-func measureRow(r row, peers, rounds, repeat int) (one, many figure, err error) {
+func measureRow(r row, peers, lines, rounds, repeat int) (one, many figure, err error) {
 	maps, _, err := bpf.OpenMaps("", map[string]uint32{
 		// A new flow must be new: its ports come around again after 64k
 		// packets, when the table must have forgotten them.
@@ -77,7 +51,8 @@ func measureRow(r row, peers, rounds, repeat int) (one, many figure, err error) 
 		return one, many, fmt.Errorf("loading programs: %w", err)
 	}
 	defer progs.Close()
-	b := &bench{row: r, peers: peers, maps: maps}
+	b := &bench{row: r, peers: peers, lines: lines, maps: maps,
+		cfg: bpf.Config{PolicyEpoch: 1, TunnelIfindex: podIfindex, TunnelMTU: 1420}}
 	if err := loadBenchObjects(&b.objs, nil); err != nil {
 		return one, many, fmt.Errorf("loading the wrapper: %w", err)
 	}
@@ -99,97 +74,22 @@ func tableSize(r row) uint32 {
 	return 2 * manyFlows
 }
 
-// peerAddr is the address that bench.bpf.c writes for a peer's number.
-func (b *bench) peerAddr(i int) netip.Addr {
-	if b.row.ip6 {
-		a := netip.MustParseAddr("fd00:2::").As16()
-		a[12], a[13], a[14], a[15] = byte(i>>24), byte(i>>16), byte(i>>8), byte(i)
-		return netip.AddrFrom16(a)
-	}
-	return netip.AddrFrom4([4]byte{10, 128 + byte(i>>16), byte(i >> 8), byte(i)})
-}
-
-func (b *bench) podAddr() netip.Addr {
-	if b.row.ip6 {
-		return netip.MustParseAddr("fd00:1::10")
-	}
-	return netip.MustParseAddr("10.1.0.10")
-}
-
-// fill writes the endpoint, and for each peer an address and a policy entry.
-func (b *bench) fill(measured *ebpf.Program) error {
-	pod := b.podAddr()
-	iface := &bpf.Iface{Identity: podIdentity, Flags: bpf.IfaceIP4}
-	if pod.Is4() {
-		iface.IP4 = pod.As4()
-	} else {
-		iface.IP6, iface.Flags = pod.As16(), bpf.IfaceIP6
-	}
-	dir := bpf.DirEgress
-	if b.row.toPod {
-		dir = bpf.DirIngress
-	}
-	subject := &bpf.Subject{Flags: bpf.SubjectIsolated, DefaultRule: 1}
-	subject.Prefixes[bpf.KindPeerProto] = 1 << 16
-	puts := []struct {
-		m    *ebpf.Map
-		k, v any
-	}{
-		{b.maps.Config, uint32(0), &bpf.Config{PolicyEpoch: 1, TunnelIfindex: podIfindex, TunnelMTU: 1420}},
-		{b.maps.Peers, uint32(peerIndex), &bpf.Peer{Flags: bpf.PeerReady}},
-		{b.maps.Ifaces, uint32(podIfindex), iface},
-		{b.maps.Subjects, &bpf.SubjectKey{Identity: podIdentity, Dir: dir}, subject},
-		{b.objs.BenchProgs, uint32(slotNoop), b.objs.FlBenchNoop},
-		{b.objs.BenchProgs, uint32(slotMeasured), measured},
-	}
-	for _, p := range puts {
-		if err := p.m.Put(p.k, p.v); err != nil {
-			return fmt.Errorf("filling %s: %w", p.m, err)
-		}
-	}
-	for i := range b.peers {
-		if err := b.fillPeer(i, dir); err != nil {
-			return fmt.Errorf("filling in peer %d: %w", i, err)
-		}
-	}
-	b.frame = frame(b.row, b.podAddr(), b.peerAddr(0))
-	return nil
-}
-
-func (b *bench) fillPeer(i int, dir bpf.Direction) error {
-	remote := &bpf.Remote{Identity: uint32(firstPeer + i)}
-	if b.row.tunnel {
-		remote.Peer, remote.Flags = peerIndex, bpf.RemoteTunnel
-	}
-	addr := b.peerAddr(i)
-	var err error
-	if addr.Is4() {
-		err = b.maps.Ipcache4.Put(addr.As4(), remote)
-	} else {
-		err = b.maps.Ipcache6.Put(addr.As16(), remote)
-	}
-	if err != nil {
-		return err
-	}
-	port := uint16(80)
-	if b.row.denied {
-		port = 81 // there are entries, but none for this port
-	}
-	return b.maps.Policy.Put(
-		&bpf.PolicyKey{Subject: podIdentity, Peer: remote.Identity, Port: port, PortPrefix: 16, Proto: 6, Dir: dir},
-		&bpf.PolicyEntry{Precedence: 1, RuleID: uint32(10 + i), Verdict: bpf.VerdictAllow})
-}
-
 // measure runs the rounds for a number of flows.
 func (b *bench) measure(flows uint64, rounds, repeat int) (figure, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	if b.row.moves != stays && flows == 1 {
+		return figure{}, nil // there is no such thing as one flow's policy moving 100,000 times
+	}
 	if b.row.newFlow && flows == 1 {
 		// One flow can't be new again and again: take one peer's ports.
 		return b.measurePeers(1, 0, rounds, repeat)
 	}
 	if b.row.newFlow {
 		flows = 0
+	}
+	if b.row.moves != stays {
+		repeat = int(flows) // each flow meets the move once
 	}
 	return b.measurePeers(b.peers, flows, rounds, repeat)
 }
@@ -206,25 +106,9 @@ func (b *bench) measurePeers(peers int, flows uint64, rounds, repeat int) (figur
 		if err != nil {
 			return figure{}, err
 		}
-		before, err := b.counted()
+		full, stray, err := b.round(peers, flows, repeat)
 		if err != nil {
 			return figure{}, err
-		}
-		full, err := b.run(slotMeasured, peers, flows, repeat)
-		if err != nil {
-			return figure{}, err
-		}
-		after, err := b.counted()
-		if err != nil {
-			return figure{}, err
-		}
-		// The flow table may refuse a packet when its lock is held too long,
-		// which happens on a busy machine. More than that is no measurement.
-		// More are counted when a signal interrupted the run, which is then begun again.
-		met := after - before
-		stray := max(met, uint64(repeat)) - min(met, uint64(repeat))
-		if stray > uint64(repeat/1000) {
-			return figure{}, fmt.Errorf("%d of %d packets were %s", met, repeat, b.row.want)
 		}
 		strays += stray
 		diffs, noops = append(diffs, full-noop), append(noops, noop)
@@ -232,6 +116,50 @@ func (b *bench) measurePeers(peers int, flows uint64, rounds, repeat int) (figur
 	f := summarize(diffs, noops)
 	f.strays = strays
 	return f, nil
+}
+
+// round measures the program once, and counts the packets that met another fate.
+func (b *bench) round(peers int, flows uint64, repeat int) (ns float64, stray uint64, err error) {
+	if err := b.moveEpoch(); err != nil {
+		return 0, 0, err
+	}
+	before, err := b.counted()
+	if err != nil {
+		return 0, 0, err
+	}
+	ns, err = b.run(slotMeasured, peers, flows, repeat)
+	if err != nil {
+		return 0, 0, err
+	}
+	if b.row.want == bpf.ReasonNone {
+		return ns, 0, nil // run has looked at the last packet's
+	}
+	after, err := b.counted()
+	if err != nil {
+		return 0, 0, err
+	}
+	// The flow table may refuse a packet when its lock is held too long, which happens on a busy machine. More than
+	// that is no measurement. More are counted when a signal interrupted the run, which is then begun again.
+	met := after - before
+	stray = max(met, uint64(repeat)) - min(met, uint64(repeat))
+	if stray > uint64(repeat/1000) {
+		return 0, 0, fmt.Errorf("%d of %d packets were %s", met, repeat, b.row.want)
+	}
+	return ns, stray, nil
+}
+
+func (b *bench) moveEpoch() error {
+	if b.row.moves == stays {
+		return nil
+	}
+	b.cfg.PolicyEpoch++
+	if b.row.moves == fullMoves {
+		b.cfg.FullEpoch = b.cfg.PolicyEpoch
+	}
+	if err := b.maps.Config.Put(uint32(0), &b.cfg); err != nil {
+		return fmt.Errorf("moving the epoch: %w", err)
+	}
+	return nil
 }
 
 // run sends repeat packets through the program in a slot.
@@ -246,21 +174,20 @@ func (b *bench) run(slot uint32, peers int, flows uint64, repeat int) (float64, 
 	if err := b.objs.BenchState.Put(uint32(0), state); err != nil {
 		return 0, fmt.Errorf("preparing the wrapper: %w", err)
 	}
-	data := append([]byte(nil), b.frame...)
+	data := b.row.frame()
 	return perOp(repeat, func() error {
-		_, err := b.objs.FlBench.Run(&ebpf.RunOptions{Data: data, Repeat: uint32(repeat)})
+		action, err := b.objs.FlBench.Run(&ebpf.RunOptions{Data: data, Repeat: uint32(repeat)})
+		if err == nil && b.row.want == bpf.ReasonNone && int32(action) != tcActUnspec {
+			err = fmt.Errorf("the last packet's action was %d", int32(action))
+		}
 		return err
 	})
 }
 
 // counted is how many packets met the fate that the row measures.
 func (b *bench) counted() (uint64, error) {
-	hook := bpf.HookPodEgress
-	if b.row.toPod {
-		hook = bpf.HookPodIngress
-	}
 	var perCPU []bpf.Counter
-	if err := b.maps.Metrics.Lookup(bpf.MetricIndex(b.row.want, hook), &perCPU); err != nil {
+	if err := b.maps.Metrics.Lookup(bpf.MetricIndex(b.row.want, b.row.hook()), &perCPU); err != nil {
 		return 0, fmt.Errorf("reading the counters: %w", err)
 	}
 	var n uint64
@@ -268,29 +195,4 @@ func (b *bench) counted() (uint64, error) {
 		n += c.Packets
 	}
 	return n, nil
-}
-
-// frame builds a minimal TCP packet; the wrapper fills in peer and port.
-func frame(r row, pod, peer netip.Addr) []byte {
-	from, to := pod, peer
-	if r.toPod {
-		from, to = peer, pod
-	}
-	f := make([]byte, 12, 128)
-	if from.Is4() {
-		f = append(f, 0x08, 0x00)
-		f = append(f, 0x45, 0, 0, 60, 0, 0, 0x40, 0, 64, 6, 0, 0)
-	} else {
-		f = append(f, 0x86, 0xdd)
-		f = append(f, 0x60, 0, 0, 0, 0, 40, 6, 64)
-	}
-	f = append(f, from.AsSlice()...)
-	f = append(f, to.AsSlice()...)
-	flags := byte(tcpACK)
-	if r.newFlow {
-		flags = tcpSYN
-	}
-	tcp := make([]byte, 40)
-	tcp[3], tcp[12], tcp[13] = 80, 0x50, flags
-	return append(f, tcp...)
 }

@@ -1,0 +1,217 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// oracle is the policy of one subject and direction, and who is in which set, said plainly.
+type oracle struct {
+	flags   uint32
+	lines   []PolicyLine
+	members map[uint32]map[uint16]bool // sets by identity
+}
+
+// answer is what the oracle expects of a packet.
+type answer struct {
+	verdict Verdict
+	rule    uint32
+	reason  Reason
+}
+
+func (o oracle) decide(peer uint32, proto uint8, dport uint16) answer {
+	var audit *PolicyLine
+	for _, l := range o.lines {
+		if !o.matches(l, peer, proto, dport) {
+			continue
+		}
+		switch l.Verdict {
+		case VerdictDeny:
+			return answer{VerdictDeny, l.RuleID, ReasonPolicyDenied}
+		case VerdictAuditDeny:
+			if audit == nil {
+				audit = &l
+			}
+		case VerdictAllow:
+			if audit != nil {
+				return answer{VerdictAuditDeny, audit.RuleID, ReasonAudited}
+			}
+			return answer{VerdictAllow, l.RuleID, ReasonForwarded}
+		}
+	}
+	isolated, auditing := o.flags&SubjectIsolated != 0, o.flags&SubjectAudit != 0
+	switch {
+	case isolated && !auditing:
+		return answer{VerdictDeny, defaultRule, ReasonDefaultDenied}
+	case audit != nil:
+		return answer{VerdictAuditDeny, audit.RuleID, ReasonAudited}
+	case isolated:
+		return answer{VerdictAuditDeny, defaultRule, ReasonAudited}
+	}
+	return answer{VerdictAllow, 0, ReasonForwarded}
+}
+
+func (o oracle) matches(l PolicyLine, peer uint32, proto uint8, dport uint16) bool {
+	if l.Set != 0 && !o.members[peer][l.Set] || l.Proto != 0 && l.Proto != proto {
+		return false
+	}
+	if l.PortFrom == 0 && l.PortTo == 0 {
+		return true
+	}
+	hasPorts := proto == 6 || proto == 17 || proto == 132
+	return hasPorts && l.PortFrom <= dport && dport <= l.PortTo
+}
+
+var (
+	oracleSets  = []uint16{0, 1, 2, 63, 64, 65, 2047}
+	oraclePorts = []uint16{0, 1, 79, 80, 81, 32767, 32768, 65534, 65535}
+)
+
+func drawPolicy(rt *rapid.T) oracle {
+	o := oracle{members: map[uint32]map[uint16]bool{}}
+	o.flags = rapid.SampledFrom([]uint32{0, SubjectIsolated, SubjectIsolated | SubjectAudit, SubjectAudit}).Draw(rt, "flags")
+	for _, id := range []uint32{friendIdentity, IdentityWorld} {
+		o.members[id] = map[uint16]bool{}
+		for _, s := range oracleSets[1:] {
+			o.members[id][s] = rapid.Bool().Draw(rt, "member")
+		}
+	}
+	// Mostly a few lines; at times more than one chunk, and the ends of chunks.
+	n := rapid.OneOf(rapid.IntRange(0, 8), rapid.SampledFrom([]int{31, 32, 33, 64, 70})).Draw(rt, "lines")
+	for i := range n {
+		from, to := rapid.SampledFrom(oraclePorts).Draw(rt, "from"), rapid.SampledFrom(oraclePorts).Draw(rt, "to")
+		o.lines = append(o.lines, PolicyLine{
+			Set:      rapid.SampledFrom(oracleSets).Draw(rt, "set"),
+			Proto:    rapid.SampledFrom([]uint8{0, 6, 17, 1}).Draw(rt, "proto"),
+			PortFrom: min(from, to), PortTo: max(from, to),
+			RuleID:  uint32(i + 1),
+			Verdict: rapid.SampledFrom([]Verdict{VerdictAllow, VerdictDeny, VerdictAuditDeny}).Draw(rt, "verdict"),
+		})
+	}
+	return o
+}
+
+// install makes the oracle's policy the pod's, and forgets what was judged before.
+func (f *fixture) install(o oracle) {
+	f.t.Helper()
+	for i, id := range []uint32{friendIdentity, IdentityWorld} {
+		var sets []uint16
+		for s, in := range o.members[id] {
+			if in {
+				sets = append(sets, s)
+			}
+		}
+		f.class(id, uint32(i+1), sets...)
+	}
+	row := Subject{Flags: o.flags, Group: f.group(o.lines), Lines: uint32(len(o.lines)), DefaultRule: defaultRule}
+	for _, dir := range []Direction{DirEgress, DirIngress} {
+		for bank := range uint8(2) {
+			f.must(f.maps.Subjects.Put(&SubjectKey{Identity: podIdentity, Dir: dir, Bank: bank}, &row))
+		}
+	}
+	f.judgeAllAnew()
+}
+
+// judgeAllAnew moves both epochs: no verdict of before holds.
+func (f *fixture) judgeAllAnew() {
+	f.t.Helper()
+	f.cfg.PolicyEpoch++
+	f.cfg.FullEpoch = f.cfg.PolicyEpoch
+	f.configure(f.cfg)
+}
+
+// The kernel's answer is the oracle's, whatever the policy, in both families and directions, for flows that are new and
+// for flows that ran under another policy.
+func TestPolicyAgreesWithOracle(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		peers := map[uint32]netip.Addr{friendIdentity: c.friend, IdentityWorld: c.world}
+		rapid.Check(t, func(rt *rapid.T) {
+			o := drawPolicy(rt)
+			f.install(o)
+			defer f.maps.Groups.Delete(&GroupKey{Group: f.lastGroup})
+			for range 6 {
+				peer := rapid.SampledFrom([]uint32{friendIdentity, IdentityWorld}).Draw(rt, "peer")
+				proto := rapid.SampledFrom([]uint8{6, 17, 1}).Draw(rt, "proto")
+				dport := rapid.SampledFrom(oraclePorts).Draw(rt, "dport")
+				dir := rapid.SampledFrom([]Direction{DirEgress, DirIngress}).Draw(rt, "dir")
+				want := o.decide(peer, oracleProto(c, proto), dport)
+				if got := f.asked(c, peers[peer], dir, proto, dport); got != want {
+					rt.Fatalf("%s, %s, proto %d port %d: %+v, oracle says %+v\n%+v", peers[peer], dir, proto, dport, got, want, o)
+				}
+			}
+		})
+	})
+}
+
+// oracleProto is the protocol number in the packet: a ping's differs by family.
+func oracleProto(c cast, proto uint8) uint8 {
+	if proto == 1 && c.family == 10 {
+		return 58
+	}
+	return proto
+}
+
+// asked sends a packet and gathers what the datapath decided.
+func (f *fixture) asked(c cast, peer netip.Addr, dir Direction, proto uint8, dport uint16) answer {
+	f.t.Helper()
+	from, to, send := c.pod, peer, f.egress
+	if dir == DirIngress {
+		from, to, send = peer, c.pod, f.ingress
+	}
+	var p *packetSpec
+	switch proto {
+	case 6:
+		p = tcp(from, 4000, to, dport, "S")
+	case 17:
+		p = udp(from, 4000, to, dport)
+	default:
+		p, dport = echo(from, to, 4000, false), 0
+	}
+	r := send(p.bytes(f.t))
+	var got answer
+	for i := range r.delta {
+		got.reason, _ = MetricOf(i)
+	}
+	if r.action == tcActDrop {
+		got.verdict, got.rule = f.lastDenial(peer, dport, uint8(p.proto), dir)
+		return got
+	}
+	key := ctKey{c: c, peer: peer, podPort: 4000, peerPort: dport, proto: uint8(p.proto)}
+	if dir == DirIngress {
+		key.podPort, key.peerPort = dport, 4000
+	}
+	e, _ := f.flow(key)
+	got.verdict, got.rule = VerdictAllow, e.RuleID
+	if e.Flags&CTAudit != 0 {
+		got.verdict = VerdictAuditDeny
+	}
+	if e.Flags&CTDenied != 0 {
+		got.verdict = VerdictDeny
+	}
+	return got
+}
+
+// lastDenial reads the rule of a denial: from the flow that was cut, or from what is remembered of the attempt.
+func (f *fixture) lastDenial(peer netip.Addr, dport uint16, proto uint8, dir Direction) (Verdict, uint32) {
+	f.t.Helper()
+	c := cast4
+	if peer.Is6() {
+		c = cast6
+	}
+	key := ctKey{c: c, peer: peer, podPort: 4000, peerPort: dport, proto: proto}
+	if dir == DirIngress {
+		key.podPort, key.peerPort = dport, 4000
+	}
+	if e, ok := f.flow(key); ok && e.Flags&CTDenied != 0 && e.Epoch == f.cfg.PolicyEpoch {
+		return VerdictDeny, e.RuleID
+	}
+	var d Denied
+	dk := DeniedKey{Peer: wide(peer), Subject: podIdentity, Port: dport, Proto: proto, Dir: dir}
+	f.must(f.maps.Denied.Lookup(&dk, &d))
+	return VerdictDeny, d.RuleID
+}
