@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/statedb"
 	"pgregory.net/rapid"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
@@ -61,9 +60,17 @@ type node struct {
 	slots *kernel[bpf.SlotKey, bpf.Backend]
 	front *kernel[table.Frontend, bpf.Service]
 
-	tables *table.Tables
-	loop   *Loop
-	now    time.Time
+	tables   *table.Tables
+	loop     *Loop
+	now      time.Time
+	ownSlots *table.Owned[bpf.SlotKey, bpf.Backend]
+	ownFront *table.Owned[table.Frontend, bpf.Service]
+}
+
+func (n *node) use(tables *table.Tables, slots Target[bpf.SlotKey, bpf.Backend], front Target[table.Frontend, bpf.Service]) {
+	w := tables.ForPlan()
+	n.tables, n.ownSlots, n.ownFront = tables, table.NewOwned(w.Slots), table.NewOwned(w.Frontends)
+	n.loop = NewLoop(tables, Follow(tables.Slots, slots), Follow(tables.Frontends, front))
 }
 
 func newNode(t rapid.TB) *node {
@@ -77,16 +84,7 @@ func (n *node) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	n.tables = tables
-	slots, err := Follow(tables.Slots, n.slots)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	front, err := Follow(tables.Frontends, n.front)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.loop = NewLoop(tables.DB, slots, front)
+	n.use(tables, OneByOne[bpf.SlotKey, bpf.Backend](n.slots), OneByOne[table.Frontend, bpf.Service](n.front))
 }
 
 func (n *node) stop() {
@@ -101,12 +99,10 @@ func (n *node) stop() {
 
 func (n *node) want(slots map[bpf.SlotKey]bpf.Backend, front map[table.Frontend]bpf.Service) {
 	n.t.Helper()
-	err := n.tables.Write(func(txn statedb.WriteTxn) error {
-		return errors.Join(n.tables.Slots.Set(txn, "o", slots), n.tables.Frontends.Set(txn, "o", front))
-	}, n.tables.Slots.Meta(), n.tables.Frontends.Meta())
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	n.tables.Write(func(txn *table.Txn) {
+		n.ownSlots.Set(txn, "o", maps.Clone(slots))
+		n.ownFront.Set(txn, "o", maps.Clone(front))
+	})
 }
 
 func (n *node) pass(complete bool) Pass {
@@ -174,8 +170,7 @@ func TestTheKernelEndsAsDesired(t *testing.T) {
 		if !maps.Equal(n.front.rows, front) {
 			t.Errorf("frontends: kernel has %v, want %v", n.front.rows, front)
 		}
-		txn := n.tables.DB.ReadTxn()
-		for row := range n.tables.Slots.All(txn) {
+		for row := range n.tables.Slots.All() {
 			if row.Status.State != table.Done {
 				t.Errorf("%v is %v", row.Key, row.Status)
 			}
@@ -235,15 +230,9 @@ func TestAFrontendNeverCountsASlotThatIsNotThere(t *testing.T) {
 			}
 		}
 	}
-	slots, err := Follow(tables.Slots, watched[bpf.SlotKey, bpf.Backend]{slotKernel, check})
-	if err != nil {
-		t.Fatal(err)
-	}
-	front, err := Follow(tables.Frontends, watched[table.Frontend, bpf.Service]{frontKernel, check})
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &node{t: t, tables: tables, loop: NewLoop(tables.DB, slots, front)}
+	n := &node{t: t}
+	n.use(tables, OneByOne[bpf.SlotKey, bpf.Backend](watched[bpf.SlotKey, bpf.Backend]{slotKernel, check}),
+		OneByOne[table.Frontend, bpf.Service](watched[table.Frontend, bpf.Service]{frontKernel, check}))
 	for _, backends := range []uint32{1, 5, 2, 0, 7, 3} {
 		n.want(service(backends))
 		n.pass(true)
@@ -296,7 +285,7 @@ func TestAChangeCostsTheChange(t *testing.T) {
 	}
 }
 
-func TestAFailedRowWaitsAndTellsWhy(t *testing.T) {
+func TestAFailedRowWaitsAndSaysWhy(t *testing.T) {
 	n := newNode(t)
 	n.start()
 	defer func() { n.stop() }()
@@ -307,7 +296,7 @@ func TestAFailedRowWaitsAndTellsWhy(t *testing.T) {
 	if p.Failing() != 1 || p.Retry.IsZero() || !p.Retry.After(n.now) {
 		t.Errorf("failing %d, retry %v", p.Failing(), p.Retry)
 	}
-	row, ok := n.tables.Slots.Get(n.tables.DB.ReadTxn(), bpf.SlotKey{Service: 1})
+	row, ok := n.tables.Slots.Get(bpf.SlotKey{Service: 1})
 	if !ok || row.Status.State != table.Failed || row.Status.Error == "" {
 		t.Errorf("row = %+v", row)
 	}

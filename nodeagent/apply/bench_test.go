@@ -6,12 +6,9 @@ package apply
 import (
 	"context"
 	"encoding/binary"
-	"maps"
 	"net/netip"
 	"testing"
 	"time"
-
-	"github.com/cilium/statedb"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -31,50 +28,53 @@ func addresses(identity uint32) map[netip.Addr]bpf.Remote {
 
 // BenchmarkRows measures what tables and followers cost by themselves; the target is a map in memory.
 func BenchmarkRows(b *testing.B) {
-	begin := func(b *testing.B) (*table.Tables, *Loop, func(map[netip.Addr]bpf.Remote)) {
+	type world struct {
+		tables *table.Tables
+		to     table.Writer[netip.Addr, bpf.Remote]
+		loop   *Loop
+	}
+	begin := func(b *testing.B) world {
 		tables, err := table.New()
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { _ = tables.Close() })
-		f, err := Follow(tables.Addresses, newKernel[netip.Addr, bpf.Remote]())
-		if err != nil {
+		f := Follow(tables.Addresses, OneByOne[netip.Addr, bpf.Remote](newKernel[netip.Addr, bpf.Remote]()))
+		return world{tables, tables.ForPlan().Addresses, NewLoop(tables, f)}
+	}
+	round := func(w world, rows map[netip.Addr]bpf.Remote) {
+		w.tables.Write(func(txn *table.Txn) {
+			for key, value := range rows {
+				w.to.Put(txn, key, value)
+			}
+		})
+		if _, err := w.loop.Pass(context.Background(), time.Unix(0, 0), func(string) bool { return true }); err != nil {
 			b.Fatal(err)
-		}
-		loop := NewLoop(tables.DB, f)
-		replacer := table.NewReplacer(tables.Addresses, "o")
-		return tables, loop, func(rows map[netip.Addr]bpf.Remote) {
-			err := tables.Write(func(txn statedb.WriteTxn) error { return replacer.Set(txn, maps.Clone(rows)) }, tables.Addresses.Meta())
-			if err != nil {
-				b.Fatal(err)
-			}
-			if _, err := loop.Pass(context.Background(), time.Unix(0, 0), func(string) bool { return true }); err != nil {
-				b.Fatal(err)
-			}
 		}
 	}
 	b.Run("first 100000 rows", func(b *testing.B) {
 		rows := addresses(1)
 		for b.Loop() {
-			_, _, round := begin(b)
-			round(rows)
+			round(begin(b), rows)
 		}
 	})
 	b.Run("10 of 100000 rows changed", func(b *testing.B) {
-		_, _, round := begin(b)
+		w := begin(b)
 		rows := addresses(1)
-		round(rows)
+		round(w, rows)
 		identity := uint32(1)
+		changed := map[netip.Addr]bpf.Remote{}
+		for key := range rows {
+			if changed[key] = (bpf.Remote{}); len(changed) == 10 {
+				break
+			}
+		}
 		for b.Loop() {
 			identity++
-			n := 0
-			for k := range rows {
-				rows[k] = bpf.Remote{Identity: identity}
-				if n++; n == 10 {
-					break
-				}
+			for key := range changed {
+				changed[key] = bpf.Remote{Identity: identity}
 			}
-			round(rows)
+			round(w, changed)
 		}
 	})
 }

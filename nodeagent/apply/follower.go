@@ -6,23 +6,11 @@ package apply
 import (
 	"context"
 	"fmt"
-	"iter"
+	"maps"
 	"time"
-
-	"github.com/cilium/statedb"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
-
-// Target is a door that holds rows. All its operations may be repeated.
-type Target[K, V comparable] interface {
-	// Update makes key hold value.
-	Update(ctx context.Context, key K, value V) error
-	// Delete removes key; that it wasn't there is no error.
-	Delete(ctx context.Context, key K) error
-	// Have returns what is there from an earlier run.
-	Have(ctx context.Context) (map[K]V, error)
-}
 
 // Outcome of a step in one pass.
 type Outcome struct {
@@ -33,40 +21,51 @@ type Outcome struct {
 	Err     error // one of the reasons
 }
 
-const (
-	firstRetry = 100 * time.Millisecond
-	lastRetry  = 15 * time.Second
-)
-
-// work is an operation that is still to be done.
-type work[K, V comparable] struct {
-	row   *table.Row[K, V] // nil: remove the key
-	err   error            // of the last try
-	wait  time.Duration
-	after time.Time
-}
+// batch is how many rows a target gets at a time. It bounds what a pass takes of memory beyond the rows' own.
+const batch = 4096
 
 // Follower brings one table to one target.
 type Follower[K, V comparable] struct {
-	table   *table.Desired[K, V]
-	target  Target[K, V]
-	changes statedb.ChangeIterator[*table.Row[K, V]]
+	table  *table.Desired[K, V]
+	feed   table.Feed[K, V]
+	target Target[K, V]
 
-	todo    map[K]work[K, V]
-	have    map[K]V // what the target held at start; nil once nothing is left to compare
-	loaded  bool
-	loadErr error
-	results []table.Result[K, V]
-	out     Outcome
+	writes  rows[K, V]
+	removes map[K]V // values don't count
+	refused struct{ writes, removes refused[K, V] }
+
+	// strangers are rows that the target holds from an earlier run and the table doesn't want.
+	strangers map[K]V
+	removable Removable[K]
+	asked     uint64 // the version of removable that strangers were last asked about
+	loaded    bool
+	resync    bool
+	loadErr   error
+	out       Outcome
 }
 
+type rows[K, V comparable] struct {
+	keys   []K
+	values []V
+}
+
+func (r *rows[K, V]) add(key K, value V) {
+	r.keys, r.values = append(r.keys, key), append(r.values, value)
+}
+
+// Removable says which of the rows that nobody wants may go although the whole table is not known to be complete: those
+// of a cluster that is, say. Strangers are asked about again when the version moves. May is nil where none may.
+type Removable[K comparable] func() (version uint64, may func(K) bool)
+
 // Follow makes a follower. Nothing happens before its first pass.
-func Follow[K, V comparable](t *table.Desired[K, V], target Target[K, V]) (*Follower[K, V], error) {
-	changes, err := t.Changes()
-	if err != nil {
-		return nil, err
-	}
-	return &Follower[K, V]{table: t, target: target, changes: changes, todo: map[K]work[K, V]{}}, nil
+func Follow[K, V comparable](t *table.Desired[K, V], target Target[K, V]) *Follower[K, V] {
+	return &Follower[K, V]{table: t, target: target, feed: t.Follow()}
+}
+
+// PruneBy lets rows go before their table is complete as a whole.
+func (f *Follower[K, V]) PruneBy(r Removable[K]) *Follower[K, V] {
+	f.removable = r
+	return f
 }
 
 // Name of the step: its table's.
@@ -75,145 +74,202 @@ func (f *Follower[K, V]) Name() string { return f.table.Name() }
 // Outcome of the pass at hand.
 func (f *Follower[K, V]) Outcome() Outcome { return f.out }
 
-// Collect takes in the table's changes. The channel closes when there are more.
-func (f *Follower[K, V]) Collect(ctx context.Context, txn statedb.ReadTxn) <-chan struct{} {
+// Load reads the target once and compares it with the table: what is right already is done. While that fails rows are
+// written blindly, which is right but not free.
+func (f *Follower[K, V]) Load(ctx context.Context) {
 	f.out = Outcome{Step: f.Name()}
-	f.load(ctx)
-	seq, watch := f.changes.Next(txn)
-	for change := range seq {
-		row := change.Object
-		switch {
-		case change.Deleted:
-			f.todo[row.Key] = work[K, V]{}
-		case row.Status.State == table.Pending:
-			f.todo[row.Key] = work[K, V]{row: row}
-		}
-	}
-	return watch
-}
-
-// load reads the target once. While that fails rows are written blindly, which is right but not free.
-func (f *Follower[K, V]) load(ctx context.Context) {
 	if f.loaded {
 		return
 	}
-	have, err := f.target.Have(ctx)
+	known, err := f.compare(ctx)
+	if err == nil && f.resync && known < f.table.Len() {
+		// Something is missing. Which rows is not known yet: all are looked for, and those that are there are not written.
+		f.feed.Again()
+		_, err = f.compare(ctx)
+	}
 	if err != nil {
 		f.loadErr = fmt.Errorf("reading what %s holds: %w", f.Name(), err)
 		return
 	}
-	f.have, f.loaded, f.loadErr = have, true, nil
+	f.loaded, f.resync, f.loadErr = true, false, nil
+}
+
+func (f *Follower[K, V]) compare(ctx context.Context) (known int, err error) {
+	f.strangers, f.asked = map[K]V{}, 0
+	err = f.target.Have(ctx, func(keys []K, values []V) {
+		f.feed.Compare(keys, values, func(i int, held table.Held) {
+			switch held {
+			case table.Unwanted:
+				if !f.refused.removes.has(keys[i]) {
+					f.strangers[keys[i]] = values[i]
+				}
+				return
+			case table.Same:
+				f.refused.writes.drop(keys[i])
+			}
+			known++
+		})
+	})
+	return known, err
 }
 
 // Resync makes the next pass compare the target with the table once more, as after a start. It repairs what a stranger
 // changed, and costs a read where nothing was.
-func (f *Follower[K, V]) Resync(txn statedb.ReadTxn) {
-	f.loaded, f.have = false, nil
-	for row := range f.table.All(txn) {
-		if _, busy := f.todo[row.Key]; !busy {
-			f.todo[row.Key] = work[K, V]{row: row}
+func (f *Follower[K, V]) Resync() { f.loaded, f.resync = false, true }
+
+// Collect takes in the table's changes. The channel closes when there are more.
+func (f *Follower[K, V]) Collect(txn *table.Txn) <-chan struct{} {
+	return f.feed.Next(txn, func(c table.RowChange[K, V]) {
+		f.refused.writes.drop(c.Key)
+		f.refused.removes.drop(c.Key)
+		if c.Deleted {
+			delete(f.strangers, c.Key)
+			f.remove(c.Key, c.Value)
+			return
 		}
-	}
+		delete(f.removes, c.Key) // one that was still to be removed
+		f.writes.add(c.Key, c.Value)
+	})
 }
 
 // Upsert writes what was added or changed.
 func (f *Follower[K, V]) Upsert(ctx context.Context, now time.Time) {
-	for key, w := range f.todo {
-		if w.row == nil || now.Before(w.after) {
-			continue
-		}
-		if have, ok := f.have[key]; ok && have == w.row.Value {
-			f.done(key, w)
-			continue
-		}
-		if err := f.target.Update(ctx, key, w.row.Value); err != nil {
-			f.failed(key, w, now, fmt.Errorf("writing %s %s: %w", f.Name(), table.Format(key), err))
-			continue
-		}
-		f.out.Written++
-		f.done(key, w)
+	f.adopt()
+	keys, values := f.refused.writes.take(now)
+	w := rows[K, V]{append(f.writes.keys, keys...), append(f.writes.values, values...)}
+	f.writes = rows[K, V]{}
+	for from := 0; from < len(w.keys); from += batch {
+		to := min(from+batch, len(w.keys))
+		keys, values := w.keys[from:to], w.values[from:to]
+		errs := f.target.Update(ctx, keys, values)
+		f.feed.Settle(keys, values, errs)
+		f.out.Written += f.sort(&f.refused.writes, keys, values, errs, now, "writing")
 	}
 }
 
-// Waiting yields the keys that are not as the table wants them, because the target refused.
-func (f *Follower[K, V]) Waiting() iter.Seq[K] {
-	return func(yield func(K) bool) {
-		for key, w := range f.todo {
-			if w.err != nil && !yield(key) {
-				return
-			}
-		}
-	}
-}
-
-// Prune schedules the removal of what the target held at start and the table doesn't want.
-func (f *Follower[K, V]) Prune(txn statedb.ReadTxn) {
-	if !f.loaded {
+// adopt settles rows that the target held before the table wanted them.
+func (f *Follower[K, V]) adopt() {
+	if len(f.strangers) == 0 {
 		return
 	}
-	for key := range f.have {
-		if _, wanted := f.table.Get(txn, key); wanted {
+	var done rows[K, V]
+	kept := f.writes.keys[:0]
+	values := f.writes.values[:0]
+	for i, key := range f.writes.keys {
+		have, held := f.strangers[key]
+		delete(f.strangers, key)
+		if held && have == f.writes.values[i] {
+			done.add(key, have)
 			continue
 		}
-		if _, busy := f.todo[key]; !busy {
-			f.todo[key] = work[K, V]{}
+		kept, values = append(kept, key), append(values, f.writes.values[i])
+	}
+	f.writes = rows[K, V]{kept, values}
+	f.feed.Settle(done.keys, done.values, nil)
+}
+
+// sort keeps what was refused for a retry and returns how many rows were taken.
+func (f *Follower[K, V]) sort(r *refused[K, V], keys []K, values []V, errs []error, now time.Time, doing string) (taken int) {
+	last := -1
+	for i, key := range keys {
+		if errs == nil || errs[i] == nil {
+			r.drop(key)
+			taken++
+			continue
+		}
+		r.add(key, values[i], now)
+		last = i
+	}
+	if last >= 0 {
+		f.out.Err = fmt.Errorf("%s %s %s: %w", doing, f.Name(), table.Format(keys[last]), errs[last])
+	}
+	return taken
+}
+
+// Refuses says whether the target refused what the table wants at key, and has not taken it since.
+func (f *Follower[K, V]) Refuses(key K) bool { return f.refused.writes.has(key) }
+
+// RefusedRows are the rows that the target doesn't hold as the table wants them, because it refused them.
+func (f *Follower[K, V]) RefusedRows() map[K]V {
+	out := map[K]V{}
+	for _, rows := range f.refused.writes.rows {
+		maps.Copy(out, rows)
+	}
+	return out
+}
+
+// Refusals counts the rows that are not as the table wants them, because the target refused.
+func (f *Follower[K, V]) Refusals() int { return f.refused.writes.len() }
+
+func (f *Follower[K, V]) remove(key K, value V) {
+	if f.removes == nil {
+		f.removes = map[K]V{}
+	}
+	f.removes[key] = value
+}
+
+// Removing says whether the target may still hold rows that are to go.
+func (f *Follower[K, V]) Removing() bool { return len(f.removes)+f.refused.removes.len() > 0 }
+
+// Prune schedules the removal of what the target held at start and the table doesn't want: all of it, or what may go
+// by itself.
+func (f *Follower[K, V]) Prune(complete bool) {
+	if !f.loaded || len(f.strangers) == 0 {
+		return
+	}
+	may := func(K) bool { return true }
+	if !complete {
+		if f.removable == nil {
+			return
+		}
+		var version uint64
+		if version, may = f.removable(); may == nil || version == f.asked {
+			return
+		}
+		f.asked = version
+	}
+	for key, value := range f.strangers {
+		if may(key) {
+			f.remove(key, value)
+			delete(f.strangers, key)
 		}
 	}
-	f.have = nil
+	if len(f.strangers) == 0 {
+		f.strangers = nil
+	}
 }
 
 // Remove deletes what is gone.
 func (f *Follower[K, V]) Remove(ctx context.Context, now time.Time) {
-	for key, w := range f.todo {
-		if w.row != nil || now.Before(w.after) {
-			continue
-		}
-		if err := f.target.Delete(ctx, key); err != nil {
-			f.failed(key, w, now, fmt.Errorf("removing %s %s: %w", f.Name(), table.Format(key), err))
-			continue
-		}
-		f.out.Removed++
-		f.done(key, w)
+	keys, values := f.refused.removes.take(now)
+	r := rows[K, V]{keys, values}
+	for key, value := range f.removes {
+		r.add(key, value)
+	}
+	f.removes = nil
+	for from := 0; from < len(r.keys); from += batch {
+		to := min(from+batch, len(r.keys))
+		keys, values := r.keys[from:to], r.values[from:to]
+		errs := f.target.Delete(ctx, keys)
+		f.out.Removed += f.sort(&f.refused.removes, keys, values, errs, now, "removing")
 	}
 }
 
-func (f *Follower[K, V]) done(key K, w work[K, V]) {
-	delete(f.todo, key)
-	delete(f.have, key)
-	if w.row != nil {
-		f.results = append(f.results, table.Result[K, V]{Row: w.row})
-	}
-}
-
-func (f *Follower[K, V]) failed(key K, w work[K, V], now time.Time, err error) {
-	w.err = err
-	w.wait = min(max(2*w.wait, firstRetry), lastRetry)
-	w.after = now.Add(w.wait)
-	f.todo[key] = w
-	// A half-done write leaves the target in neither state.
-	delete(f.have, key)
-	if w.row != nil {
-		f.results = append(f.results, table.Result[K, V]{Row: w.row, Err: err})
-	}
-}
-
-// Commit records the statuses and returns when the next retry is due (zero: nothing waits).
-func (f *Follower[K, V]) Commit(now time.Time) (time.Time, error) {
-	err := f.table.SetStatus(f.results)
-	f.results = f.results[:0]
-	var next time.Time
-	for _, w := range f.todo {
-		if w.err != nil {
-			f.out.Failing++
-			f.out.Err = w.err
-		}
-		if next.IsZero() || w.after.Before(next) {
-			next = w.after
-		}
-	}
+// Commit returns when the next retry is due (zero: nothing waits).
+func (f *Follower[K, V]) Commit(now time.Time) time.Time {
+	f.out.Failing = f.refused.writes.len() + f.refused.removes.len()
+	next := earlier(f.refused.writes.next(), f.refused.removes.next())
 	if f.loadErr != nil {
 		f.out.Err = f.loadErr
-		next = now.Add(firstRetry)
+		next = earlier(next, now.Add(firstRetry))
 	}
-	return next, err
+	return next
+}
+
+// earlier of two times, of which zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }

@@ -9,30 +9,32 @@ import (
 	"slices"
 	"time"
 
-	"github.com/cilium/statedb"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Step is one follower, whatever its rows are.
+// Step is one follower, whatever its rows are. Its methods are called in this order, each of all steps before the next.
 type Step interface {
 	Name() string
-	Resync(txn statedb.ReadTxn)
-	Collect(ctx context.Context, txn statedb.ReadTxn) <-chan struct{}
+	Load(ctx context.Context)
+	Collect(txn *table.Txn) <-chan struct{}
 	Upsert(ctx context.Context, now time.Time)
-	Prune(txn statedb.ReadTxn)
+	Prune(complete bool)
 	Remove(ctx context.Context, now time.Time)
-	Commit(now time.Time) (retry time.Time, err error)
+	Commit(now time.Time) (retry time.Time)
 	Outcome() Outcome
+	// Resync makes the next pass compare everything with the kernel.
+	Resync()
 }
 
 // Loop runs steps in order.
 type Loop struct {
-	db    *statedb.DB
-	steps []Step
-	after []func(context.Context, []Outcome) error
+	tables *table.Tables
+	steps  []Step
+	after  []func(context.Context, []Outcome) error
 }
 
 // NewLoop makes a loop over the given steps, in this order.
-func NewLoop(db *statedb.DB, steps ...Step) *Loop { return &Loop{db: db, steps: steps} }
+func NewLoop(t *table.Tables, steps ...Step) *Loop { return &Loop{tables: t, steps: steps} }
 
 // After adds a hook that runs at the end of a pass, when everything is written and removed. A hook that fails is
 // called again soon and must itself remember what it still owes.
@@ -55,9 +57,8 @@ func (p Pass) Failing() (n int) {
 
 // Resync makes the next pass compare everything with the kernel.
 func (l *Loop) Resync() {
-	txn := l.db.ReadTxn()
 	for _, s := range l.steps {
-		s.Resync(txn)
+		s.Resync()
 	}
 }
 
@@ -65,28 +66,26 @@ func (l *Loop) Resync() {
 // want may go.
 func (l *Loop) Pass(ctx context.Context, now time.Time, complete func(step string) bool) (Pass, error) {
 	var p Pass
-	txn := l.db.ReadTxn()
 	for _, s := range l.steps {
-		p.Watch = append(p.Watch, s.Collect(ctx, txn))
+		s.Load(ctx)
 	}
+	l.tables.Read(func(txn *table.Txn) {
+		for _, s := range l.steps {
+			p.Watch = append(p.Watch, s.Collect(txn))
+		}
+	})
 	for _, s := range l.steps {
 		s.Upsert(ctx, now)
 	}
 	for _, s := range l.steps {
-		if complete(s.Name()) {
-			s.Prune(txn)
-		}
+		s.Prune(complete(s.Name()))
 	}
 	for _, s := range slices.Backward(l.steps) {
 		s.Remove(ctx, now)
 	}
 	var errs []error
 	for _, s := range l.steps {
-		retry, err := s.Commit(now)
-		errs = append(errs, err)
-		if !retry.IsZero() && (p.Retry.IsZero() || retry.Before(p.Retry)) {
-			p.Retry = retry
-		}
+		p.Retry = earlier(p.Retry, s.Commit(now))
 		p.Outcomes = append(p.Outcomes, s.Outcome())
 	}
 	for _, hook := range l.after {

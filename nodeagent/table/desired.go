@@ -6,9 +6,7 @@ package table
 import (
 	"fmt"
 	"iter"
-
-	"github.com/cilium/statedb"
-	"github.com/cilium/statedb/index"
+	"sync"
 )
 
 // State says how far a desired row got.
@@ -37,211 +35,199 @@ type Status struct {
 	Error string
 }
 
-// Row wants Value at Key. Owner names what the row was planned from, so that a new plan of the same thing replaces
-// exactly the rows of the old one.
+// Row wants Value at Key.
 type Row[K, V comparable] struct {
 	Key    K
 	Value  V
-	Owner  string
 	Status Status
 }
 
-// TableHeader names the columns of a printed row.
-func (*Row[K, V]) TableHeader() []string { return []string{"Key", "Value", "Owner", "Status"} }
-
-// TableRow prints the row.
-func (r *Row[K, V]) TableRow() []string {
-	status := r.Status.State.String()
-	if r.Status.Error != "" {
-		status += ": " + r.Status.Error
-	}
-	return []string{Format(r.Key), Format(r.Value), r.Owner, status}
-}
-
-// Desired is a table of wanted rows.
+// Desired is a table of wanted rows, as whoever reads it sees it. Its methods take the lock that all desired tables
+// share: inside [Tables.Write] use the [Writer]'s.
+//
+// A row that the target holds costs its key and value and nothing else; what is known about a row beyond that is kept
+// only while the row is not done.
 type Desired[K, V comparable] struct {
-	db      *statedb.DB
-	rows    statedb.RWTable[*Row[K, V]]
-	byKey   statedb.Index[*Row[K, V], K]
-	byOwner statedb.Index[*Row[K, V], string]
+	lock *sync.Mutex
+	name string
+	rows map[K]V
+	// open are the rows that are not done. The value says why the target refused one; nil: it wasn't tried yet.
+	open   map[K]error
+	failed int
+	// six tells the keys that lie in the map for IPv6; nil: there is one map.
+	six      func(K) bool
+	sixes    int
+	readers  []*Changes[K, V]
+	followed bool
+	watch    chan struct{} // nil: nobody waits
 }
 
-func newDesired[K, V comparable](db *statedb.DB, name string, encode func(K) index.Key) (*Desired[K, V], error) {
-	d := &Desired[K, V]{db: db}
-	d.byKey = statedb.Index[*Row[K, V], K]{
-		Name:       "key",
-		FromObject: func(r *Row[K, V]) index.KeySet { return index.NewKeySet(encode(r.Key)) },
-		FromKey:    encode,
-		Unique:     true,
-	}
-	d.byOwner = statedb.Index[*Row[K, V], string]{
-		Name:       "owner",
-		FromObject: func(r *Row[K, V]) index.KeySet { return index.NewKeySet(index.String(r.Owner)) },
-		FromKey:    index.String,
-	}
-	rows, err := statedb.NewTable(db, name, d.byKey, d.byOwner)
-	if err != nil {
-		return nil, fmt.Errorf("creating table %s: %w", name, err)
-	}
-	d.rows = rows
-	return d, nil
+func newDesired[K, V comparable](lock *sync.Mutex, name string) *Desired[K, V] {
+	return &Desired[K, V]{lock: lock, name: name, rows: map[K]V{}, open: map[K]error{}}
 }
 
 // Name of the table.
-func (d *Desired[K, V]) Name() string { return d.rows.Name() }
+func (d *Desired[K, V]) Name() string { return d.name }
 
-// Meta is what a write transaction locks.
-func (d *Desired[K, V]) Meta() statedb.TableMeta { return d.rows }
-
-// Set makes rows the only ones of their owner. Rows that stay as they are keep their status and cost nothing
-// downstream. A key that another owner holds changes hands.
-func (d *Desired[K, V]) Set(txn statedb.WriteTxn, owner string, rows map[K]V) error {
-	var gone []*Row[K, V]
-	for row := range d.rows.List(txn, d.byOwner.Query(owner)) {
-		if _, keep := rows[row.Key]; !keep {
-			gone = append(gone, row)
-		}
-	}
-	for _, row := range gone {
-		if _, _, err := d.rows.Delete(txn, row); err != nil {
-			return fmt.Errorf("deleting %s from table %s: %w", Format(row.Key), d.Name(), err)
-		}
-	}
-	for key, value := range rows {
-		if err := d.put(txn, owner, key, value); err != nil {
-			return err
-		}
-	}
-	return nil
+// Get returns the row at key.
+func (d *Desired[K, V]) Get(key K) (Row[K, V], bool) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	return d.get(key)
 }
 
-// Replacer is Set for large parts that one owner plans again and again: it compares with what it set the last time
-// instead of with the table, which costs a hundredth where little changed. Nobody else may write the owner's rows.
-type Replacer[K, V comparable] struct {
-	table *Desired[K, V]
-	owner string
-	last  map[K]V
+func (d *Desired[K, V]) get(key K) (Row[K, V], bool) {
+	value, ok := d.rows[key]
+	if !ok {
+		return Row[K, V]{}, false
+	}
+	return Row[K, V]{Key: key, Value: value, Status: d.status(key)}, true
 }
 
-// NewReplacer begins with an owner who has no rows.
-func NewReplacer[K, V comparable](d *Desired[K, V], owner string) *Replacer[K, V] {
-	return &Replacer[K, V]{table: d, owner: owner}
+func (d *Desired[K, V]) status(key K) Status {
+	err, open := d.open[key]
+	switch {
+	case !open:
+		return Status{State: Done}
+	case err == nil:
+		return Status{State: Pending}
+	}
+	return Status{State: Failed, Error: fmt.Sprintf("writing %s %s: %v", d.name, Format(key), err)}
 }
 
-// Set makes rows the only ones of the owner. It keeps rows: nobody may change them afterwards.
-func (r *Replacer[K, V]) Set(txn statedb.WriteTxn, rows map[K]V) error {
-	d := r.table
-	for key := range r.last {
-		if _, keep := rows[key]; keep {
-			continue
+// All yields every row, as they were when the iteration began. It copies them: it is for small tables and for dumps.
+func (d *Desired[K, V]) All() iter.Seq[Row[K, V]] {
+	return func(yield func(Row[K, V]) bool) {
+		d.lock.Lock()
+		rows := make([]Row[K, V], 0, len(d.rows))
+		for key := range d.rows {
+			row, _ := d.get(key)
+			rows = append(rows, row)
 		}
-		// It may have changed hands meanwhile.
-		if row, _, ok := d.rows.Get(txn, d.byKey.Query(key)); ok && row.Owner == r.owner {
-			if _, _, err := d.rows.Delete(txn, row); err != nil {
-				return fmt.Errorf("deleting %s from table %s: %w", Format(key), d.Name(), err)
+		d.lock.Unlock()
+		for _, row := range rows {
+			if !yield(row) {
+				return
 			}
 		}
 	}
-	for key, value := range rows {
-		if before, had := r.last[key]; had && before == value {
-			continue
+}
+
+// FailedRows returns rows that the target refused, at most limit of them. It costs the rows that are not done.
+func (d *Desired[K, V]) FailedRows(limit int) []Row[K, V] {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	var out []Row[K, V]
+	for key, err := range d.open {
+		if len(out) == limit {
+			break
 		}
-		if err := d.put(txn, r.owner, key, value); err != nil {
-			return err
+		if err != nil {
+			row, _ := d.get(key)
+			out = append(out, row)
 		}
 	}
-	r.last = rows
-	return nil
-}
-
-func (d *Desired[K, V]) put(txn statedb.WriteTxn, owner string, key K, value V) error {
-	status := Status{}
-	if old, _, ok := d.rows.Get(txn, d.byKey.Query(key)); ok && old.Value == value {
-		if old.Owner == owner {
-			return nil
-		}
-		status = old.Status
-	}
-	row := &Row[K, V]{Key: key, Value: value, Owner: owner, Status: status}
-	if _, _, err := d.rows.Insert(txn, row); err != nil {
-		return fmt.Errorf("writing %s to table %s: %w", Format(key), d.Name(), err)
-	}
-	return nil
-}
-
-// Get returns the row at key.
-func (d *Desired[K, V]) Get(txn statedb.ReadTxn, key K) (*Row[K, V], bool) {
-	row, _, ok := d.rows.Get(txn, d.byKey.Query(key))
-	return row, ok
-}
-
-// All yields every row.
-func (d *Desired[K, V]) All(txn statedb.ReadTxn) iter.Seq[*Row[K, V]] {
-	return statedb.ToSeq(d.rows.All(txn))
-}
-
-// Owned yields the rows of an owner.
-func (d *Desired[K, V]) Owned(txn statedb.ReadTxn, owner string) iter.Seq[*Row[K, V]] {
-	return statedb.ToSeq(d.rows.List(txn, d.byOwner.Query(owner)))
-}
-
-// Watch closes when the table changes after txn.
-func (d *Desired[K, V]) Watch(txn statedb.ReadTxn) <-chan struct{} {
-	_, watch := d.rows.AllWatch(txn)
-	return watch
+	return out
 }
 
 // Len returns the number of rows.
-func (d *Desired[K, V]) Len(txn statedb.ReadTxn) int { return d.rows.NumObjects(txn) }
-
-// Changes follows the table from its first row on.
-func (d *Desired[K, V]) Changes() (statedb.ChangeIterator[*Row[K, V]], error) {
-	txn := d.db.WriteTxn(d.rows)
-	defer txn.Abort()
-	changes, err := d.rows.Changes(txn)
-	if err != nil {
-		return nil, fmt.Errorf("following table %s: %w", d.Name(), err)
-	}
-	txn.Commit()
-	return changes, nil
+func (d *Desired[K, V]) Len() int {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	return len(d.rows)
 }
 
-// Result is what became of a row.
-type Result[K, V comparable] struct {
-	Row *Row[K, V]
-	Err error
+// Families returns how many rows are for IPv4 and for IPv6; for other tables all count as IPv4.
+func (d *Desired[K, V]) Families() (four, six int) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	return len(d.rows) - d.sixes, d.sixes
 }
 
-// SetStatus records results, except of rows that have changed meanwhile: those are pending again.
-func (d *Desired[K, V]) SetStatus(results []Result[K, V]) error {
-	if len(results) == 0 {
-		return nil
-	}
-	txn := d.db.WriteTxn(d.rows)
-	defer txn.Abort()
-	for _, r := range results {
-		status := Status{State: Done}
-		if r.Err != nil {
-			status = Status{State: Failed, Error: r.Err.Error()}
-		}
-		now, _, ok := d.rows.Get(txn, d.byKey.Query(r.Row.Key))
-		if !ok || now.Value != r.Row.Value || now.Status == status {
-			continue
-		}
-		updated := *now
-		updated.Status = status
-		if _, _, err := d.rows.Insert(txn, &updated); err != nil {
-			return fmt.Errorf("recording status of %s in table %s: %w", Format(now.Key), d.Name(), err)
-		}
-	}
-	txn.Commit()
-	return nil
-}
-
-// Count tells how many rows are in each state.
-func (d *Desired[K, V]) Count(txn statedb.ReadTxn) (c [3]int) {
-	for row := range d.All(txn) {
-		c[row.Status.State]++
-	}
+// Count returns how many rows are in each state. The counts are kept: it costs nothing.
+func (d *Desired[K, V]) Count() (c [3]int) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	c[Failed] = d.failed
+	c[Pending] = len(d.open) - d.failed
+	c[Done] = len(d.rows) - len(d.open)
 	return c
+}
+
+// Watch closes when the table changes.
+func (d *Desired[K, V]) Watch() <-chan struct{} {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	return d.watching()
+}
+
+func (d *Desired[K, V]) watching() <-chan struct{} {
+	if d.watch == nil {
+		d.watch = make(chan struct{})
+	}
+	return d.watch
+}
+
+func (d *Desired[K, V]) put(key K, value V) {
+	old, had := d.rows[key]
+	if had && old == value {
+		return
+	}
+	d.rows[key] = value
+	if !had {
+		d.sixes += d.isSix(key)
+	}
+	if d.followed {
+		d.mark(key, nil)
+	}
+	d.changed(key)
+}
+
+func (d *Desired[K, V]) remove(key K) {
+	if _, had := d.rows[key]; !had {
+		return
+	}
+	delete(d.rows, key)
+	d.sixes -= d.isSix(key)
+	d.close(key)
+	d.changed(key)
+}
+
+func (d *Desired[K, V]) isSix(key K) int {
+	if d.six != nil && d.six(key) {
+		return 1
+	}
+	return 0
+}
+
+// mark makes a row open: refused for err, or not tried yet.
+func (d *Desired[K, V]) mark(key K, err error) {
+	if d.open[key] != nil {
+		d.failed--
+	}
+	d.open[key] = err
+	if err != nil {
+		d.failed++
+	}
+}
+
+// close makes a row done, or forgets it.
+func (d *Desired[K, V]) close(key K) {
+	if d.open[key] != nil {
+		d.failed--
+	}
+	delete(d.open, key)
+	if len(d.open) == 0 {
+		d.open = map[K]error{} // a map never gives back the room it once took
+	}
+}
+
+func (d *Desired[K, V]) changed(key K) {
+	for _, r := range d.readers {
+		r.fresh[key] = struct{}{}
+	}
+	if d.watch != nil {
+		close(d.watch)
+		d.watch = nil
+	}
 }

@@ -5,6 +5,7 @@ package table
 
 import (
 	"fmt"
+	"math/bits"
 	"net"
 	"net/netip"
 	"strings"
@@ -25,10 +26,14 @@ func Format(v any) string {
 		return fmt.Sprintf("%s %s", v.Dir, formatIdentity(v.Identity))
 	case bpf.Subject:
 		return formatSubject(v)
-	case bpf.PolicyKey:
-		return formatPolicyKey(v)
-	case bpf.PolicyEntry:
-		return fmt.Sprintf("%s rule=%d precedence=%d", v.Verdict, v.RuleID, v.Precedence)
+	case bpf.IdentityClass:
+		return fmt.Sprintf("class=%d", v.Class)
+	case bpf.ClassSets:
+		return formatSets(v)
+	case bpf.GroupKey:
+		return fmt.Sprintf("%d chunk=%d", v.Group, v.Chunk)
+	case bpf.GroupChunk:
+		return formatChunk(v)
 	case bpf.Service:
 		return formatService(v)
 	case bpf.SlotKey:
@@ -88,21 +93,49 @@ func formatIface(v bpf.Iface) string {
 
 func formatSubject(v bpf.Subject) string {
 	s := formatFlags(v.Flags, "not-isolated", "isolated", "audit")
+	if v.Lines > 0 {
+		s += fmt.Sprintf(" group=%d lines=%d", v.Group, v.Lines)
+	}
 	if v.DefaultRule != 0 {
 		s += fmt.Sprintf(" default-rule=%d", v.DefaultRule)
 	}
 	return s
 }
 
-func formatPolicyKey(k bpf.PolicyKey) string {
-	port := "any"
-	switch {
-	case k.PortPrefix == 16:
-		port = fmt.Sprint(k.Port)
-	case k.PortPrefix > 0:
-		port = fmt.Sprintf("%d/%d", k.Port, k.PortPrefix)
+// formatSets lists the bits that are set.
+func formatSets(c bpf.ClassSets) string {
+	var set []string
+	for word, b := range c.Sets {
+		for ; b != 0; b &= b - 1 {
+			set = append(set, fmt.Sprint(word*64+bits.TrailingZeros64(b)))
+		}
 	}
-	return fmt.Sprintf("%s %s peer=%s %s/%s", k.Dir, formatIdentity(k.Subject), formatIdentity(k.Peer), port, ProtocolName(k.Proto))
+	return "sets=" + strings.Join(set, ",")
+}
+
+func formatChunk(c bpf.GroupChunk) string {
+	var lines []string
+	for _, l := range c.Line {
+		if l != (bpf.PolicyLine{}) {
+			lines = append(lines, FormatLine(l))
+		}
+	}
+	return strings.Join(lines, "; ")
+}
+
+// FormatLine prints a line of a policy.
+func FormatLine(l bpf.PolicyLine) string {
+	peer, port := "anybody", "any"
+	if l.Set != 0 {
+		peer = fmt.Sprintf("set=%d", l.Set)
+	}
+	switch {
+	case l.PortFrom != l.PortTo:
+		port = fmt.Sprintf("%d-%d", l.PortFrom, l.PortTo)
+	case l.PortFrom != 0:
+		port = fmt.Sprint(l.PortFrom)
+	}
+	return fmt.Sprintf("%s %s %s/%s rule=%d", l.Verdict, peer, port, ProtocolName(l.Proto), l.RuleID)
 }
 
 func formatService(v bpf.Service) string {

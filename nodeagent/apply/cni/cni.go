@@ -86,7 +86,7 @@ func (i *Installer) once() error {
 			plugin.NodeAddresses = append(plugin.NodeAddresses, a)
 		}
 	}
-	for row := range t.Tunnel.All(txn) {
+	for row := range t.Tunnel.All() {
 		plugin.MTU = int(row.Value.MTU)
 	}
 	masq := masquerade.Config{PodCIDRs: plugin.PodCIDRs, Tunnel: i.cfg.Tunnel}

@@ -11,7 +11,6 @@
 package endpoints
 
 import (
-	"errors"
 	"net/netip"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
@@ -19,17 +18,14 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Doors of the interfaces' maps and programs.
-type Doors struct {
+// Driver of the interfaces' maps and programs.
+type Driver struct {
 	Ifaces apply.Target[uint32, bpf.Iface]
 	Locals apply.Target[netip.Addr, bpf.Local]
 	Hooks  apply.Target[table.Hook, table.Attachment]
 }
 
 // Steps in the order in which additions are written.
-func Steps(t *table.Tables, d Doors) ([]apply.Step, error) {
-	ifaces, err1 := apply.Follow(t.Ifaces, d.Ifaces)
-	locals, err2 := apply.Follow(t.Locals, d.Locals)
-	hooks, err3 := apply.Follow(t.Hooks, d.Hooks)
-	return []apply.Step{ifaces, locals, hooks}, errors.Join(err1, err2, err3)
+func Steps(t *table.Tables, d Driver) []apply.Step {
+	return []apply.Step{apply.Follow(t.Ifaces, d.Ifaces), apply.Follow(t.Locals, d.Locals), apply.Follow(t.Hooks, d.Hooks)}
 }

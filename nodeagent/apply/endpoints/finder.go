@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
@@ -51,7 +49,8 @@ const (
 // Finder finds.
 type Finder struct {
 	cfg   FinderConfig
-	pods  statedb.ChangeIterator[*table.Row[string, table.Pod]]
+	pods  table.Feed[string, table.Pod]
+	rows  owned
 	wakes chan struct{} // something changed at the node's devices
 
 	known map[string]*pod
@@ -63,7 +62,7 @@ type Finder struct {
 
 // pod is what is known of a pod.
 type pod struct {
-	row   *table.Row[string, table.Pod]
+	want  table.Pod
 	link  links.Link
 	err   error
 	found bool
@@ -72,12 +71,11 @@ type pod struct {
 }
 
 // NewFinder makes a Finder.
-func NewFinder(cfg FinderConfig) (*Finder, error) {
-	changes, err := cfg.Tables.Pods.Changes()
-	if err != nil {
-		return nil, err
+func NewFinder(cfg FinderConfig) *Finder {
+	return &Finder{
+		cfg: cfg, pods: cfg.Tables.Pods.Follow(), rows: newOwned(cfg.Tables.ForNode()),
+		wakes: make(chan struct{}, 1), known: map[string]*pod{},
 	}
-	return &Finder{cfg: cfg, pods: changes, wakes: make(chan struct{}, 1), known: map[string]*pod{}}, nil
 }
 
 // Synced says that every pod of the node was found, so that an interface nobody spoke of is nobody's.
@@ -105,15 +103,11 @@ func (f *Finder) Run(ctx context.Context, complete func() bool) error {
 			f.forget()
 			nextLook = now.Add(lookAgain)
 		}
-		txn := f.cfg.Tables.DB.ReadTxn()
-		changed, retry, err := f.Round(ctx, now, complete())
-		if err != nil {
-			return err
-		}
+		settings := f.cfg.Tables.Settings.Watch()
+		changed, retry := f.Round(ctx, now, complete())
 		if retry.IsZero() || nextLook.Before(retry) {
 			retry = nextLook
 		}
-		settings := f.cfg.Tables.Settings.Watch(txn)
 		if err := f.sleep(ctx, retry, changed, settings, watching); err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -165,27 +159,21 @@ func (f *Finder) forget() {
 
 // Round looks at the node once, and for pods that are not found yet. It tells when the pods change and when a lookup is
 // to be repeated.
-func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (changed <-chan struct{}, retry time.Time, err error) {
-	txn := f.cfg.Tables.DB.ReadTxn()
-	seq, changed := f.pods.Next(txn)
+func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (changed <-chan struct{}, retry time.Time) {
 	var gone []string
-	for c := range seq {
-		key := c.Object.Key
-		if c.Deleted {
-			delete(f.known, key)
-			gone = append(gone, key)
-			continue
-		}
-		if have := f.known[key]; have != nil && have.row.Value == c.Object.Value {
-			continue // our own status
-		}
-		f.known[key] = &pod{row: c.Object}
-	}
+	f.cfg.Tables.Read(func(txn *table.Txn) {
+		changed = f.pods.Next(txn, func(c table.RowChange[string, table.Pod]) {
+			if c.Deleted {
+				delete(f.known, c.Key)
+				gone = append(gone, c.Key)
+				return
+			}
+			f.known[c.Key] = &pod{want: c.Value}
+		})
+	})
 	nodeErr := f.node()
 	looked := f.look(ctx, now)
-	if err := f.write(gone); err != nil {
-		return nil, time.Time{}, err
-	}
+	f.write(gone)
 	all := complete && nodeErr == nil && looked
 	for _, p := range f.known {
 		all = all && p.err == nil
@@ -203,7 +191,7 @@ func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (chang
 	if first {
 		f.cfg.Changed() // what nobody spoke of may go now
 	}
-	return changed, retry, nil
+	return changed, retry
 }
 
 // look asks for the pods that are due, several at a time. It reports whether it could.
@@ -230,7 +218,7 @@ func (f *Finder) look(ctx context.Context, now time.Time) bool {
 }
 
 func (f *Finder) ask(p *pod, now time.Time, present map[uint32]bool) {
-	addrs := p.row.Value.Addrs()
+	addrs := p.want.Addrs()
 	var errs []error
 	for _, addr := range addrs {
 		l, err := f.cfg.Links.HostSide(addr)
@@ -252,29 +240,21 @@ func (f *Finder) ask(p *pod, now time.Time, present map[uint32]bool) {
 
 // write sets the rows of what was found. A pod that was found once and isn't now keeps its rows: taking the programs off
 // a live interface would open it.
-func (f *Finder) write(gone []string) error {
-	t := f.cfg.Tables
-	var results []table.Result[string, table.Pod]
-	err := t.Write(func(txn statedb.WriteTxn) error {
+func (f *Finder) write(gone []string) {
+	var keys []string
+	var pods []table.Pod
+	var errs []error
+	f.cfg.Tables.Write(func(txn *table.Txn) {
 		for _, key := range gone {
-			if err := setRows(t, txn, key, rows{}); err != nil {
-				return err
-			}
+			f.rows.set(txn, key, rows{})
 		}
 		for key, p := range f.known {
-			results = append(results, table.Result[string, table.Pod]{Row: p.row, Err: p.err})
-			if !p.found {
-				continue
-			}
-			if err := setRows(t, txn, key, rowsOf(p)); err != nil {
-				return err
+			keys, pods, errs = append(keys, key), append(pods, p.want), append(errs, p.err)
+			if p.found {
+				f.rows.set(txn, key, rowsOf(p))
 			}
 		}
-		return nil
-	}, t.Ifaces.Meta(), t.Locals.Meta(), t.Hooks.Meta())
-	if err != nil {
-		return err
-	}
+	})
+	f.pods.Settle(keys, pods, errs)
 	f.cfg.Changed()
-	return t.Pods.SetStatus(results)
 }

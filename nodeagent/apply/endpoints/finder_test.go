@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -62,6 +60,8 @@ type bench struct {
 	tables  *table.Tables
 	devices *devices
 	finder  *Finder
+	setting *table.Owned[string, table.Setting]
+	pods    *table.Owned[string, table.Pod]
 	now     time.Time
 }
 
@@ -77,38 +77,28 @@ func setup(t *testing.T) *bench {
 		}
 	})
 	b := &bench{t: t, tables: tables, devices: &devices{pods: map[netip.Addr]int{}, gone: map[int]bool{}}, now: time.Unix(0, 0)}
-	b.finder, err = NewFinder(FinderConfig{Tables: tables, Links: b.devices, Changed: func() {}, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	b.finder = NewFinder(FinderConfig{Tables: tables, Links: b.devices, Changed: func() {}, Log: slog.New(slog.DiscardHandler)})
+	w := tables.ForPlan()
+	b.setting, b.pods = table.NewOwned(w.Settings), table.NewOwned(w.Pods)
 	return b
 }
 
 func (b *bench) want(encryption bool, pods map[string]table.Pod) {
 	b.t.Helper()
-	t := b.tables
-	err := t.Write(func(txn statedb.WriteTxn) error {
-		if err := t.Settings.Set(txn, "test", map[string]table.Setting{"config": {Encryption: encryption}}); err != nil {
-			return err
-		}
-		return t.Pods.Set(txn, "test", pods)
-	}, t.Settings.Meta(), t.Pods.Meta())
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	b.tables.Write(func(txn *table.Txn) {
+		b.setting.Set(txn, "test", map[string]table.Setting{"config": {Encryption: encryption}})
+		b.pods.Set(txn, "test", pods)
+	})
 }
 
 func (b *bench) round() time.Time {
 	b.t.Helper()
-	_, retry, err := b.finder.Round(context.Background(), b.now, true)
-	if err != nil {
-		b.t.Fatal(err)
-	}
+	_, retry := b.finder.Round(context.Background(), b.now, true)
 	return retry
 }
 
 func (b *bench) status(key string) table.State {
-	row, ok := b.tables.Pods.Get(b.tables.DB.ReadTxn(), key)
+	row, ok := b.tables.Pods.Get(key)
 	if !ok {
 		b.t.Fatalf("pod %s has no row", key)
 	}
@@ -126,18 +116,17 @@ func TestAPodIsFoundByAnyOfItsAddresses(t *testing.T) {
 	b.devices.pods[six] = 7 // IPv4 does not answer yet
 	b.want(true, xw)
 	b.round()
-	txn := b.tables.DB.ReadTxn()
-	iface, ok := b.tables.Ifaces.Get(txn, 7)
+	iface, ok := b.tables.Ifaces.Get(7)
 	if !ok || iface.Value.Identity != 65800 || iface.Value.Flags != bpf.IfaceIP4|bpf.IfaceIP6 ||
 		iface.Value.IP4 != four.As4() || iface.Value.IP6 != six.As16() || iface.Value.PodMAC[5] != 7 {
 		t.Errorf("iface = %+v", iface)
 	}
 	for _, a := range []netip.Addr{four, six} {
-		if l, ok := b.tables.Locals.Get(txn, a); !ok || l.Value.Ifindex != 7 {
+		if l, ok := b.tables.Locals.Get(a); !ok || l.Value.Ifindex != 7 {
 			t.Errorf("local %s = %+v", a, l)
 		}
 	}
-	if _, ok := b.tables.Hooks.Get(txn, table.Hook{Role: table.RolePod, Ifindex: 7}); !ok {
+	if _, ok := b.tables.Hooks.Get(table.Hook{Role: table.RolePod, Ifindex: 7}); !ok {
 		t.Error("no hook for the pod's interface")
 	}
 	if s := b.status("default/xwing"); s != table.Done {
@@ -179,18 +168,17 @@ func TestASilentPodKeepsItsProgramsAGoneInterfaceDoesNot(t *testing.T) {
 	b.devices.pods[netip.MustParseAddr("10.14.0.99")] = 7 // the interface is still there
 	b.finder.forget()
 	b.round()
-	if _, ok := b.tables.Ifaces.Get(b.tables.DB.ReadTxn(), 7); !ok || b.status("default/xwing") != table.Done {
+	if _, ok := b.tables.Ifaces.Get(7); !ok || b.status("default/xwing") != table.Done {
 		t.Errorf("a silent pod lost its rows: %s", b.status("default/xwing"))
 	}
 
 	// The sandbox was made anew: another interface.
 	b.devices.pods = map[netip.Addr]int{four: 8}
 	b.round()
-	txn := b.tables.DB.ReadTxn()
-	if _, ok := b.tables.Ifaces.Get(txn, 8); !ok {
+	if _, ok := b.tables.Ifaces.Get(8); !ok {
 		t.Error("the new interface was not found")
 	}
-	if _, ok := b.tables.Ifaces.Get(txn, 7); ok {
+	if _, ok := b.tables.Ifaces.Get(7); ok {
 		t.Error("the gone interface still has a row")
 	}
 }
@@ -202,11 +190,10 @@ func TestAPodThatEndedLeavesNothing(t *testing.T) {
 	b.round()
 	b.want(true, nil)
 	b.round()
-	txn := b.tables.DB.ReadTxn()
-	if n := b.tables.Ifaces.Len(txn) + b.tables.Locals.Len(txn); n != 0 {
+	if n := b.tables.Ifaces.Len() + b.tables.Locals.Len(); n != 0 {
 		t.Errorf("%d rows are left", n)
 	}
-	if _, ok := b.tables.Hooks.Get(txn, table.Hook{Role: table.RolePod, Ifindex: 7}); ok {
+	if _, ok := b.tables.Hooks.Get(table.Hook{Role: table.RolePod, Ifindex: 7}); ok {
 		t.Error("the hook is left")
 	}
 }
@@ -215,21 +202,20 @@ func TestTheNodeItself(t *testing.T) {
 	b := setup(t)
 	b.want(true, nil)
 	b.round()
-	txn := b.tables.DB.ReadTxn()
-	host, ok := b.tables.Addresses.Get(txn, netip.MustParseAddr("10.11.0.11"))
+	host, ok := b.tables.Addresses.Get(netip.MustParseAddr("10.11.0.11"))
 	if !ok || host.Value.Identity != bpf.IdentityHost || host.Value.Flags != bpf.RemoteHost {
 		t.Errorf("own address = %+v", host)
 	}
 	uplink := table.Hook{Role: table.RoleUplink, Ifindex: 2}
-	if _, ok := b.tables.Hooks.Get(txn, uplink); !ok {
+	if _, ok := b.tables.Hooks.Get(uplink); !ok {
 		t.Error("the uplink is not guarded")
 	}
-	if _, ok := b.tables.Hooks.Get(txn, table.Hook{Role: table.RoleUplink, Ifindex: 3}); ok {
+	if _, ok := b.tables.Hooks.Get(table.Hook{Role: table.RoleUplink, Ifindex: 3}); ok {
 		t.Error("a device without Ethernet frames got the uplink's program")
 	}
 	b.want(false, nil)
 	b.round()
-	if _, ok := b.tables.Hooks.Get(b.tables.DB.ReadTxn(), uplink); ok {
+	if _, ok := b.tables.Hooks.Get(uplink); ok {
 		t.Error("the uplink is guarded though nothing is encrypted")
 	}
 }

@@ -4,10 +4,7 @@
 package endpoints
 
 import (
-	"errors"
 	"net/netip"
-
-	"github.com/cilium/statedb"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -30,7 +27,7 @@ type rows struct {
 
 func rowsOf(p *pod) rows {
 	ifindex := uint32(p.link.Index)
-	iface := bpf.Iface{Identity: p.row.Value.Identity}
+	iface := bpf.Iface{Identity: p.want.Identity}
 	local := bpf.Local{Ifindex: ifindex}
 	copy(iface.PodMAC[:], p.link.PodMAC)
 	copy(iface.HostMAC[:], p.link.HostMAC)
@@ -41,7 +38,7 @@ func rowsOf(p *pod) rows {
 		locals: map[netip.Addr]bpf.Local{},
 		hooks:  map[table.Hook]table.Attachment{{Role: table.RolePod, Ifindex: ifindex}: {Name: p.link.Name}},
 	}
-	for _, addr := range p.row.Value.Addrs() {
+	for _, addr := range p.want.Addrs() {
 		out.locals[addr] = local
 		if addr.Is4() {
 			iface.Flags |= bpf.IfaceIP4
@@ -55,10 +52,23 @@ func rowsOf(p *pod) rows {
 	return out
 }
 
-func setRows(t *table.Tables, txn statedb.WriteTxn, key string, r rows) error {
-	owner := podOwner(key)
-	return errors.Join(
-		t.Ifaces.Set(txn, owner, r.ifaces), t.Locals.Set(txn, owner, r.locals), t.Hooks.Set(txn, owner, r.hooks))
+// owned are the rows that the Finder writes, by pod and by what they say of the node.
+type owned struct {
+	hosts  *table.Owned[netip.Addr, bpf.Remote]
+	ifaces *table.Owned[uint32, bpf.Iface]
+	locals *table.Owned[netip.Addr, bpf.Local]
+	hooks  *table.Owned[table.Hook, table.Attachment]
+}
+
+func newOwned(w table.NodeWriters) owned {
+	return owned{table.NewOwned(w.Hosts), table.NewOwned(w.Ifaces), table.NewOwned(w.Locals), table.NewOwned(w.Hooks)}
+}
+
+func (o owned) set(txn *table.Txn, pod string, r rows) {
+	owner := podOwner(pod)
+	o.ifaces.Set(txn, owner, r.ifaces)
+	o.locals.Set(txn, owner, r.locals)
+	o.hooks.Set(txn, owner, r.hooks)
 }
 
 // node sets the rows about the node's own addresses and its uplinks.
@@ -71,7 +81,6 @@ func (f *Finder) node() error {
 	if err != nil {
 		return err
 	}
-	t := f.cfg.Tables
 	hosts := make(map[netip.Addr]bpf.Remote, len(addrs))
 	for _, a := range addrs {
 		hosts[a] = bpf.Remote{Identity: bpf.IdentityHost, Flags: bpf.RemoteHost}
@@ -83,14 +92,16 @@ func (f *Finder) node() error {
 			hooks[table.Hook{Role: table.RoleUplink, Ifindex: uint32(u.Index)}] = table.Attachment{Name: u.Name}
 		}
 	}
-	return t.Write(func(txn statedb.WriteTxn) error {
-		return errors.Join(t.Addresses.Set(txn, ownerHost, hosts), t.Hooks.Set(txn, ownerUplinks, hooks))
-	}, t.Addresses.Meta(), t.Hooks.Meta())
+	f.cfg.Tables.Write(func(txn *table.Txn) {
+		f.rows.hosts.Set(txn, ownerHost, hosts)
+		f.rows.hooks.Set(txn, ownerUplinks, hooks)
+	})
+	return nil
 }
 
 // encrypts says whether the uplinks are to be guarded.
 func (f *Finder) encrypts() bool {
-	for row := range f.cfg.Tables.Settings.All(f.cfg.Tables.DB.ReadTxn()) {
+	for row := range f.cfg.Tables.Settings.All() {
 		return row.Value.Encryption
 	}
 	return false

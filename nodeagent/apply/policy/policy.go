@@ -1,49 +1,134 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package policy writes the compiled policies: entries, then subjects. What is added goes in before a subject may look
-// it up, what is gone leaves after no subject looks for it.
+// Package policy brings the planned policy into force.
+//
+//	Sets, Classes, Members, Groups ── Steps, row by row, referred to by nobody yet ──► maps
+//	Ranges ── (package routes) ──► maps
+//	Subjects ── Switch ──► the bank that is not in force; then the epoch, which puts it in force; the other bank
+//	rows that nothing refers to any more ── Steps, backwards ──► gone
+//
+// A packet meets the old policy or the new one (ADR 0005). Where a row is refused, the subjects that depend on it are
+// closed by the same switch that would have put them in force: they may open nothing, and less than before.
+//
+// What the planner must keep for that: a group never changes its lines; a bit, class or group that a subject in force
+// refers to keeps its meaning until [Switch.Applied] says that no subject does any more; a class has the bits of all sets
+// that subjects in force or wanted refer to.
 package policy
 
 import (
 	"context"
-	"fmt"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Doors of the policy maps.
-type Doors struct {
-	Entries  apply.Target[bpf.PolicyKey, bpf.PolicyEntry]
-	Subjects apply.Target[bpf.SubjectKey, bpf.Subject]
+// Driver of the policy maps.
+type Driver struct {
+	Sets     apply.Target[uint32, uint64]
+	Classes  apply.Target[uint32, bpf.ClassSets]
+	Members  apply.Target[uint32, bpf.IdentityClass]
+	Groups   apply.Target[bpf.GroupKey, bpf.GroupChunk]
+	Subjects apply.Target[bpf.SubjectKey, bpf.Subject] // of both banks
+	Epochs   Epochs
 }
 
-// Steps in the order in which additions are written.
-func Steps(t *table.Tables, d Doors) ([]apply.Step, error) {
-	entries, err := apply.Follow(t.Entries, d.Entries)
-	if err != nil {
-		return nil, err
+// Epochs are the serial numbers in fl_config.
+type Epochs interface {
+	// Epochs reads them: the policy in force, and the one before which flows are judged in full.
+	Epochs() (policy, full uint32, err error)
+	// SetEpochs writes both in one update.
+	SetEpochs(policy, full uint32) error
+	// Fence returns when no program runs any more that read the epochs before the call.
+	Fence() error
+}
+
+// New makes the steps that precede the ranges, in the order in which additions are written, and the switch, which
+// follows the ranges and precedes whatever lets a packet reach a subject. closedRule is blamed for what a closed subject
+// drops.
+func New(t *table.Tables, d Driver, closedRule uint32) ([]apply.Step, *Switch) {
+	members := apply.DropRefused(d.Members)
+	s := &Switch{
+		tables: t, driver: d, closedRule: closedRule,
+		sets: apply.Follow(t.Sets, d.Sets), classes: apply.Follow(t.Classes, d.Classes),
+		members: apply.Follow[uint32, bpf.IdentityClass](t.Members, members), stale: members.Stale,
+		groups: apply.Follow(t.Groups, d.Groups),
+		feed:   t.Subjects.Follow(), cidrs: newCIDRs(t),
+		want: map[bpf.SubjectKey]bpf.Subject{},
 	}
-	subjects, err := apply.Follow(t.Subjects, whole{d.Subjects, entries})
-	if err != nil {
-		return nil, err
-	}
-	return []apply.Step{entries, subjects}, nil
-}
-
-// whole refuses a subject some of whose entries the kernel has refused: it stays with the policy it had.
-type whole struct {
-	apply.Target[bpf.SubjectKey, bpf.Subject]
-	entries *apply.Follower[bpf.PolicyKey, bpf.PolicyEntry]
-}
-
-func (w whole) Update(ctx context.Context, key bpf.SubjectKey, s bpf.Subject) error {
-	for entry := range w.entries.Waiting() {
-		if entry.Subject == key.Identity && entry.Dir == key.Dir {
-			return fmt.Errorf("entry %s of it is not written", table.Format(entry))
+	// Nothing goes before what refers to it is gone: an identity in a class that was cleared would be in no set, and what
+	// denies by set would miss it.
+	unreferred := func(removing ...func() bool) func() bool {
+		return func() bool {
+			for _, r := range removing {
+				if r() {
+					return false
+				}
+			}
+			return s.settled() && len(s.kept) == 0 && members.Stale() == 0
 		}
 	}
-	return w.Target.Update(ctx, key, s)
+	return []apply.Step{
+		held[uint32, uint64]{s.sets, unreferred(s.members.Removing, s.classes.Removing)},
+		held[uint32, bpf.ClassSets]{s.classes, unreferred(s.members.Removing)},
+		held[uint32, bpf.IdentityClass]{s.members, s.settled},
+		held[bpf.GroupKey, bpf.GroupChunk]{s.groups, unreferred()},
+	}, s
 }
+
+// held keeps rows that are to go until nothing can refer to them.
+type held[K, V comparable] struct {
+	*apply.Follower[K, V]
+	free func() bool
+}
+
+func (h held[K, V]) Remove(ctx context.Context, now time.Time) {
+	if h.free() {
+		h.Follower.Remove(ctx, now)
+	}
+}
+
+// Memory is what the maps hold from an earlier run, for the planner that numbers sets, classes and groups.
+type Memory struct {
+	Sets     map[uint32]uint64
+	Classes  map[uint32]bpf.ClassSets
+	Members  map[uint32]bpf.IdentityClass
+	Groups   map[bpf.GroupKey]bpf.GroupChunk
+	Subjects map[bpf.SubjectKey]bpf.Subject // in force; bank 0 in the key
+}
+
+// Remember reads the maps.
+func Remember(ctx context.Context, d Driver) (m Memory, err error) {
+	if m.Sets, err = apply.All(ctx, d.Sets); err != nil {
+		return m, err
+	}
+	if m.Classes, err = apply.All(ctx, d.Classes); err != nil {
+		return m, err
+	}
+	if m.Members, err = apply.All(ctx, d.Members); err != nil {
+		return m, err
+	}
+	if m.Groups, err = apply.All(ctx, d.Groups); err != nil {
+		return m, err
+	}
+	subjects, err := apply.All(ctx, d.Subjects)
+	if err != nil {
+		return m, err
+	}
+	epoch, _, err := d.Epochs.Epochs()
+	if err != nil {
+		return m, err
+	}
+	m.Subjects = map[bpf.SubjectKey]bpf.Subject{}
+	for key, row := range subjects {
+		if key.Bank == bankOf(epoch) {
+			key.Bank = 0
+			m.Subjects[key] = row
+		}
+	}
+	return m, nil
+}
+
+func bankOf(epoch uint32) uint8 { return uint8(epoch & 1) }

@@ -18,19 +18,55 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Doors of the address maps.
-type Doors struct {
+// Driver of the address maps.
+type Driver struct {
 	Peers     apply.Target[uint16, bpf.Peer]
 	Ranges    apply.Target[netip.Prefix, bpf.Remote]
+	Guards    apply.Target[netip.Prefix, uint32]
 	Addresses apply.Target[netip.Addr, bpf.Remote]
+	// AddressEpochs is fl_address_epochs.
+	AddressEpochs apply.Target[uint32, uint32]
 }
 
-// Steps in the order in which additions are written: a peer before the addresses behind it.
-func Steps(t *table.Tables, d Doors) ([]apply.Step, error) {
-	peers, err1 := apply.Follow(t.PeerFlags, d.Peers)
-	ranges, err2 := apply.Follow(t.Ranges, d.Ranges)
-	addresses, err3 := apply.Follow(t.Addresses, d.Addresses)
-	return []apply.Step{peers, ranges, addresses}, errors.Join(err1, err2, err3)
+// Removable says which rows may go before everything is known; see [apply.Removable].
+type Removable struct {
+	Ranges    apply.Removable[netip.Prefix]
+	Addresses apply.Removable[netip.Addr]
+}
+
+// Steps are those of the addresses, by name, so that policy can be put between them.
+type Steps struct {
+	Peers     apply.Step
+	Guards    apply.Step
+	Ranges    *apply.Follower[netip.Prefix, bpf.Remote]
+	Addresses apply.Step
+}
+
+// New makes the steps. Additions are written in the order Guards, Peers, Ranges, Addresses: a range that must not leave
+// the node in the clear is guarded before anything is sent there, and a peer is there before the addresses behind it.
+// rangesChanged is called when the meaning of a range changed in the kernel.
+func New(t *table.Tables, d Driver, may Removable, rangesChanged func()) Steps {
+	ranges := apply.Follow[netip.Prefix, bpf.Remote](t.Ranges, noted{d.Ranges, rangesChanged}).PruneBy(may.Ranges)
+	return Steps{
+		Peers: apply.Follow(t.PeerFlags, d.Peers), Guards: apply.Follow(t.Guards, d.Guards), Ranges: ranges,
+		Addresses: newAddresses(t, d, may.Addresses),
+	}
+}
+
+// noted calls changed after rows were written or removed.
+type noted struct {
+	apply.Target[netip.Prefix, bpf.Remote]
+	changed func()
+}
+
+func (n noted) Update(ctx context.Context, keys []netip.Prefix, values []bpf.Remote) []error {
+	defer n.changed() // even a write that failed may have been half done
+	return n.Target.Update(ctx, keys, values)
+}
+
+func (n noted) Delete(ctx context.Context, keys []netip.Prefix) []error {
+	defer n.changed()
+	return n.Target.Delete(ctx, keys)
 }
 
 // HostTable is the kernel's routing table of ours.
@@ -41,8 +77,8 @@ type HostTable interface {
 }
 
 // HostStep writes the host's routes.
-func HostStep(t *table.Tables, door HostTable) (*apply.Follower[netip.Prefix, table.Route], error) {
-	return apply.Follow(t.Routes, host{tables: t, door: door})
+func HostStep(t *table.Tables, door HostTable) apply.Step {
+	return apply.Follow(t.Routes, apply.OneByOne[netip.Prefix, table.Route](host{tables: t, door: door}))
 }
 
 // ErrNoTunnel says that the device that routes lead into is not there yet.
@@ -54,7 +90,7 @@ type host struct {
 }
 
 func (h host) tunnel() (uint32, bool) {
-	for row := range h.tables.Tunnel.All(h.tables.DB.ReadTxn()) {
+	for row := range h.tables.Tunnel.All() {
 		return row.Value.Ifindex, true
 	}
 	return 0, false

@@ -14,23 +14,16 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Doors of the service maps.
-type Doors struct {
+// Driver of the service maps.
+type Driver struct {
 	Slots     apply.Target[bpf.SlotKey, bpf.Backend]
 	Frontends apply.Target[table.Frontend, bpf.Service]
 }
 
 // Steps in the order in which additions are written.
-func Steps(t *table.Tables, d Doors) ([]apply.Step, error) {
-	slots, err := apply.Follow(t.Slots, d.Slots)
-	if err != nil {
-		return nil, err
-	}
-	frontends, err := apply.Follow(t.Frontends, counting{d.Frontends, slots})
-	if err != nil {
-		return nil, err
-	}
-	return []apply.Step{slots, frontends}, nil
+func Steps(t *table.Tables, d Driver) []apply.Step {
+	slots := apply.Follow(t.Slots, d.Slots)
+	return []apply.Step{slots, apply.Follow(t.Frontends, counting{d.Frontends, slots})}
 }
 
 // counting refuses a frontend that would count a slot the kernel has refused; the frontend stays as it was.
@@ -39,11 +32,21 @@ type counting struct {
 	slots *apply.Follower[bpf.SlotKey, bpf.Backend]
 }
 
-func (c counting) Update(ctx context.Context, f table.Frontend, s bpf.Service) error {
-	for slot := range c.slots.Waiting() {
-		if slot.Service == s.ID && slot.Slot < s.Backends {
-			return fmt.Errorf("slot %d of service %d is not written", slot.Slot, slot.Service)
+func (c counting) Update(ctx context.Context, keys []table.Frontend, values []bpf.Service) []error {
+	if c.slots.Refusals() == 0 {
+		return c.Target.Update(ctx, keys, values)
+	}
+	return apply.Filter(keys, values, c.complete, func(k []table.Frontend, v []bpf.Service) []error {
+		return c.Target.Update(ctx, k, v)
+	})
+}
+
+// complete says which of the frontend's slots is missing.
+func (c counting) complete(_ table.Frontend, s bpf.Service) error {
+	for slot := range s.Backends {
+		if c.slots.Refuses(bpf.SlotKey{Service: s.ID, Slot: slot}) {
+			return fmt.Errorf("slot %d of service %d is not written", slot, s.ID)
 		}
 	}
-	return c.Target.Update(ctx, f, s)
+	return nil
 }

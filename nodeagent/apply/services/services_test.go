@@ -6,10 +6,9 @@ package services
 import (
 	"context"
 	"errors"
+	"maps"
 	"testing"
 	"time"
-
-	"github.com/cilium/statedb"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
@@ -34,7 +33,7 @@ func (t target[K, V]) Delete(_ context.Context, k K) error {
 	return nil
 }
 
-func (t target[K, V]) Have(context.Context) (map[K]V, error) { return nil, nil }
+func (t target[K, V]) Have(context.Context) (map[K]V, error) { return maps.Clone(t.rows), nil }
 
 func TestAFrontendWaitsForItsSlots(t *testing.T) {
 	tables, err := table.New()
@@ -48,24 +47,23 @@ func TestAFrontendWaitsForItsSlots(t *testing.T) {
 	}()
 	slots := target[bpf.SlotKey, bpf.Backend]{map[bpf.SlotKey]bpf.Backend{}, map[bpf.SlotKey]bool{}}
 	front := target[table.Frontend, bpf.Service]{map[table.Frontend]bpf.Service{}, nil}
-	steps, err := Steps(tables, Doors{Slots: slots, Frontends: front})
-	if err != nil {
-		t.Fatal(err)
-	}
-	loop, now, key := apply.NewLoop(tables.DB, steps...), time.Unix(0, 0), table.Frontend{Port: 80, Proto: 6}
+	steps := Steps(tables, Driver{
+		Slots:     apply.OneByOne[bpf.SlotKey, bpf.Backend](slots),
+		Frontends: apply.OneByOne[table.Frontend, bpf.Service](front),
+	})
+	w := tables.ForPlan()
+	ownSlots, ownFrontends := table.NewOwned(w.Slots), table.NewOwned(w.Frontends)
+	loop, now, key := apply.NewLoop(tables, steps...), time.Unix(0, 0), table.Frontend{Port: 80, Proto: 6}
 	round := func(backends uint32) apply.Pass {
 		t.Helper()
 		rows := map[bpf.SlotKey]bpf.Backend{}
 		for i := range backends {
 			rows[bpf.SlotKey{Service: 1, Slot: i}] = bpf.Backend{ID: i + 1}
 		}
-		err := tables.Write(func(txn statedb.WriteTxn) error {
-			return errors.Join(tables.Slots.Set(txn, "o", rows),
-				tables.Frontends.Set(txn, "o", map[table.Frontend]bpf.Service{key: {ID: 1, Backends: backends}}))
-		}, tables.Slots.Meta(), tables.Frontends.Meta())
-		if err != nil {
-			t.Fatal(err)
-		}
+		tables.Write(func(txn *table.Txn) {
+			ownSlots.Set(txn, "o", rows)
+			ownFrontends.Set(txn, "o", map[table.Frontend]bpf.Service{key: {ID: 1, Backends: backends}})
+		})
 		now = now.Add(time.Minute)
 		p, err := loop.Pass(context.Background(), now, func(string) bool { return true })
 		if err != nil {

@@ -8,22 +8,19 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
-	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-type door struct {
+type driver struct {
 	cfg    bpf.Config
 	writes int
 	broken bool
 }
 
-func (d *door) Settings() (bpf.Config, error) { return d.cfg, nil }
+func (d *driver) Settings() (bpf.Config, error) { return d.cfg, nil }
 
-func (d *door) SetSettings(cfg bpf.Config) error {
+func (d *driver) SetSettings(cfg bpf.Config) error {
 	if d.broken {
 		return errors.New("refused")
 	}
@@ -32,7 +29,7 @@ func (d *door) SetSettings(cfg bpf.Config) error {
 	return nil
 }
 
-func TestTheEpochFollowsWhatFlowsWereJudgedBy(t *testing.T) {
+func TestSettingsFollowTheTunnelAndLeaveTheEpochsAlone(t *testing.T) {
 	tables, err := table.New()
 	if err != nil {
 		t.Fatal(err)
@@ -42,66 +39,34 @@ func TestTheEpochFollowsWhatFlowsWereJudgedBy(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	d := &door{cfg: bpf.Config{PolicyEpoch: 41, TunnelIfindex: 9, TunnelMTU: 1420}} // from an earlier run
+	d := &driver{cfg: bpf.Config{PolicyEpoch: 41, FullEpoch: 40, TunnelIfindex: 9, TunnelMTU: 1420}} // from an earlier run
 	w := New(tables, d, 1000)
-	pass := func(outcomes ...apply.Outcome) error { return w.After(context.Background(), outcomes) }
-
-	if err := pass(); err != nil {
-		t.Fatal(err)
-	}
-	if d.cfg != (bpf.Config{PolicyEpoch: 41, TunnelIfindex: 9, TunnelMTU: 1420, EventsPerTick: 1000}) {
-		t.Errorf("after a start that changed nothing: %+v", d.cfg)
-	}
-	written := d.writes
-	for _, step := range []string{"slot", "frontend", "hook", "iface"} {
-		if err := pass(apply.Outcome{Step: step, Written: 1}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if d.writes != written {
-		t.Errorf("rows that judge nothing raised the epoch to %d", d.cfg.PolicyEpoch)
-	}
-	for i, o := range []apply.Outcome{
-		{Step: "policy-entry", Written: 1}, {Step: "subject", Removed: 1}, {Step: "address", Written: 1}, {Step: "range", Removed: 1},
+	settings, tunnel := table.NewOwned(tables.ForPlan().Settings), table.NewOwned(tables.ForTunnel().Tunnel)
+	for _, step := range []struct {
+		name       string
+		encryption bool
+		device     map[string]table.Device
+		broken     bool
+		want       bpf.Config
+		writes     int
+	}{
+		{"nothing is known yet", true, nil, false, bpf.Config{TunnelIfindex: 9, TunnelMTU: 1420}, 1},
+		{"nothing changed", true, nil, false, bpf.Config{TunnelIfindex: 9, TunnelMTU: 1420}, 1},
+		{"another device, refused", true, map[string]table.Device{"tunnel": {Ifindex: 12, MTU: 1280}}, true, bpf.Config{TunnelIfindex: 9, TunnelMTU: 1420}, 1},
+		{"another device", true, map[string]table.Device{"tunnel": {Ifindex: 12, MTU: 1280}}, false, bpf.Config{TunnelIfindex: 12, TunnelMTU: 1280}, 2},
+		{"no encryption", false, nil, false, bpf.Config{}, 3},
 	} {
-		if err := pass(o); err != nil {
-			t.Fatal(err)
+		tables.Write(func(txn *table.Txn) {
+			settings.Set(txn, "t", map[string]table.Setting{"config": {ClusterID: 3, Encryption: step.encryption}})
+			tunnel.Set(txn, "t", step.device)
+		})
+		d.broken = step.broken
+		if err := w.After(context.Background(), nil); (err != nil) != step.broken {
+			t.Errorf("%s: error %v", step.name, err)
 		}
-		if want := uint32(42 + i); d.cfg.PolicyEpoch != want {
-			t.Errorf("%s: epoch %d, want %d", o.Step, d.cfg.PolicyEpoch, want)
+		step.want.PolicyEpoch, step.want.FullEpoch, step.want.EventsPerTick = 41, 40, 1000
+		if d.cfg != step.want || d.writes != step.writes {
+			t.Errorf("%s: %+v after %d writes, want %+v after %d", step.name, d.cfg, d.writes, step.want, step.writes)
 		}
-	}
-
-	// What could not be told is told later, though nothing changed meanwhile.
-	d.broken = true
-	if err := pass(apply.Outcome{Step: "subject", Written: 1}); err == nil {
-		t.Error("a refused write is no error")
-	}
-	d.broken = false
-	if err := pass(); err != nil || d.cfg.PolicyEpoch != 46 {
-		t.Errorf("epoch %d after the door healed (%v), want 46", d.cfg.PolicyEpoch, err)
-	}
-
-	set := func(encryption bool, device map[string]table.Device) {
-		t.Helper()
-		err := tables.Write(func(txn statedb.WriteTxn) error {
-			return errors.Join(
-				tables.Settings.Set(txn, "t", map[string]table.Setting{"config": {ClusterID: 3, Encryption: encryption}}),
-				tables.Tunnel.Set(txn, "t", device))
-		}, tables.Settings.Meta(), tables.Tunnel.Meta())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := pass(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	set(true, map[string]table.Device{"tunnel": {Ifindex: 12, MTU: 1280}})
-	if d.cfg.TunnelIfindex != 12 || d.cfg.TunnelMTU != 1280 || d.cfg.PolicyEpoch != 46 {
-		t.Errorf("with another device: %+v", d.cfg)
-	}
-	set(false, nil)
-	if d.cfg.TunnelIfindex != 0 {
-		t.Errorf("without encryption: %+v", d.cfg)
 	}
 }

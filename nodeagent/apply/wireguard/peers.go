@@ -17,6 +17,24 @@ type peers struct {
 	keys   map[uint16]wireguard.Key
 	// ready are indexes whose key the device holds. One that can't be changed for a moment keeps working as it was.
 	ready map[uint16]bool
+	// news are indexes that became ready, or no longer are, since the datapath was last informed.
+	news map[uint16]struct{}
+}
+
+func newPeers() *peers {
+	return &peers{keys: map[uint16]wireguard.Key{}, ready: map[uint16]bool{}, news: map[uint16]struct{}{}}
+}
+
+func (p *peers) set(index uint16, ready bool) {
+	if p.ready[index] == ready {
+		return
+	}
+	if ready {
+		p.ready[index] = true
+	} else {
+		delete(p.ready, index)
+	}
+	p.news[index] = struct{}{}
 }
 
 func (p *peers) Update(_ context.Context, index uint16, peer table.Peer) error {
@@ -26,13 +44,14 @@ func (p *peers) Update(_ context.Context, index uint16, peer table.Peer) error {
 	}
 	former, had := p.keys[index]
 	if had && former != key {
-		delete(p.ready, index)
+		p.set(index, false)
 	}
 	err = p.device.SetPeer(wireguard.Peer{PublicKey: key, Endpoint: peer.Endpoint, AllowedIPs: peer.Prefixes()})
 	if err != nil {
 		return fmt.Errorf("peer %s/%s: %w", peer.Cluster, peer.Node, err)
 	}
-	p.keys[index], p.ready[index] = key, true
+	p.keys[index] = key
+	p.set(index, true)
 	if had && former != key && !p.used(former) {
 		return p.device.RemovePeer(former)
 	}
@@ -45,7 +64,7 @@ func (p *peers) Delete(_ context.Context, index uint16) error {
 		return nil
 	}
 	delete(p.keys, index)
-	delete(p.ready, index)
+	p.set(index, false)
 	if p.used(key) {
 		return nil // the node got another index
 	}

@@ -19,8 +19,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
@@ -66,6 +64,10 @@ type Runner struct {
 	cfg   Config
 	peers *peers
 	loop  *apply.Loop
+	// What the datapath is to know.
+	tunnel *table.Owned[string, table.Device]
+	hooks  *table.Owned[table.Hook, table.Attachment]
+	flags  table.Writer[uint16, bpf.Peer]
 
 	mu     sync.Mutex
 	device Device
@@ -74,19 +76,22 @@ type Runner struct {
 }
 
 // New makes a runner.
-func New(cfg Config) (*Runner, error) {
-	r := &Runner{cfg: cfg, peers: &peers{keys: map[uint16]wireguard.Key{}, ready: map[uint16]bool{}}}
-	step, err := apply.Follow(cfg.Tables.Peers, r.peers)
-	if err != nil {
-		return nil, err
+func New(cfg Config) *Runner {
+	w := cfg.Tables.ForTunnel()
+	r := &Runner{
+		cfg: cfg, peers: newPeers(),
+		tunnel: table.NewOwned(w.Tunnel), hooks: table.NewOwned(w.Hooks), flags: w.PeerFlags,
 	}
-	steps := []apply.Step{step}
+	steps := []apply.Step{apply.Follow(cfg.Tables.Peers, apply.OneByOne[uint16, table.Peer](r.peers))}
 	if cfg.Routes != nil {
 		steps = append(steps, cfg.Routes)
 	}
-	r.loop = apply.NewLoop(cfg.Tables.DB, steps...)
-	r.loop.After(func(context.Context, []apply.Outcome) error { return r.tellReady() })
-	return r, nil
+	r.loop = apply.NewLoop(cfg.Tables, steps...)
+	r.loop.After(func(context.Context, []apply.Outcome) error {
+		r.publishReady()
+		return nil
+	})
+	return r
 }
 
 // Status of the device, for reports.
@@ -149,18 +154,17 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // encryption says whether the cluster wants the device, and when to look again.
 func (r *Runner) encryption() (on bool, changed <-chan struct{}) {
-	txn := r.cfg.Tables.DB.ReadTxn()
-	for row := range r.cfg.Tables.Settings.All(txn) {
+	changed = r.cfg.Tables.Settings.Watch()
+	for row := range r.cfg.Tables.Settings.All() {
 		on = row.Value.Encryption
 	}
-	changed = r.cfg.Tables.Settings.Watch(txn)
 	return on, changed
 }
 
 // serve brings changes to the device until it breaks.
 func (r *Runner) serve(ctx context.Context, device Device) error {
 	r.peers.device = device
-	if err := r.tellDevice(device); err != nil {
+	if err := r.publishDevice(device); err != nil {
 		return err
 	}
 	r.loop.Resync()
@@ -169,7 +173,8 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 	for {
 		on, changed := r.encryption()
 		if !on {
-			return r.turnOff()
+			r.turnOff()
+			return nil
 		}
 		pass, err := r.loop.Pass(ctx, time.Now(), func(string) bool { return r.cfg.Complete() })
 		if err != nil {
@@ -191,7 +196,7 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 			continue
 		}
 		again = time.Now().Add(lookAgain)
-		if err := r.tellDevice(device); err != nil {
+		if err := r.publishDevice(device); err != nil {
 			return err
 		}
 		r.loop.Resync()
@@ -223,7 +228,7 @@ func (r *Runner) finish(device Device, pass apply.Pass) error {
 // prune removes peers that the device has from an earlier run and nobody wants.
 func (r *Runner) prune(device Device) error {
 	wanted := map[string]bool{}
-	for row := range r.cfg.Tables.Peers.All(r.cfg.Tables.DB.ReadTxn()) {
+	for row := range r.cfg.Tables.Peers.All() {
 		wanted[row.Value.PublicKey] = true
 	}
 	have, err := device.Peers()
@@ -241,37 +246,46 @@ func (r *Runner) prune(device Device) error {
 	return nil
 }
 
-// tellDevice lets the datapath know the device.
-func (r *Runner) tellDevice(device Device) error {
+// publishDevice lets the datapath know the device.
+func (r *Runner) publishDevice(device Device) error {
 	ifindex, mtu, err := device.Device()
 	if err != nil {
 		return err
 	}
-	t := r.cfg.Tables
-	return t.Write(func(txn statedb.WriteTxn) error {
-		return errors.Join(
-			t.Tunnel.Set(txn, owner, map[string]table.Device{"tunnel": {Ifindex: uint32(ifindex), MTU: uint32(mtu)}}),
-			t.Hooks.Set(txn, owner, map[table.Hook]table.Attachment{
-				{Role: table.RoleTunnel, Ifindex: uint32(ifindex)}: {Name: "tunnel"},
-			}),
-		)
-	}, t.Tunnel.Meta(), t.Hooks.Meta())
+	r.cfg.Tables.Write(func(txn *table.Txn) {
+		r.tunnel.Set(txn, owner, map[string]table.Device{"tunnel": {Ifindex: uint32(ifindex), MTU: uint32(mtu)}})
+		r.hooks.Set(txn, owner, map[table.Hook]table.Attachment{
+			{Role: table.RoleTunnel, Ifindex: uint32(ifindex)}: {Name: "tunnel"},
+		})
+	})
+	return nil
 }
 
 // turnOff takes the device from the datapath; it stays as it is, for the day somebody wants it again.
-func (r *Runner) turnOff() error {
-	t := r.cfg.Tables
-	return t.Write(func(txn statedb.WriteTxn) error {
-		return errors.Join(t.Tunnel.Set(txn, owner, nil), t.Hooks.Set(txn, owner, nil), t.PeerFlags.Set(txn, owner, nil))
-	}, t.Tunnel.Meta(), t.Hooks.Meta(), t.PeerFlags.Meta())
+func (r *Runner) turnOff() {
+	r.cfg.Tables.Write(func(txn *table.Txn) {
+		r.tunnel.Set(txn, owner, nil)
+		r.hooks.Set(txn, owner, nil)
+		for index := range r.peers.ready {
+			r.flags.Delete(txn, index)
+			r.peers.news[index] = struct{}{} // for the day it is turned on again
+		}
+	})
 }
 
-// tellReady lets the datapath know the peers.
-func (r *Runner) tellReady() error {
-	rows := map[uint16]bpf.Peer{}
-	for index := range r.peers.ready {
-		rows[index] = bpf.Peer{Flags: bpf.PeerReady}
+// publishReady lets the datapath know the peers whose readiness changed.
+func (r *Runner) publishReady() {
+	if len(r.peers.news) == 0 {
+		return
 	}
-	t := r.cfg.Tables
-	return t.Write(func(txn statedb.WriteTxn) error { return t.PeerFlags.Set(txn, owner, rows) }, t.PeerFlags.Meta())
+	r.cfg.Tables.Write(func(txn *table.Txn) {
+		for index := range r.peers.news {
+			if r.peers.ready[index] {
+				r.flags.Put(txn, index, bpf.Peer{Flags: bpf.PeerReady})
+			} else {
+				r.flags.Delete(txn, index)
+			}
+		}
+	})
+	r.peers.news = map[uint16]struct{}{}
 }

@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -78,6 +76,8 @@ func (d *device) Save() error {
 type world struct {
 	t        *testing.T
 	tables   *table.Tables
+	setting  *table.Owned[string, table.Setting]
+	peers    *table.Owned[uint16, table.Peer]
 	device   *device
 	complete atomic.Bool
 	ready    atomic.Bool // the userspace process
@@ -91,7 +91,9 @@ func start(t *testing.T) *world {
 	}
 	w := &world{t: t, tables: tables, device: &device{peers: map[wireguard.Key]wireguard.Peer{}}}
 	w.ready.Store(true)
-	r, err := New(Config{
+	p := tables.ForPlan()
+	w.setting, w.peers = table.NewOwned(p.Settings), table.NewOwned(p.Peers)
+	r := New(Config{
 		Tables: tables, Complete: w.complete.Load, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
 		Open: func() (Device, error) {
 			if !w.ready.Load() {
@@ -100,9 +102,6 @@ func start(t *testing.T) *world {
 			return w.device, nil
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -120,16 +119,10 @@ func start(t *testing.T) *world {
 
 func (w *world) want(encryption bool, peers map[uint16]table.Peer) {
 	w.t.Helper()
-	t := w.tables
-	err := t.Write(func(txn statedb.WriteTxn) error {
-		if err := t.Settings.Set(txn, "test", map[string]table.Setting{"config": {Encryption: encryption}}); err != nil {
-			return err
-		}
-		return t.Peers.Set(txn, "test", peers)
-	}, t.Settings.Meta(), t.Peers.Meta())
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	w.tables.Write(func(txn *table.Txn) {
+		w.setting.Set(txn, "test", map[string]table.Setting{"config": {Encryption: encryption}})
+		w.peers.Set(txn, "test", peers)
+	})
 }
 
 // eventually waits for what another goroutine brings about.
@@ -143,7 +136,7 @@ func (w *world) eventually(what string, f func() bool) {
 }
 
 func (w *world) flags(index uint16) uint32 {
-	row, ok := w.tables.PeerFlags.Get(w.tables.DB.ReadTxn(), index)
+	row, ok := w.tables.PeerFlags.Get(index)
 	if !ok {
 		return 0
 	}
@@ -168,11 +161,10 @@ func TestAPeerIsReadyWhenTheDeviceHasItsKey(t *testing.T) {
 	}
 	w.ready.Store(true)
 	w.eventually("peer 1 is ready", func() bool { return w.flags(1)&bpf.PeerReady != 0 })
-	txn := w.tables.DB.ReadTxn()
-	if row, ok := w.tables.Tunnel.Get(txn, "tunnel"); !ok || row.Value != (table.Device{Ifindex: 9, MTU: 1420}) {
+	if row, ok := w.tables.Tunnel.Get("tunnel"); !ok || row.Value != (table.Device{Ifindex: 9, MTU: 1420}) {
 		t.Errorf("tunnel = %+v", row)
 	}
-	if _, ok := w.tables.Hooks.Get(txn, table.Hook{Role: table.RoleTunnel, Ifindex: 9}); !ok {
+	if _, ok := w.tables.Hooks.Get(table.Hook{Role: table.RoleTunnel, Ifindex: 9}); !ok {
 		t.Error("the tunnel device has no hook")
 	}
 	// A device that can't be changed for a moment: the new peer waits, the old one keeps working.
@@ -181,7 +173,7 @@ func TestAPeerIsReadyWhenTheDeviceHasItsKey(t *testing.T) {
 	moved.AllowedIPs += ",10.24.99.1/32"
 	w.want(true, map[uint16]table.Peer{1: moved, 2: peer(2)})
 	w.eventually("peer 2 failed", func() bool {
-		row, ok := w.tables.Peers.Get(w.tables.DB.ReadTxn(), 2)
+		row, ok := w.tables.Peers.Get(2)
 		return ok && row.Status.State == table.Failed
 	})
 	if w.flags(1)&bpf.PeerReady == 0 || w.flags(2) != 0 {
@@ -223,9 +215,8 @@ func TestWithoutEncryptionTheDatapathHasNoTunnel(t *testing.T) {
 	w.eventually("peer 1 is ready", func() bool { return w.flags(1) != 0 })
 	w.want(false, nil)
 	w.eventually("the tunnel is gone", func() bool {
-		txn := w.tables.DB.ReadTxn()
-		return w.tables.Tunnel.Len(txn)+w.tables.Hooks.Len(txn)+w.tables.PeerFlags.Len(txn) == 0
+		return w.tables.Tunnel.Len()+w.tables.Hooks.Len()+w.tables.PeerFlags.Len() == 0
 	})
 	w.want(true, map[uint16]table.Peer{1: peer(1)})
-	w.eventually("peer 1 is ready again", func() bool { return w.flags(1) != 0 && w.tables.Tunnel.Len(w.tables.DB.ReadTxn()) == 1 })
+	w.eventually("peer 1 is ready again", func() bool { return w.flags(1) != 0 && w.tables.Tunnel.Len() == 1 })
 }

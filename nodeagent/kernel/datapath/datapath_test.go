@@ -5,6 +5,7 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -73,6 +74,24 @@ func open(t *testing.T, dir string, mode Mode) *Datapath {
 	return d
 }
 
+func put[K, V comparable](to Target[K, V], key K, value V) error {
+	return errors.Join(to.Update(context.Background(), []K{key}, []V{value})...)
+}
+
+func remove[K, V comparable](from Target[K, V], key K) error {
+	return errors.Join(from.Delete(context.Background(), []K{key})...)
+}
+
+func have[K, V comparable](t Target[K, V]) (map[K]V, error) {
+	out := map[K]V{}
+	err := t.Have(context.Background(), func(keys []K, values []V) {
+		for i, key := range keys {
+			out[key] = values[i]
+		}
+	})
+	return out, err
+}
+
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
@@ -83,39 +102,38 @@ func check(t *testing.T, err error) {
 
 func TestRowsOutliveTheProcess(t *testing.T) {
 	node(t, func(t *testing.T, dir string) {
-		ctx := context.Background()
 		four, six := netip.MustParseAddr("10.1.2.3"), netip.MustParseAddr("fd00::3")
 		row := bpf.Remote{Identity: 65800, Peer: 3, Flags: bpf.RemoteTunnel}
 		front := table.Frontend{Addr: netip.MustParseAddr("10.96.0.1"), Port: 443, Proto: 6}
 
 		d := open(t, dir, TCX)
-		check(t, d.Addresses().Update(ctx, four, row))
-		check(t, d.Addresses().Update(ctx, six, row))
-		check(t, d.Ranges().Update(ctx, netip.MustParsePrefix("10.0.0.0/8"), row))
-		check(t, d.Ranges().Update(ctx, netip.MustParsePrefix("fd00::/48"), row))
-		check(t, d.Peers().Update(ctx, 3, bpf.Peer{Flags: bpf.PeerReady}))
-		check(t, d.Frontends().Update(ctx, front, bpf.Service{ID: 7, Backends: 1}))
+		check(t, put(d.Addresses(), four, row))
+		check(t, put(d.Addresses(), six, row))
+		check(t, put(d.Ranges(), netip.MustParsePrefix("10.0.0.0/8"), row))
+		check(t, put(d.Ranges(), netip.MustParsePrefix("fd00::/48"), row))
+		check(t, put(d.Peers(), 3, bpf.Peer{Flags: bpf.PeerReady}))
+		check(t, put(d.Frontends(), front, bpf.Service{ID: 7, Backends: 1}))
 		check(t, d.SetSettings(bpf.Config{PolicyEpoch: 4}))
 		check(t, d.Close())
 
 		d = open(t, dir, TCX)
 		defer d.Close()
-		addresses, err := d.Addresses().Have(ctx)
+		addresses, err := have(d.Addresses())
 		check(t, err)
 		if len(addresses) != 2 || addresses[four] != row || addresses[six] != row {
 			t.Errorf("addresses = %v", addresses)
 		}
-		ranges, err := d.Ranges().Have(ctx)
+		ranges, err := have(d.Ranges())
 		check(t, err)
 		if len(ranges) != 2 || ranges[netip.MustParsePrefix("10.0.0.0/8")] != row || ranges[netip.MustParsePrefix("fd00::/48")] != row {
 			t.Errorf("ranges = %v", ranges)
 		}
-		peers, err := d.Peers().Have(ctx)
+		peers, err := have(d.Peers())
 		check(t, err)
 		if len(peers) != 1 || peers[3].Flags != bpf.PeerReady {
 			t.Errorf("peers = %v", peers)
 		}
-		frontends, err := d.Frontends().Have(ctx)
+		frontends, err := have(d.Frontends())
 		check(t, err)
 		if len(frontends) != 1 || frontends[front].ID != 7 {
 			t.Errorf("frontends = %v", frontends)
@@ -123,10 +141,10 @@ func TestRowsOutliveTheProcess(t *testing.T) {
 		if cfg, err := d.Settings(); err != nil || cfg.PolicyEpoch != 4 {
 			t.Errorf("settings = %+v, %v", cfg, err)
 		}
-		check(t, d.Addresses().Delete(ctx, four))
-		check(t, d.Addresses().Delete(ctx, four)) // absent is fine
-		check(t, d.Peers().Delete(ctx, 3))
-		if peers, err := d.Peers().Have(ctx); err != nil || len(peers) != 0 {
+		check(t, remove(d.Addresses(), four))
+		check(t, remove(d.Addresses(), four)) // absent is fine
+		check(t, remove(d.Peers(), 3))
+		if peers, err := have(d.Peers()); err != nil || len(peers) != 0 {
 			t.Errorf("peers after deletion = %v, %v", peers, err)
 		}
 	})
@@ -138,7 +156,7 @@ func TestAFullMapSaysSo(t *testing.T) {
 		defer d.Close()
 		var err error
 		for i := range uint32(1000) { // a hash without preallocation may take some more than its size
-			if err = d.Entries().Update(context.Background(), bpf.PolicyKey{Subject: i + 1}, bpf.PolicyEntry{}); err != nil {
+			if err = put(d.Entries(), bpf.PolicyKey{Subject: i + 1}, bpf.PolicyEntry{}); err != nil {
 				break
 			}
 		}

@@ -14,24 +14,35 @@ func (d *Datapath) Hooks() Target[table.Hook, table.Attachment] { return hooks{d
 
 type hooks struct{ d *Datapath }
 
-func (h hooks) Update(_ context.Context, hook table.Hook, _ table.Attachment) error {
-	return h.d.Attach(hook.Role, hook.Ifindex)
+func (h hooks) Update(_ context.Context, keys []table.Hook, _ []table.Attachment) []error {
+	return each(keys, func(hook table.Hook) error { return h.d.Attach(hook.Role, hook.Ifindex) })
 }
 
-func (h hooks) Delete(_ context.Context, hook table.Hook) error {
-	return h.d.Detach(hook.Role, hook.Ifindex)
+func (h hooks) Delete(_ context.Context, keys []table.Hook) []error {
+	return each(keys, func(hook table.Hook) error { return h.d.Detach(hook.Role, hook.Ifindex) })
 }
 
-func (h hooks) Have(context.Context) (map[table.Hook]table.Attachment, error) {
-	out := map[table.Hook]table.Attachment{}
+func each(keys []table.Hook, do func(table.Hook) error) (errs []error) {
+	for i, hook := range keys {
+		if err := do(hook); err != nil {
+			if errs == nil {
+				errs = make([]error, len(keys))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+func (h hooks) Have(_ context.Context, visit func([]table.Hook, []table.Attachment)) error {
 	for _, role := range []table.Role{table.RolePod, table.RoleTunnel, table.RoleUplink} {
 		interfaces, err := h.d.Attached(role)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, ifindex := range interfaces {
-			out[table.Hook{Role: role, Ifindex: ifindex}] = table.Attachment{}
+			visit([]table.Hook{{Role: role, Ifindex: ifindex}}, []table.Attachment{{}})
 		}
 	}
-	return out, nil
+	return nil
 }

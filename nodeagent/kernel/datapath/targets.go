@@ -12,47 +12,55 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Target is a door to rows, as package apply wants it.
+// Target holds rows, as package apply wants it.
 type Target[K, V comparable] interface {
-	Update(ctx context.Context, key K, value V) error
-	Delete(ctx context.Context, key K) error
-	Have(ctx context.Context) (map[K]V, error)
+	Update(ctx context.Context, keys []K, values []V) []error
+	Delete(ctx context.Context, keys []K) []error
+	Have(ctx context.Context, visit func(keys []K, values []V)) error
 }
 
 // Entries is fl_policy.
 func (d *Datapath) Entries() Target[bpf.PolicyKey, bpf.PolicyEntry] {
-	return Map[bpf.PolicyKey, bpf.PolicyEntry]{d.maps.Policy}
+	return Map[bpf.PolicyKey, bpf.PolicyEntry]{bpf.MapPolicy, d.maps.Policy}
 }
 
 // Subjects is fl_subjects.
 func (d *Datapath) Subjects() Target[bpf.SubjectKey, bpf.Subject] {
-	return Map[bpf.SubjectKey, bpf.Subject]{d.maps.Subjects}
+	return Map[bpf.SubjectKey, bpf.Subject]{bpf.MapSubjects, d.maps.Subjects}
 }
 
 // Addresses is fl_ipcache4 and fl_ipcache6.
 func (d *Datapath) Addresses() Target[netip.Addr, bpf.Remote] {
-	return byAddress[bpf.Remote](d.maps.Ipcache4, d.maps.Ipcache6)
+	return byAddress[bpf.Remote](bpf.MapIpcache4, bpf.MapIpcache6, d.maps.Ipcache4, d.maps.Ipcache6)
 }
 
 // Ranges is fl_cidr4 and fl_cidr6.
 func (d *Datapath) Ranges() Target[netip.Prefix, bpf.Remote] {
-	return byPrefix(d.maps.CIDR4, d.maps.CIDR6)
+	return byPrefix[bpf.Remote](bpf.MapCIDR4, bpf.MapCIDR6, d.maps.CIDR4, d.maps.CIDR6)
 }
 
 // Ifaces is fl_ifaces.
-func (d *Datapath) Ifaces() Target[uint32, bpf.Iface] { return Map[uint32, bpf.Iface]{d.maps.Ifaces} }
+func (d *Datapath) Ifaces() Target[uint32, bpf.Iface] {
+	return Map[uint32, bpf.Iface]{bpf.MapIfaces, d.maps.Ifaces}
+}
 
 // Locals is fl_locals4 and fl_locals6.
 func (d *Datapath) Locals() Target[netip.Addr, bpf.Local] {
-	return byAddress[bpf.Local](d.maps.Locals4, d.maps.Locals6)
+	return byAddress[bpf.Local](bpf.MapLocals4, bpf.MapLocals6, d.maps.Locals4, d.maps.Locals6)
 }
 
 // Peers is fl_peers.
-func (d *Datapath) Peers() Target[uint16, bpf.Peer] { return peers{d.maps.Peers} }
+func (d *Datapath) Peers() Target[uint16, bpf.Peer] {
+	return array[uint16, bpf.Peer]{
+		Map:   Map[uint32, bpf.Peer]{bpf.MapPeers, d.maps.Peers},
+		index: func(i uint16) uint32 { return uint32(i) },
+		key:   func(i uint32) uint16 { return uint16(i) },
+	}
+}
 
 // Slots is fl_slots.
 func (d *Datapath) Slots() Target[bpf.SlotKey, bpf.Backend] {
-	return Map[bpf.SlotKey, bpf.Backend]{d.maps.Slots}
+	return Map[bpf.SlotKey, bpf.Backend]{bpf.MapSlots, d.maps.Slots}
 }
 
 // Frontends is fl_services4 and fl_services6.

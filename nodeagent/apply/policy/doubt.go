@@ -1,0 +1,112 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"net/netip"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
+)
+
+// doubt says of which sets it is not known who is in them, because a row was refused that says so.
+type doubt struct {
+	reason string // empty: there is none
+	// everything: nobody's identity is certain, so no subject may be open.
+	everything bool
+	sets       bpf.ClassSets
+}
+
+func allSets() (c bpf.ClassSets) {
+	for i := range c.Sets {
+		c.Sets[i] = ^uint64(0)
+	}
+	return c
+}
+
+// about says whether the doubt concerns one of the lines. Set 0 is everybody: nobody doubts who that is.
+func (d doubt) about(lines []bpf.PolicyLine) bool {
+	for _, l := range lines {
+		if l.Set != 0 && l.Set < bpf.SetCount && d.sets.Sets[l.Set/64]>>(l.Set%64)&1 != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// Ranges is what the switch must know of the ranges' step.
+type Ranges interface {
+	Refusals() int
+	// RefusedRows yields refused rows: whose each range was to be.
+	RefusedRows() map[netip.Prefix]bpf.Remote
+}
+
+// doubts collects what was refused.
+func (s *Switch) doubts() doubt {
+	var d doubt
+	if s.ranges != nil && s.ranges.Refusals() > 0 {
+		s.doubtRanges(&d)
+	}
+	// A class has many sets, a set's name stands for its bit after a restart, and an identity that could neither get its
+	// new class nor lose the old one may be in any: it is not worth telling apart what an array never refuses.
+	if s.sets.Refusals()+s.classes.Refusals()+s.stale() > 0 {
+		d.sets = allSets()
+		d.reason = "who is in which set of peers is not written"
+	}
+	return d
+}
+
+// doubtRanges: addresses in a range that a policy names count as those of the wider range around it, or of the world, as
+// long as its row is refused. So the sets that any such range is in are in doubt. An address in a refused range of the
+// mesh would be the world's.
+func (s *Switch) doubtRanges(d *doubt) {
+	for prefix, remote := range s.ranges.RefusedRows() {
+		if !identity.IsCIDR(remote.Identity) {
+			d.everything = true
+			d.reason = "range " + prefix.String() + " of the mesh is not written"
+			return
+		}
+		d.reason = "range " + prefix.String() + ", which a policy names, is not written"
+	}
+	d.sets = s.cidrs.sets()
+}
+
+// cidrs keeps the identities of the ranges that policies name, and the classes they are in.
+type cidrs struct {
+	tables  *table.Tables
+	changes *table.Changes[uint32, bpf.IdentityClass]
+	class   map[uint32]uint32
+}
+
+func newCIDRs(t *table.Tables) *cidrs {
+	return &cidrs{tables: t, changes: t.Members.Changes(), class: map[uint32]uint32{}}
+}
+
+func (c *cidrs) learn() {
+	changes, _ := c.changes.Next()
+	for _, m := range changes {
+		switch {
+		case !identity.IsCIDR(m.Key) && m.Key != identity.World:
+		case m.Deleted:
+			delete(c.class, m.Key)
+		default:
+			c.class[m.Key] = m.Value.Class
+		}
+	}
+}
+
+// sets are those that a range or the world is in.
+func (c *cidrs) sets() (out bpf.ClassSets) {
+	for _, class := range c.class {
+		row, ok := c.tables.Classes.Get(class)
+		if !ok {
+			return allSets()
+		}
+		for i, word := range row.Value.Sets {
+			out.Sets[i] |= word
+		}
+	}
+	return out
+}
