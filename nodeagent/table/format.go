@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/topology"
 )
 
 // Format prints a key or value of a desired row; dumps, status output and stories show rows this way.
@@ -43,9 +44,9 @@ func Format(v any) string {
 	case bpf.Peer:
 		return formatFlags(v.Flags, "not-ready", "ready")
 	case Pod:
-		return fmt.Sprintf("%s identity=%d", v.Addresses, v.Identity)
-	case Peer:
-		return fmt.Sprintf("%s/%s key=%s endpoint=%s allowed=%s", v.Cluster, v.Node, short(v.PublicKey), v.Endpoint, v.AllowedIPs)
+		return fmt.Sprintf("%s identity=%d", join(v.Addresses), v.Identity)
+	case *topology.Peer:
+		return fmt.Sprintf("%s/%s key=%s endpoint=%s allowed=%s", v.Cluster, v.Node, short(v.PublicKey.String()), v.Endpoint, join(v.AllowedIPs))
 	case Hook:
 		return fmt.Sprintf("%s ifindex=%d", v.Role, v.Ifindex)
 	case Attachment:
@@ -53,7 +54,7 @@ func Format(v any) string {
 	case Device:
 		return fmt.Sprintf("ifindex=%d mtu=%d", v.Ifindex, v.MTU)
 	case Setting:
-		return fmt.Sprintf("cluster=%d encryption=%t strict=%t", v.ClusterID, v.Encryption, v.Strict)
+		return fmt.Sprintf("encryption=%t strict=%t", v.Encryption, v.Strict)
 	case Route:
 		return formatRoute(v)
 	case Rule:
@@ -183,6 +184,15 @@ func formatFlags(flags uint32, none string, names ...string) string {
 		return none
 	}
 	return strings.Join(set, ",")
+}
+
+// join writes a list with commas between.
+func join[T fmt.Stringer](list []T) string {
+	texts := make([]string, len(list))
+	for i, v := range list {
+		texts[i] = v.String()
+	}
+	return strings.Join(texts, ",")
 }
 
 func short(key string) string {

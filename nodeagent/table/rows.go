@@ -6,9 +6,9 @@ package table
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Frontend is an address that the socket hook translates.
@@ -22,60 +22,8 @@ func (f Frontend) String() string {
 	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(f.Addr, f.Port), ProtocolName(f.Proto))
 }
 
-// Pod is a pod of this node. Its addresses are a comma-separated, sorted list, so that rows can be compared.
-type Pod struct {
-	Addresses string
-	Identity  uint32
-}
-
-// Addrs parses the pod's addresses.
-func (p Pod) Addrs() []netip.Addr {
-	var out []netip.Addr
-	for s := range strings.SplitSeq(p.Addresses, ",") {
-		if a, err := netip.ParseAddr(s); err == nil {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
-// JoinAddrs is the inverse of Addrs.
-func JoinAddrs(addrs []netip.Addr) string {
-	parts := make([]string, len(addrs))
-	for i, a := range addrs {
-		parts[i] = a.String()
-	}
-	return strings.Join(parts, ",")
-}
-
-// Peer is another node as the tunnel knows it. AllowedIPs is a comma-separated, sorted list.
-type Peer struct {
-	Cluster    string
-	Node       string
-	PublicKey  string // base64; empty: not ready, nothing may be sent there
-	Endpoint   netip.AddrPort
-	AllowedIPs string
-}
-
-// Prefixes parses AllowedIPs.
-func (p Peer) Prefixes() []netip.Prefix {
-	var out []netip.Prefix
-	for s := range strings.SplitSeq(p.AllowedIPs, ",") {
-		if a, err := netip.ParsePrefix(s); err == nil {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
-// JoinPrefixes is the inverse of Prefixes.
-func JoinPrefixes(prefixes []netip.Prefix) string {
-	parts := make([]string, len(prefixes))
-	for i, p := range prefixes {
-		parts[i] = p.String()
-	}
-	return strings.Join(parts, ",")
-}
+// Pod is a pod of this node. A record is never changed, so that rows are equal if they have the same one.
+type Pod struct{ *record.Endpoint }
 
 // Route of the host to a prefix.
 type Route struct {
@@ -86,7 +34,6 @@ type Route struct {
 
 // Setting is what the cluster wants of every node.
 type Setting struct {
-	ClusterID  uint32
 	Encryption bool
 	Strict     bool
 }

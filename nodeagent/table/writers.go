@@ -7,6 +7,7 @@ import (
 	"net/netip"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/topology"
 )
 
 // PlanWriters are the tables that the planners write: what follows from the records alone.
@@ -24,7 +25,7 @@ type PlanWriters struct {
 	Pods      Writer[string, Pod]
 	Frontends Writer[Frontend, bpf.Service]
 	Slots     Writer[bpf.SlotKey, bpf.Backend]
-	Peers     Writer[uint16, Peer]
+	Peers     Writer[uint16, *topology.Peer]
 	Routes    Writer[netip.Prefix, Route]
 }
 
@@ -44,7 +45,7 @@ func (t *Tables) ForPlan() PlanWriters {
 		Pods:      writer[string, Pod]{t.Pods},
 		Frontends: writer[Frontend, bpf.Service]{t.Frontends},
 		Slots:     writer[bpf.SlotKey, bpf.Backend]{t.Slots},
-		Peers:     writer[uint16, Peer]{t.Peers},
+		Peers:     writer[uint16, *topology.Peer]{t.Peers},
 		Routes:    writer[netip.Prefix, Route]{t.Routes},
 	}
 }

@@ -218,7 +218,7 @@ func (f *Finder) look(ctx context.Context, now time.Time) bool {
 }
 
 func (f *Finder) ask(p *pod, now time.Time, present map[uint32]bool) {
-	addrs := p.want.Addrs()
+	addrs := p.want.Addresses
 	var errs []error
 	for _, addr := range addrs {
 		l, err := f.cfg.Links.HostSide(addr)

@@ -38,7 +38,7 @@ func rowsOf(p *pod) rows {
 		locals: map[netip.Addr]bpf.Local{},
 		hooks:  map[table.Hook]table.Attachment{{Role: table.RolePod, Ifindex: ifindex}: {Name: p.link.Name}},
 	}
-	for _, addr := range p.want.Addrs() {
+	for _, addr := range p.want.Addresses {
 		out.locals[addr] = local
 		if addr.Is4() {
 			iface.Flags |= bpf.IfaceIP4

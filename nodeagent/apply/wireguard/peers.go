@@ -7,8 +7,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/fairlead-mesh/fairlead/mesh/topology"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
-	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
 // peers is the device as a target of rows. It remembers which key it gave an index: rows go by index, the device by key.
@@ -37,16 +37,13 @@ func (p *peers) set(index uint16, ready bool) {
 	p.news[index] = struct{}{}
 }
 
-func (p *peers) Update(_ context.Context, index uint16, peer table.Peer) error {
-	key, err := wireguard.ParseKey(peer.PublicKey)
-	if err != nil {
-		return fmt.Errorf("peer %s/%s: %w", peer.Cluster, peer.Node, err)
-	}
+func (p *peers) Update(_ context.Context, index uint16, peer *topology.Peer) error {
+	key := wireguard.Key(peer.PublicKey)
 	former, had := p.keys[index]
 	if had && former != key {
 		p.set(index, false)
 	}
-	err = p.device.SetPeer(wireguard.Peer{PublicKey: key, Endpoint: peer.Endpoint, AllowedIPs: peer.Prefixes()})
+	err := p.device.SetPeer(wireguard.Peer{PublicKey: key, Endpoint: peer.Endpoint, AllowedIPs: peer.AllowedIPs})
 	if err != nil {
 		return fmt.Errorf("peer %s/%s: %w", peer.Cluster, peer.Node, err)
 	}
@@ -85,4 +82,4 @@ func (p *peers) used(key wireguard.Key) bool {
 }
 
 // Have is empty: setting a peer that is set already costs nothing, and strangers are pruned by key.
-func (p *peers) Have(context.Context) (map[uint16]table.Peer, error) { return nil, nil }
+func (p *peers) Have(context.Context) (map[uint16]*topology.Peer, error) { return nil, nil }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/topology"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -82,7 +83,7 @@ func New(cfg Config) *Runner {
 		cfg: cfg, peers: newPeers(),
 		tunnel: table.NewOwned(w.Tunnel), hooks: table.NewOwned(w.Hooks), flags: w.PeerFlags,
 	}
-	steps := []apply.Step{apply.Follow(cfg.Tables.Peers, apply.OneByOne[uint16, table.Peer](r.peers))}
+	steps := []apply.Step{apply.Follow(cfg.Tables.Peers, apply.OneByOne[uint16, *topology.Peer](r.peers))}
 	if cfg.Routes != nil {
 		steps = append(steps, cfg.Routes)
 	}
@@ -227,16 +228,16 @@ func (r *Runner) finish(device Device, pass apply.Pass) error {
 
 // prune removes peers that the device has from an earlier run and nobody wants.
 func (r *Runner) prune(device Device) error {
-	wanted := map[string]bool{}
+	wanted := map[wireguard.Key]bool{}
 	for row := range r.cfg.Tables.Peers.All() {
-		wanted[row.Value.PublicKey] = true
+		wanted[wireguard.Key(row.Value.PublicKey)] = true
 	}
 	have, err := device.Peers()
 	if err != nil {
 		return fmt.Errorf("reading the device's peers: %w", err)
 	}
 	for _, p := range have {
-		if wanted[p.PublicKey.String()] {
+		if wanted[p.PublicKey] {
 			continue
 		}
 		if err := device.RemovePeer(p.PublicKey); err != nil {
