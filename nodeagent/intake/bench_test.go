@@ -78,8 +78,40 @@ func BenchmarkHeld(b *testing.B) {
 		before := heap()
 		i := newIntake(b, filepath.Join(b.TempDir(), "snapshot"))
 		fill(b, i)
+		if !i.flush() {
+			b.Fatal(i.Err())
+		}
 		b.ReportMetric(float64(heap()-before)/(benchClusters*benchEndpoints), "B/endpoint")
 		runtime.KeepAlive(i)
+	}
+}
+
+// BenchmarkSave is one endpoint that changes among 250,000 and is written to the disk, the compactions that it takes included.
+func BenchmarkSave(b *testing.B) {
+	i := newIntake(b, filepath.Join(b.TempDir(), "snapshot"))
+	fill(b, i)
+	if !i.flush() {
+		b.Fatal(i.Err())
+	}
+	first := i.journal.Size()
+	n := 0
+	for b.Loop() {
+		n++
+		if err := i.Handle(changeBatch(n)); err != nil {
+			b.Fatal(err)
+		}
+		if !i.flush() {
+			b.Fatal(i.Err())
+		}
+	}
+	b.ReportMetric(float64(i.journal.Size()-first)/float64(n), "B/change")
+	b.ReportMetric(float64(first), "B/file")
+}
+
+func changeBatch(n int) *relayv1.Batch {
+	return &relayv1.Batch{
+		At:      &relayv1.ResumePoint{Epoch: "e", Revision: uint64(n)},
+		Changes: []*relayv1.Change{benchEndpoint(1+n%benchClusters, n%benchEndpoints, n)},
 	}
 }
 
@@ -90,8 +122,7 @@ func BenchmarkChange(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		batch := &relayv1.Batch{At: &relayv1.ResumePoint{Epoch: "e", Revision: uint64(n)}, Changes: []*relayv1.Change{benchEndpoint(1+n%benchClusters, n%benchEndpoints, n)}}
-		if err := i.Handle(batch); err != nil {
+		if err := i.Handle(changeBatch(n)); err != nil {
 			b.Fatal(err)
 		}
 	}
