@@ -26,6 +26,7 @@ type State struct {
 
 	inSnapshot bool
 	complete   bool // a snapshot ended, so what is unconfirmed may be judged
+	heard      bool // clusters' states came with a batch
 	// unconfirmed is held from before the newest snapshot and was not mentioned since it began.
 	unconfirmed map[scope]map[string]struct{}
 }
@@ -63,6 +64,7 @@ func (s *State) Apply(b *relayv1.Batch, held iter.Seq[string]) []*relayv1.Change
 	}
 	if len(b.GetClusters()) > 0 {
 		s.setClusters(b.GetClusters())
+		s.heard = true
 	}
 	if b.GetSnapshotEnd() {
 		s.inSnapshot, s.complete = false, true
@@ -175,6 +177,10 @@ func (s *State) Applied() *relayv1.ResumePoint { return proto.CloneOf(s.resume) 
 
 // Whole tells whether a whole snapshot was received since the last one began.
 func (s *State) Whole() bool { return s.complete }
+
+// Current tells whether the records are those of a whole snapshot and the relay has said, since this State was made, how far
+// they are complete: a stream that was resumed has caught up then.
+func (s *State) Current() bool { return s.complete && s.heard }
 
 // Complete tells whether every record of a kind that a cluster has is held, so that what isn't held doesn't exist.
 func (s *State) Complete(cluster, kind string) bool {

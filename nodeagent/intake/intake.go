@@ -4,102 +4,153 @@
 package intake
 
 import (
-	"context"
 	"errors"
-	"fmt"
-	"io/fs"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
+	"github.com/fairlead-mesh/fairlead/nodeagent/intake/journal"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
 // Config of the intake.
 type Config struct {
-	Tables   *table.Tables
+	Tables   *table.Tables // whose RecordWriter nobody has taken
 	Node     string
-	Snapshot string // file; empty: nothing is kept on disk
-	// Changed is called after each batch.
+	Snapshot string        // file; empty: nothing is kept on disk
+	Version  string        // of this agent
+	Every    time.Duration // at most one write to the disk in this time; zero: DefaultEvery
+	// Changed is called after each batch that says something.
 	Changed func()
 	Log     *slog.Logger
 }
 
-// saveAfter gathers changes before the snapshot is written.
-const saveAfter = 2 * time.Second
-
 // Intake is the agent's side of the stream.
 type Intake struct {
-	cfg Config
+	cfg     Config
+	records *table.RecordWriter
+	journal *journal.Journal // nil: nothing is kept; used by Restore and then by Save alone
 
-	mu       sync.Mutex
-	state    *relay.State
-	restored bool
-	live     bool // the relay has spoken in this run
-	waited   bool // and need not be waited for any longer
-	cluster  string
-	saveErr  error
-	dirty    chan struct{}
+	mu         sync.Mutex
+	state      *relay.State
+	queue      *queue
+	counts     map[string]int // records by cluster
+	unreadable unreadable
+	complete   *Completeness
+	restored   bool // a whole state came from the disk
+	live       bool // the relay brought the tables up to date once in this run
+	waited     bool // and need not be waited for any longer
+	cluster    string
+
+	membersChanged bool // since judge looked
+	saveErr        error
+	saved          *journal.Mark // the last one on the disk in this run
+	dirty          chan struct{}
+	full           chan struct{} // the queue is large
 }
 
-// New makes an empty intake.
+// New makes an intake, which takes the tables' RecordWriter.
 func New(cfg Config) *Intake {
-	return &Intake{cfg: cfg, state: relay.NewState(), dirty: make(chan struct{}, 1)}
-}
-
-// Restore fills the tables from the snapshot on disk. That there is none is no error.
-func (i *Intake) Restore() error {
-	if i.cfg.Snapshot == "" {
-		return nil
+	i := &Intake{
+		cfg: cfg, records: cfg.Tables.RecordWriter(), state: relay.NewState(), queue: newQueue(), counts: map[string]int{},
+		complete: &Completeness{}, dirty: make(chan struct{}, 1), full: make(chan struct{}, 1),
 	}
-	s, err := readSnapshot(i.cfg.Snapshot)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	if cfg.Snapshot != "" {
+		i.journal = journal.New(cfg.Snapshot, origin(cfg.Version))
 	}
-	if err != nil {
-		return fmt.Errorf("reading the last snapshot: %w", err)
-	}
-	changes := make([]table.Change, 0, len(s.records))
-	for key, rec := range s.records {
-		changes = append(changes, table.Change{Key: key, Record: rec})
-	}
-	if err := i.cfg.Tables.WriteRecords(changes); err != nil {
-		return err
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.state = relay.RestoreState(s.records, s.clusters, s.at)
-	i.restored = true
-	i.cluster = i.findCluster()
-	return nil
+	return i
 }
 
 // Handle takes in a batch. It is relay.Client's handler.
 func (i *Intake) Handle(b *relayv1.Batch) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	diff := i.state.Apply(b)
-	i.live = true
-	changes := make([]table.Change, 0, len(diff))
-	for _, c := range diff {
-		changes = append(changes, table.Change{Key: c.GetKey(), Record: c.GetRecord()})
+	at := i.state.Applied().GetRevision()
+	if b.GetSnapshotStart() {
+		i.unreadable = unreadable{} // what is still there comes again
 	}
-	if err := i.cfg.Tables.WriteRecords(changes); err != nil {
+	changes := i.state.Apply(b, i.records.Keys())
+	changed, err := i.write(changes, i.journal != nil)
+	if err != nil {
 		return err
 	}
-	i.cluster = i.findCluster()
-	if len(changes) > 0 || b.GetSnapshotEnd() {
-		select {
-		case i.dirty <- struct{}{}:
-		default:
-		}
+	moved := len(b.GetClusters()) > 0 || b.GetSnapshotStart() || b.GetSnapshotEnd()
+	if moved || i.membersChanged {
+		i.judge()
+	}
+	if !moved && !changed && at == i.state.Applied().GetRevision() {
+		return nil // a relay that has nothing to send yet shows so that it is there
+	}
+	signal(i.dirty)
+	if i.queue.bytes > portionBytes {
+		signal(i.full)
 	}
 	i.cfg.Changed()
+	return nil
+}
+
+// write brings changes to the tables, as one transaction, and to the queue for the disk if wanted.
+func (i *Intake) write(changes []*relayv1.Change, queued bool) (changed bool, err error) {
+	objects := make([]record.Object, len(changes))
+	for n, c := range changes {
+		var why error
+		if c.GetRecord() != nil {
+			objects[n], why = parse(c)
+		}
+		i.unreadable.set(c.GetKey(), why)
+	}
+	i.records.Write(func(txn table.RecordTxn) {
+		for n, c := range changes {
+			held := txn.Has(c.GetKey())
+			if !put(txn, c.GetKey(), objects[n]) {
+				continue
+			}
+			changed = true
+			holds := txn.Has(c.GetKey())
+			i.count(c.GetKey(), held, holds)
+			if queued {
+				err = errors.Join(err, i.enqueue(c, held, holds))
+			}
+		}
+	})
+	return changed, err
+}
+
+func put(txn table.RecordTxn, key string, o record.Object) (changed bool) {
+	if o == nil {
+		return txn.Drop(key)
+	}
+	return txn.Put(key, o)
+}
+
+// count keeps how many records each cluster has, and notes what judge draws conclusions from.
+func (i *Intake) count(key string, held, holds bool) {
+	cluster := record.ClusterOf(key)
+	before := i.counts[cluster]
+	switch {
+	case !held && holds:
+		i.counts[cluster]++
+	case held && !holds && before == 1:
+		delete(i.counts, cluster)
+	case held && !holds:
+		i.counts[cluster]--
+	}
+	i.membersChanged = i.membersChanged || record.Kind(key) == record.KindCluster || (before == 0) != (i.counts[cluster] == 0)
+}
+
+// enqueue keeps on the disk what the tables hold: a record that counts as absent is written as gone.
+func (i *Intake) enqueue(c *relayv1.Change, held, holds bool) error {
+	if !holds {
+		c = &relayv1.Change{Key: c.GetKey()}
+	}
+	data, err := journal.Encode(c)
+	if err != nil {
+		return err
+	}
+	i.queue.add(c.GetKey(), data, !holds, held)
 	return nil
 }
 
@@ -117,121 +168,9 @@ func (i *Intake) Position() *relayv1.ResumePoint {
 	return i.state.Applied()
 }
 
-// Cluster is this node's own, empty while it is not known.
-func (i *Intake) Cluster() string {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.cluster
-}
-
-// StopWaiting lets the disk's word count although the relay has not spoken.
-func (i *Intake) StopWaiting() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.waited = true
-}
-
-// Usable says that the tables hold a state that once was whole, so that it may be planned. What comes from the disk is
-// older than what the kernel holds, by as much as the disk was slow; so the relay is waited for before it counts.
-func (i *Intake) Usable() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.live && i.state.Applied() != nil || i.restored && (i.live || i.waited)
-}
-
-// Complete says that nothing is missing from the tables, so that what they don't speak of is gone: only the relay can
-// know that. A pod that started while the last snapshot was on its way to the disk would lose its programs otherwise.
-func (i *Intake) Complete() bool {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if !i.live || !i.state.Complete() {
-		return false
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
-	for _, c := range i.state.Clusters() {
-		if !c.GetSynced() {
-			return false
-		}
-	}
-	return true
-}
-
-// Err says why the snapshot can't be saved.
-func (i *Intake) Err() error {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.saveErr
-}
-
-// findCluster takes the relay's word. Without it, a node record of this node's name says it if there is just one.
-func (i *Intake) findCluster() string {
-	if i.cluster != "" {
-		return i.cluster // part of every identity: it never changes
-	}
-	for _, c := range i.state.Clusters() {
-		if c.GetLocal() {
-			return c.GetName()
-		}
-	}
-	found := ""
-	for key, rec := range i.state.All() {
-		if record.Kind(key) != record.KindNode || rec.GetNode().GetName() != i.cfg.Node {
-			continue
-		}
-		if found != "" {
-			return ""
-		}
-		found = record.ClusterOf(key)
-	}
-	return found
-}
-
-// Save writes snapshots until ctx ends, and a last one then.
-func (i *Intake) Save(ctx context.Context) error {
-	for {
-		select {
-		case <-ctx.Done():
-			i.saveOnce()
-			return nil
-		case <-i.dirty:
-		}
-		i.saveOnce()
-		select {
-		case <-ctx.Done():
-			i.saveOnce()
-			return nil
-		case <-time.After(saveAfter):
-		}
-	}
-}
-
-// saveOnce writes what is held now, unless the stream is in the middle of a snapshot or has none yet.
-func (i *Intake) saveOnce() {
-	if i.cfg.Snapshot == "" {
-		return
-	}
-	i.mu.Lock()
-	if !i.state.Complete() {
-		i.mu.Unlock()
-		return
-	}
-	s := snapshot{at: i.state.Resume(), clusters: i.state.Clusters(), records: maps.Collect(i.state.All())}
-	i.mu.Unlock()
-
-	err := writeSnapshot(i.cfg.Snapshot, s)
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if err != nil && (i.saveErr == nil || i.saveErr.Error() != err.Error()) {
-		i.cfg.Log.Warn("the snapshot is not saved; the last one stays", "error", err)
-	}
-	if (err == nil) != (i.saveErr == nil) {
-		defer i.cfg.Changed()
-	}
-	i.saveErr = err
-}
-
-// snapshot is what is kept on disk.
-type snapshot struct {
-	at       *relayv1.ResumePoint
-	clusters []*relayv1.ClusterState
-	records  map[string]*recordv1.Record
 }

@@ -1,0 +1,69 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package intake
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
+)
+
+// parse reads the record of a change. An error means that the record counts as absent: nothing stale is trusted in its
+// place. Only of a policy the object may come with an error: without it the pods that it is about would be open.
+func parse(c *relayv1.Change) (record.Object, error) {
+	o, err := record.Parse(c.GetRecord())
+	if err != nil {
+		return nil, err
+	}
+	key, err := record.KeyOf(c.GetRecord().GetCluster(), o)
+	if err == nil && key != c.GetKey() {
+		err = fmt.Errorf("it belongs under %s", key)
+	}
+	if err != nil && o.Kind() != record.KindPolicy {
+		return nil, err
+	}
+	return o, err
+}
+
+// maxUnreadable bounds how many records that can't be understood are remembered.
+const maxUnreadable = 100
+
+// unreadable are the records that can't be understood, and why.
+type unreadable struct {
+	why  map[string]error
+	more bool // than are remembered
+}
+
+func (u *unreadable) set(key string, err error) {
+	_, known := u.why[key]
+	switch {
+	case err == nil:
+		delete(u.why, key)
+	case !known && len(u.why) == maxUnreadable:
+		u.more = true
+	default:
+		if u.why == nil {
+			u.why = map[string]error{}
+		}
+		u.why[key] = err
+	}
+}
+
+func (u *unreadable) problems() []string {
+	var out []string
+	for _, key := range slices.Sorted(maps.Keys(u.why)) {
+		effect := "it counts as absent"
+		if record.Kind(key) == record.KindPolicy {
+			effect = "what it can't say stays closed"
+		}
+		out = append(out, fmt.Sprintf("record %s is not understood, so %s: %v (is the operator newer than this agent?)", key, effect, u.why[key]))
+	}
+	if u.more {
+		out = append(out, fmt.Sprintf("more than %d records are not understood", maxUnreadable))
+	}
+	return out
+}
