@@ -3,11 +3,11 @@
 
 // Package agent puts the node agent's parts together, in the order in which data flows:
 //
-//	intake → tables → planner → tables → followers → doors (the kernel)
+//	intake → tables → planner → tables → followers → drivers (the kernel)
 //	                                                   │
 //	         operator ◄── reporter ◄── state ◄── flows, counters
 //
-// The doors are handed in: the binary gives real ones, tests give fakes. One goroutine plans and writes maps (sync.go), so
+// The drivers are handed in: the binary gives real ones, tests give fakes. One goroutine plans and writes maps (sync.go), so
 // that what is written in which order can be read in one place; WireGuard, the search for interfaces, flows and reports
 // each have their own, because each may wait for somebody else.
 package agent
@@ -20,6 +20,8 @@ import (
 	"sync"
 	"time"
 
+	meshpolicy "github.com/fairlead-mesh/fairlead/mesh/policy"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
@@ -30,6 +32,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/flow"
 	"github.com/fairlead-mesh/fairlead/nodeagent/intake"
+	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -41,13 +44,13 @@ type Config struct {
 	Version  string
 	OwnCNI   bool
 	Snapshot string // file; empty: none is kept
-	// Patience is how long an agent that starts with a snapshot waits for the relay's newer word.
-	Patience time.Duration
-	// EventsPerTick limits what the datapath tells, per CPU and tick (about a second).
+	// RelayTimeout is how long an agent that starts with a snapshot waits for newer records from the relay.
+	RelayTimeout time.Duration
+	// EventsPerTick limits the datapath's events, per CPU and tick (about a second).
 	EventsPerTick uint32
 	// SkipServices are left to kube-proxy, as namespace/name.
 	SkipServices []string
-	// Problems found while the doors were opened; they don't go away by themselves.
+	// Problems found while the drivers were opened; they don't go away by themselves.
 	Problems []report.Problem
 	Log      *slog.Logger
 }
@@ -57,9 +60,9 @@ const flowsKept = 4096
 
 // Agent is a node agent.
 type Agent struct {
-	cfg   Config
-	doors Doors
-	log   *slog.Logger
+	cfg     Config
+	drivers Drivers
+	log     *slog.Logger
 
 	Tables   *table.Tables
 	Intake   *intake.Intake
@@ -68,6 +71,7 @@ type Agent struct {
 
 	planner   *plan.Planner
 	loop      *apply.Loop
+	policy    *policy.Switch
 	finder    *endpoints.Finder
 	wireguard *wireguard.Runner
 	namer     *flow.Namer
@@ -75,8 +79,14 @@ type Agent struct {
 	wakes     chan struct{}
 	also      []part
 
-	mu     sync.Mutex
-	synced Synced
+	// What Removable reports the version of; the sync loop's alone.
+	complete        *intake.Completeness
+	completeVersion uint64
+
+	mu        sync.Mutex
+	synced    Synced
+	figures   map[record.PublicKey]kernelwg.Status // of the device's peers
+	figuresAt time.Time
 }
 
 // part runs beside the agent's own.
@@ -92,82 +102,56 @@ func (a *Agent) Also(name string, run func(context.Context) error, err func() er
 }
 
 // New puts an agent together. client may be nil: then somebody else feeds the Intake.
-func New(cfg Config, doors Doors, client *relay.Client) (*Agent, error) {
-	a := &Agent{cfg: cfg, doors: doors, log: cfg.Log, relay: client, wakes: make(chan struct{}, 1), Flows: flow.NewRing(flowsKept)}
-	var err error
-	if a.Tables, err = table.New(); err != nil {
-		return nil, err
-	}
+func New(cfg Config, drivers Drivers, client *relay.Client) *Agent {
+	a := &Agent{cfg: cfg, drivers: drivers, log: cfg.Log, relay: client, wakes: make(chan struct{}, 1), Flows: flow.NewRing(flowsKept)}
+	a.Tables = table.New()
 	a.Intake = intake.New(intake.Config{
-		Tables: a.Tables, Node: cfg.Node, Snapshot: cfg.Snapshot, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
+		Tables: a.Tables, Node: cfg.Node, Version: cfg.Version, Snapshot: cfg.Snapshot, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
 	})
-	if a.loop, err = a.datapathLoop(); err != nil {
-		return nil, err
-	}
-	if a.finder, err = endpoints.NewFinder(endpoints.FinderConfig{
-		Tables: a.Tables, Links: doors.Links, Changed: func() { a.wake(); a.changed() }, Log: cfg.Log.With("part", "endpoints"),
-	}); err != nil {
-		return nil, err
-	}
-	if err := a.withWireGuard(); err != nil {
-		return nil, err
-	}
-	if a.namer, err = flow.NewNamer(a.Tables, cfg.Node, a.Intake.Cluster); err != nil {
-		return nil, err
-	}
+	a.loop = a.datapathLoop()
+	a.finder = endpoints.NewFinder(endpoints.FinderConfig{
+		Tables: a.Tables, Links: drivers.Links, Changed: func() { a.wake(); a.changed() }, Log: cfg.Log.With("part", "endpoints"),
+	})
+	a.wireguard = a.newWireGuard()
+	a.namer = flow.NewNamer(a.Tables, cfg.Node, a.Intake.Cluster)
 	if client != nil {
 		a.Reporter = report.NewReporter(a.State, client.Report, cfg.Log.With("part", "report"))
 		a.Reporter.Starting = func() bool { return !a.Synced().Planned || a.wireguard.Status().Device == nil }
 	}
-	return a, nil
+	return a
 }
 
-// datapathLoop orders what is written to the maps: rules before what they are about, what an address means before who
-// may use it, programs after their maps, and services last, because a connection may follow at once.
-func (a *Agent) datapathLoop() (*apply.Loop, error) {
-	t, d := a.Tables, a.doors
-	var steps []apply.Step
-	for _, part := range []struct {
-		steps []apply.Step
-		err   error
-	}{
-		withError(policy.Steps(t, d.Policy)),
-		withError(routes.Steps(t, d.Routes)),
-		withError(endpoints.Steps(t, d.Endpoints)),
-		withError(services.Steps(t, d.Services)),
-	} {
-		if part.err != nil {
-			return nil, part.err
-		}
-		steps = append(steps, part.steps...)
-	}
-	loop := apply.NewLoop(t.DB, steps...)
+// datapathLoop orders what is written to the maps: what must not leave the node in the clear first, then policy (which
+// the ranges that policies name belong to), then what addresses mean, programs after their maps, and services last,
+// because a connection may follow at once. What goes, goes backwards.
+func (a *Agent) datapathLoop() *apply.Loop {
+	t, d := a.Tables, a.drivers
+	rows, sw := policy.New(t, d.Policy, policyClosed)
+	a.policy = sw
+	addresses := routes.New(t, d.Routes, routes.Removable{Ranges: a.removableRanges, Addresses: a.removableAddresses}, sw.RangesChanged)
+	sw.Follow(addresses.Ranges)
+	steps := []apply.Step{addresses.Guards, addresses.Peers}
+	steps = append(steps, rows...)
+	steps = append(steps, addresses.Ranges, sw, addresses.Addresses)
+	steps = append(steps, endpoints.Steps(t, d.Endpoints)...)
+	steps = append(steps, services.Steps(t, d.Services)...)
+	loop := apply.NewLoop(t, steps...)
 	loop.After(settings.New(t, d.Settings, a.cfg.EventsPerTick).After)
-	return loop, nil
+	return loop
 }
 
-type stepsOrError = struct {
-	steps []apply.Step
-	err   error
-}
+// policyClosed is the rule that is blamed for what a subject drops that could not be written.
+var policyClosed = meshpolicy.ClosedSubject(meshpolicy.Ingress).DefaultRule
 
-func withError(steps []apply.Step, err error) stepsOrError { return stepsOrError{steps, err} }
-
-func (a *Agent) withWireGuard() error {
+func (a *Agent) newWireGuard() *wireguard.Runner {
 	var hostRoutes apply.Step
-	if a.doors.HostRoutes != nil {
-		step, err := routes.HostStep(a.Tables, a.doors.HostRoutes)
-		if err != nil {
-			return err
-		}
-		hostRoutes = step
+	if a.drivers.HostRoutes != nil {
+		hostRoutes = routes.HostStep(a.Tables, a.drivers.HostRoutes)
 	}
-	var err error
-	a.wireguard, err = wireguard.New(wireguard.Config{
-		Tables: a.Tables, Open: a.doors.OpenWireGuard, Routes: hostRoutes, Complete: a.planned,
+	return wireguard.New(wireguard.Config{
+		Tables: a.Tables, Open: a.drivers.OpenWireGuard, Routes: hostRoutes, Complete: a.planned, Removable: a.removablePeer,
 		Changed: a.changed, Log: a.cfg.Log.With("part", "wireguard"),
 	})
-	return err
 }
 
 // Run works until ctx ends or a part fails for good. The kernel keeps what it has either way.
@@ -186,7 +170,7 @@ func (a *Agent) Run(ctx context.Context, socket string) error {
 		})
 	}
 	run("snapshot", a.Intake.Save)
-	run("patience", a.patience)
+	run("relay-timeout", a.waitForRelay)
 	if a.relay != nil {
 		run("intake", func(ctx context.Context) error { return a.relay.Run(ctx, a.Intake.Resume, a.Intake.Handle) })
 		run("report", a.Reporter.Run)
@@ -194,8 +178,8 @@ func (a *Agent) Run(ctx context.Context, socket string) error {
 	run("sync", a.syncLoop)
 	run("endpoints", func(ctx context.Context) error { return a.finder.Run(ctx, a.planned) })
 	run("wireguard", a.wireguard.Run)
-	if a.doors.Events != nil {
-		run("flows", func(ctx context.Context) error { return flow.Read(ctx, a.doors.Events, a.namer, a.Flows) })
+	if a.drivers.Events != nil {
+		run("flows", func(ctx context.Context) error { return flow.Read(ctx, a.drivers.Events, a.namer, a.Flows) })
 	}
 	for _, p := range a.also {
 		run(p.name, p.run)
@@ -212,19 +196,16 @@ func (a *Agent) Run(ctx context.Context, socket string) error {
 	return nil
 }
 
-// patience waits for the relay a while, and then goes by what the disk says.
-func (a *Agent) patience(ctx context.Context) error {
+// waitForRelay lets what the disk holds count when the relay has not answered in time.
+func (a *Agent) waitForRelay(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
-	case <-time.After(a.cfg.Patience):
+	case <-time.After(a.cfg.RelayTimeout):
 		a.Intake.StopWaiting()
 		a.wake()
 	}
 	return nil
 }
-
-// Close lets go of the tables.
-func (a *Agent) Close() error { return a.Tables.Close() }
 
 // wake makes the sync loop look again; changed makes the reporter look again.
 func (a *Agent) wake() {

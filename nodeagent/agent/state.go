@@ -9,10 +9,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-
-	"github.com/cilium/statedb"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply/wireguard"
 	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -21,12 +22,11 @@ import (
 // State is the agent at this moment.
 func (a *Agent) State() report.State {
 	synced := a.Synced()
-	txn := a.Tables.DB.ReadTxn()
 	s := report.State{
 		Node: a.cfg.Node, Cluster: a.Intake.Cluster(), Version: a.cfg.Version,
-		Applied: synced.Applied, Datapath: a.doors.Mode,
-		Services: a.Tables.Frontends.Len(txn),
-		Tables:   a.tableCounts(txn),
+		Applied: synced.Applied, Datapath: a.drivers.Mode,
+		Services: a.Tables.Frontends.Len(),
+		Tables:   a.tableCounts(),
 		Problems: slices.Clone(a.cfg.Problems),
 	}
 	s.Relay.Position = report.PositionOf(a.Intake.Position())
@@ -37,15 +37,15 @@ func (a *Agent) State() report.State {
 			s.Relay.Error = c.LastError.Error()
 		}
 	}
-	s.Endpoints, s.EndpointsFailing = a.podCounts(txn)
-	s.PodsInPodCIDRs = a.podsInPodCIDRs(txn, s.Cluster)
+	s.Endpoints, s.EndpointsFailing = a.podCounts()
+	s.PodsInPodCIDRs = a.podsInPodCIDRs(s.Cluster)
 	for _, p := range synced.Policies {
 		s.Policies = append(s.Policies, report.Policy{Key: p.Key, Revision: p.Revision, Error: p.Problem})
 	}
 	slices.SortFunc(s.Policies, func(x, y report.Policy) int { return cmp.Compare(x.Key, y.Key) })
-	a.tunnelState(txn, &s)
-	if a.doors.Counters != nil {
-		counters, err := a.doors.Counters()
+	a.tunnelState(&s)
+	if a.drivers.Counters != nil {
+		counters, err := a.drivers.Counters()
 		if err != nil {
 			s.Problems = append(s.Problems, report.Problem{Code: "counters", Message: err.Error()})
 		}
@@ -73,57 +73,41 @@ func (a *Agent) problems(synced Synced) []report.Problem {
 	for _, o := range synced.Failing {
 		out = append(out, report.Problem{Code: "datapath", Message: fmt.Sprintf("%d rows of %s wait: %v", o.Failing, o.Step, o.Err)})
 	}
-	for row := range a.Tables.Pods.All(a.Tables.DB.ReadTxn()) {
-		if row.Status.State == table.Failed {
-			out = append(out, report.Problem{Code: "endpoint", Message: "pod " + row.Key + ": " + row.Status.Error})
-		}
+	for _, row := range a.Tables.Pods.FailedRows(maxProblems) {
+		out = append(out, report.Problem{Code: "endpoint", Message: "pod " + row.Key + ": " + row.Status.Error})
 	}
-	for _, text := range synced.Problems {
+	for _, text := range slices.Concat(a.Intake.Problems(), synced.Problems) {
 		out = append(out, report.Problem{Code: "mesh", Message: text})
 	}
 	return out
 }
 
-// podCounts counts this node's pods: those that have the datapath, and those that it could not be given to.
-func (a *Agent) podCounts(txn statedb.ReadTxn) (attached, failing int) {
-	t := a.Tables
-	for row := range t.Pods.All(txn) {
-		switch {
-		case row.Status.State == table.Failed || a.hookFails(txn, row.Key):
-			failing++
-		case row.Status.State == table.Done:
-			attached++
-		}
-	}
-	return attached, failing
-}
+// maxProblems of one kind are listed.
+const maxProblems = 32
 
-func (a *Agent) hookFails(txn statedb.ReadTxn, pod string) bool {
-	for hook := range a.Tables.Hooks.Owned(txn, "pod/"+pod) {
-		if hook.Status.State == table.Failed {
-			return true
+// podCounts counts this node's pods: those that have the datapath, and those that it could not be given to.
+func (a *Agent) podCounts() (attached, failing int) {
+	pods := a.Tables.Pods.Count()
+	unhooked := 0
+	for _, row := range a.Tables.Hooks.FailedRows(pods[table.Done]) {
+		if row.Key.Role == table.RolePod {
+			unhooked++
 		}
 	}
-	return false
+	return max(0, pods[table.Done]-unhooked), pods[table.Failed] + unhooked
 }
 
 // podsInPodCIDRs says whether this node's CNI hands out addresses from the node's pod CIDRs: ours does, and of others
 // the pods here bear witness. Without a pod nobody knows.
-func (a *Agent) podsInPodCIDRs(txn statedb.ReadTxn, cluster string) bool {
-	node, ok := a.Tables.Nodes.Get(txn, cluster+"/nodes/"+a.cfg.Node)
+func (a *Agent) podsInPodCIDRs(cluster string) bool {
+	node, ok := a.Tables.Nodes.Get(record.NodeKey(cluster, a.cfg.Node))
 	if !ok {
 		return false
 	}
-	var cidrs []netip.Prefix
-	for _, text := range node.Body.GetPodCidrs() {
-		if p, err := netip.ParsePrefix(text); err == nil {
-			cidrs = append(cidrs, p)
-		}
-	}
-	seen := a.cfg.OwnCNI && len(cidrs) > 0
-	for row := range a.Tables.Pods.All(txn) {
-		for _, addr := range row.Value.Addrs() {
-			if !slices.ContainsFunc(cidrs, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+	seen := a.cfg.OwnCNI && len(node.PodCIDRs) > 0
+	for row := range a.Tables.Pods.All() {
+		for _, addr := range row.Value.Addresses {
+			if !slices.ContainsFunc(node.PodCIDRs, func(p netip.Prefix) bool { return p.Contains(addr) }) {
 				return false
 			}
 			seen = true
@@ -132,7 +116,29 @@ func (a *Agent) podsInPodCIDRs(txn statedb.ReadTxn, cluster string) bool {
 	return seen
 }
 
-func (a *Agent) tunnelState(txn statedb.ReadTxn, s *report.State) {
+// peersAge is how old the device's figures in a report may be: reading them costs every peer, and reports may follow
+// each other closely.
+const peersAge = 5 * time.Second
+
+// peerFigures reads the device's peers by key, at most every peersAge.
+func (a *Agent) peerFigures(d wireguard.Device) (map[record.PublicKey]kernelwg.Status, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.figures != nil && time.Since(a.figuresAt) < peersAge {
+		return a.figures, nil
+	}
+	peers, err := d.Peers()
+	if err != nil {
+		return nil, err
+	}
+	a.figures, a.figuresAt = make(map[record.PublicKey]kernelwg.Status, len(peers)), time.Now()
+	for _, p := range peers {
+		a.figures[record.PublicKey(p.PublicKey)] = p
+	}
+	return a.figures, nil
+}
+
+func (a *Agent) tunnelState(s *report.State) {
 	status := a.wireguard.Status()
 	if status.Device == nil {
 		return
@@ -142,17 +148,13 @@ func (a *Agent) tunnelState(txn statedb.ReadTxn, s *report.State) {
 		s.Encryption += " WireGuard"
 	}
 	s.PublicKey, s.ListenPort = status.Device.PublicKey().String(), status.Device.ListenPort()
-	health := map[string]kernelwg.Status{}
-	peers, err := status.Device.Peers()
+	health, err := a.peerFigures(status.Device)
 	if err != nil {
 		s.Problems = append(s.Problems, report.Problem{Code: "tunnel", Message: err.Error()})
 	}
-	for _, p := range peers {
-		health[p.PublicKey.String()] = p
-	}
-	for row := range a.Tables.Peers.All(txn) {
+	for row := range a.Tables.Peers.All() {
 		h := health[row.Value.PublicKey]
-		flags, known := a.Tables.PeerFlags.Get(txn, row.Key)
+		flags, known := a.Tables.PeerFlags.Get(row.Key)
 		s.Peers = append(s.Peers, report.Peer{
 			Cluster: row.Value.Cluster, Node: row.Value.Node, Endpoint: row.Value.Endpoint.String(),
 			Ready:         known && flags.Value.Flags&bpf.PeerReady != 0 && flags.Status.State == table.Done,
@@ -168,29 +170,21 @@ func (a *Agent) tunnelState(txn statedb.ReadTxn, s *report.State) {
 // counted is a desired table, whatever its rows are.
 type counted interface {
 	Name() string
-	Len(statedb.ReadTxn) int
-	Count(statedb.ReadTxn) [3]int
+	Count() [3]int
 }
 
-func (a *Agent) tableCounts(txn statedb.ReadTxn) []report.Table {
+// tableCounts of the tables that are brought to the kernel.
+func (a *Agent) tableCounts() []report.Table {
 	t := a.Tables
 	var out []report.Table
 	for _, d := range []counted{
-		t.Entries, t.Subjects, t.PeerFlags, t.Ranges, t.Addresses, t.Ifaces, t.Locals, t.Hooks, t.Slots, t.Frontends,
-		t.Peers, t.Routes,
+		t.Sets, t.Classes, t.Members, t.Groups, t.Subjects, t.PeerFlags, t.Guards, t.Ranges, t.Addresses, t.Ifaces, t.Locals,
+		t.Hooks, t.Slots, t.Frontends, t.Peers, t.Routes,
 	} {
-		c := d.Count(txn)
-		out = append(out, report.Table{Name: d.Name(), Rows: d.Len(txn), Pending: c[table.Pending], Failed: c[table.Failed]})
-	}
-	return out
-}
-
-func failedEntries(t *table.Tables, txn statedb.ReadTxn) []*table.Row[bpf.PolicyKey, bpf.PolicyEntry] {
-	var out []*table.Row[bpf.PolicyKey, bpf.PolicyEntry]
-	for row := range t.Entries.All(txn) {
-		if row.Status.State == table.Failed {
-			out = append(out, row)
-		}
+		c := d.Count()
+		out = append(out, report.Table{
+			Name: d.Name(), Rows: c[table.Pending] + c[table.Done] + c[table.Failed], Pending: c[table.Pending], Failed: c[table.Failed],
+		})
 	}
 	return out
 }

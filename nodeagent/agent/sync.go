@@ -5,7 +5,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -26,14 +25,14 @@ type Synced struct {
 	Settled  bool
 }
 
-// Synced tells how far the kernel is.
+// Synced returns how far the kernel is.
 func (a *Agent) Synced() Synced {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.synced
 }
 
-// planned says that the desired rows are all there, so that what they don't want is not wanted.
+// planned says that the desired rows of this cluster are all there, so that what they don't want is not wanted.
 func (a *Agent) planned() bool {
 	a.mu.Lock()
 	planned := a.synced.Planned
@@ -52,7 +51,11 @@ func (a *Agent) syncLoop(ctx context.Context) error {
 		if !pass.Retry.IsZero() && pass.Retry.Before(until) {
 			until = pass.Retry
 		}
-		if err := a.sleep(ctx, until, pass); err != nil {
+		watch := append(pass.Watch, a.wakes)
+		if a.planner != nil {
+			watch = append(watch, a.planner.Watch())
+		}
+		if err := apply.Wait(ctx, until, watch...); err != nil {
 			return err
 		}
 		if now := time.Now(); !now.Before(resync) {
@@ -62,50 +65,38 @@ func (a *Agent) syncLoop(ctx context.Context) error {
 	}
 }
 
-// sleep until there is something to do. Tables tell by closing channels, the intake by a message.
-func (a *Agent) sleep(ctx context.Context, until time.Time, pass apply.Pass) error {
-	woken, cancel := context.WithCancel(ctx)
-	taken := make(chan struct{})
-	go func() {
-		defer close(taken)
-		defer cancel()
-		select {
-		case <-a.wakes:
-		case <-woken.Done():
-		}
-	}()
-	watch := pass.Watch
-	if a.planner != nil {
-		watch = append(watch, a.planner.Sources()...)
-	}
-	err := apply.Wait(woken, until, watch...)
-	cancel()
-	<-taken // a message taken later than this would be lost
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
-}
-
 // Sync plans what changed and brings it to the maps: one round.
 func (a *Agent) Sync(ctx context.Context, now time.Time) (apply.Pass, error) {
 	position := report.PositionOf(a.Intake.Position())
+	a.look()
 	if err := a.plan(ctx); err != nil {
 		return apply.Pass{}, err
 	}
-	pass, err := a.loop.Pass(ctx, now, a.complete)
+	if a.planner != nil && a.planner.Forget() {
+		if err := a.policy.Forget(); err != nil {
+			a.log.Error("flows can't be made to forget the old policy; the new one waits", "error", err)
+			return apply.Pass{Retry: now.Add(time.Second)}, nil
+		}
+		a.planner.Forgotten()
+	}
+	pass, err := a.loop.Pass(ctx, now, a.mayPrune)
 	if err != nil {
 		return pass, fmt.Errorf("bringing rows to the maps: %w", err)
 	}
 	if a.planner == nil {
 		return pass, nil
 	}
+	retry := func(at time.Time) {
+		if pass.Retry.IsZero() || at.Before(pass.Retry) {
+			pass.Retry = at
+		}
+	}
 	sockets := a.startUp(pass)
-	if sockets != nil && (pass.Retry.IsZero() || now.Add(time.Second).Before(pass.Retry)) {
-		pass.Retry = now.Add(time.Second)
+	if sockets != nil {
+		retry(now.Add(time.Second))
+	}
+	if a.planner.Waiting() && a.policy.Applied() {
+		retry(now.Add(time.Nanosecond)) // the next phase of the policy's plan
 	}
 	a.record(position, pass, sockets)
 	a.changed()
@@ -123,66 +114,24 @@ func (a *Agent) plan(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		a.planner, err = plan.New(plan.Config{
-			Cluster: cluster, Node: a.cfg.Node, OwnCNI: a.cfg.OwnCNI, SkipServices: a.cfg.SkipServices,
+		a.planner = plan.New(plan.Config{
+			Cluster: cluster, Node: a.cfg.Node, OwnCNI: a.cfg.OwnCNI, SkipServices: a.cfg.SkipServices, Limits: a.policyLimits(),
 		}, a.Tables, memory)
-		if err != nil {
-			return err
-		}
 		a.log.Info("planning", "cluster", cluster, "node", a.cfg.Node)
 	}
-	_, err := a.planner.Step()
-	return err
-}
-
-func (a *Agent) memory(ctx context.Context) (m plan.Memory, err error) {
-	if m.Addresses, err = a.doors.Routes.Addresses.Have(ctx); err != nil {
-		return m, err
-	}
-	if m.Ranges, err = a.doors.Routes.Ranges.Have(ctx); err != nil {
-		return m, err
-	}
-	m.Frontends, err = a.doors.Services.Frontends.Have(ctx)
-	return m, err
-}
-
-// complete says of a step whether its table holds everything. Tables that others fill than the planner must have been
-// filled by them: a restart must not detach a pod whose interface is still being looked for, nor a tunnel that is not
-// open yet.
-func (a *Agent) complete(step string) bool {
-	if a.planner == nil || !a.Intake.Complete() {
-		return false
-	}
-	t := a.Tables
-	switch step {
-	case t.Ifaces.Name(), t.Locals.Name(), t.Addresses.Name():
-		return a.finder.Synced() // it also knows the node's own addresses
-	case t.Hooks.Name():
-		return a.finder.Synced() && a.tunnelSynced()
-	case t.PeerFlags.Name():
-		return a.tunnelSynced()
-	}
-	return true
-}
-
-func (a *Agent) tunnelSynced() bool {
-	for row := range a.Tables.Settings.All(a.Tables.DB.ReadTxn()) {
-		if !row.Value.Encryption {
-			return true
-		}
-	}
-	return a.wireguard.Status().Synced
+	a.planner.Step(a.policy.Applied(), a.ownPodsKnown())
+	return nil
 }
 
 // startUp does what waits for the maps to be filled once. It returns why sockets are not attached.
 func (a *Agent) startUp(pass apply.Pass) error {
 	s := a.Synced()
 	var err error
-	if a.doors.AttachSockets != nil && (!s.Planned || s.Sockets != nil) {
-		err = a.doors.AttachSockets()
+	if a.drivers.AttachSockets != nil && (!s.Planned || s.Sockets != nil) {
+		err = a.drivers.AttachSockets()
 	}
-	if !s.Settled && pass.Failing() == 0 && a.doors.Settle != nil {
-		if err := a.doors.Settle(); err != nil {
+	if !s.Settled && pass.Failing() == 0 && !a.planner.Waiting() && a.drivers.Settle != nil {
+		if err := a.drivers.Settle(); err != nil {
 			a.log.Error("the new maps can't be pinned; a restart would start from scratch", "error", err)
 		}
 	}
@@ -197,35 +146,40 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 			failing = append(failing, o)
 		}
 	}
-	policies := maps.Clone(a.planner.Policies())
+	policies := a.planner.Policies()
 	if len(failing) > 0 {
+		policies = maps.Clone(policies)
 		a.blame(policies)
 	}
+	done := len(failing) == 0 && !a.planner.Waiting()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := &a.synced
 	s.Planned = true
-	s.Settled = s.Settled || len(failing) == 0
+	s.Settled = s.Settled || done
 	s.Sockets, s.Failing, s.Problems = sockets, failing, a.planner.Problems()
 	s.Policies = policies
-	if len(failing) == 0 {
+	if done {
 		s.Applied = position
 	}
 }
 
-// blame tells a policy whose entries the kernel refuses.
+// maxBlamed rows of one table are looked through for the policies that they hold up.
+const maxBlamed = 1000
+
+// blame gives a policy the reason why the kernel refuses its lines.
 func (a *Agent) blame(policies map[string]plan.Policy) {
-	t := a.Tables
-	txn := t.DB.ReadTxn()
-	for _, row := range failedEntries(t, txn) {
-		rule, ok := t.Rules.Get(txn, row.Value.RuleID)
-		if !ok {
-			continue
-		}
-		key := a.Intake.Cluster() + "/policies/" + rule.Value.Policy
-		if p, ok := policies[key]; ok {
-			p.Problem = row.Status.Error
-			policies[key] = p
+	prefix := a.Intake.Cluster() + "/policies/"
+	for _, row := range a.Tables.Groups.FailedRows(maxBlamed) {
+		for _, line := range row.Value.Line {
+			rule, ok := a.Tables.Rules.Get(line.RuleID)
+			if !ok {
+				continue
+			}
+			if p, ok := policies[prefix+rule.Value.Policy]; ok {
+				p.Problem = row.Status.Error
+				policies[p.Key] = p
+			}
 		}
 	}
 }

@@ -5,28 +5,26 @@ package apply
 
 import (
 	"context"
-	"errors"
+	"reflect"
 	"time"
-
-	"github.com/cilium/statedb"
 )
 
-// Wait returns when one of the channels closes, at the given time (zero: never), or with ctx's error.
+// Wait returns when one of the channels closes or has a message, which it takes, at the given time (zero: never), or with
+// ctx's error.
 func Wait(ctx context.Context, until time.Time, channels ...<-chan struct{}) error {
-	timed := ctx
+	cases := make([]reflect.SelectCase, 0, len(channels)+2)
+	add := func(c any) {
+		cases = append(cases, reflect.SelectCase{Dir: reflect.SelectRecv, Chan: reflect.ValueOf(c)})
+	}
+	add(ctx.Done())
+	for _, c := range channels {
+		add(c)
+	}
 	if !until.IsZero() {
-		var cancel context.CancelFunc
-		timed, cancel = context.WithDeadline(ctx, until)
-		defer cancel()
+		timer := time.NewTimer(time.Until(until))
+		defer timer.Stop()
+		add(timer.C)
 	}
-	set := statedb.NewWatchSet()
-	set.Add(channels...)
-	_, err := set.Wait(timed, 0)
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		return nil
-	}
-	return err
+	reflect.Select(cases)
+	return ctx.Err()
 }

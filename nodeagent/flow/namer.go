@@ -7,8 +7,6 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/flow"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
@@ -25,34 +23,29 @@ type Namer struct {
 	node    string
 	cluster func() string
 
-	changes statedb.ChangeIterator[*table.Row[uint32, table.Rule]]
+	changes *table.Changes[uint32, table.Rule]
 	rules   map[uint32]table.Rule
 	gone    map[uint32]time.Time
 }
 
 // NewNamer makes a namer for a node.
-func NewNamer(t *table.Tables, node string, cluster func() string) (*Namer, error) {
-	changes, err := t.Rules.Changes()
-	if err != nil {
-		return nil, err
-	}
+func NewNamer(t *table.Tables, node string, cluster func() string) *Namer {
 	return &Namer{
-		tables: t, node: node, cluster: cluster, changes: changes,
+		tables: t, node: node, cluster: cluster, changes: t.Rules.Changes(),
 		rules: map[uint32]table.Rule{}, gone: map[uint32]time.Time{},
-	}, nil
+	}
 }
 
 // learn takes in what rules there are, and forgets those that are long gone.
-func (n *Namer) learn(txn statedb.ReadTxn, now time.Time) {
-	seq, _ := n.changes.Next(txn)
-	for c := range seq {
-		id := c.Object.Key
+func (n *Namer) learn(now time.Time) {
+	changes, _ := n.changes.Next()
+	for _, c := range changes {
 		if c.Deleted {
-			n.gone[id] = now
+			n.gone[c.Key] = now
 			continue
 		}
-		delete(n.gone, id)
-		n.rules[id] = c.Object.Value
+		delete(n.gone, c.Key)
+		n.rules[c.Key] = c.Value
 	}
 	for id, since := range n.gone {
 		if now.Sub(since) > keepRules {
@@ -63,7 +56,7 @@ func (n *Namer) learn(txn statedb.ReadTxn, now time.Time) {
 }
 
 // Name gives an event's flow.
-func (n *Namer) name(txn statedb.ReadTxn, at time.Time, e bpf.Event) flow.Flow {
+func (n *Namer) name(at time.Time, e bpf.Event) flow.Flow {
 	f := flow.Flow{
 		Time: at, Node: n.node, Cluster: n.cluster(),
 		Verdict: verdict(e), Reason: e.Reason.String(), Hook: e.Hook.String(),
@@ -74,8 +67,8 @@ func (n *Namer) name(txn statedb.ReadTxn, at time.Time, e bpf.Event) flow.Flow {
 	if e.Dir != bpf.DirNone {
 		f.Direction = e.Dir.String()
 	}
-	f.Source = n.peer(txn, e.Family, e.Saddr, e.Sport, e.SrcIdentity)
-	f.Destination = n.peer(txn, e.Family, e.Daddr, e.Dport, e.DstIdentity)
+	f.Source = n.peer(e.Family, e.Saddr, e.Sport, e.SrcIdentity)
+	f.Destination = n.peer(e.Family, e.Daddr, e.Dport, e.DstIdentity)
 	if e.Family != 0 {
 		f.Protocol = table.ProtocolName(e.Proto)
 		if e.Proto == protoTCP {
@@ -105,7 +98,7 @@ func verdict(e bpf.Event) flow.Verdict {
 
 const protoTCP = 6
 
-func (n *Namer) peer(txn statedb.ReadTxn, family uint8, raw [16]uint8, port uint16, id uint32) flow.Peer {
+func (n *Namer) peer(family uint8, raw [16]uint8, port uint16, id uint32) flow.Peer {
 	p := flow.Peer{Identity: id, Port: port}
 	addr, ok := address(family, raw)
 	if !ok {
@@ -114,11 +107,11 @@ func (n *Namer) peer(txn statedb.ReadTxn, family uint8, raw [16]uint8, port uint
 	p.Address = addr.String()
 	// Of several records with one address (a pod that just ended and its successor) the one with the identity that the
 	// packet was judged by is meant.
-	for r := range n.tables.Endpoints.About(txn, table.AddressTerm(addr)) {
-		if p.Pod != "" && r.Body.GetIdentity() != id {
+	for _, e := range n.tables.EndpointsAt(addr) {
+		if p.Pod != "" && e.Identity != id {
 			continue
 		}
-		p.Cluster, p.Namespace, p.Pod = r.Cluster, r.Body.GetNamespace(), r.Body.GetName()
+		p.Cluster, p.Namespace, p.Pod = e.Cluster, e.Namespace, e.Name
 	}
 	if p.Pod == "" {
 		p.Kind = kind(id)

@@ -17,7 +17,7 @@ type Source interface {
 	Next(func(time.Time, bpf.Event)) error
 }
 
-// Read names what the source tells and adds it to the ring, until ctx ends or the source fails.
+// Read names what the source reports and adds it to the ring, until ctx ends or the source fails.
 func Read(ctx context.Context, source Source, namer *Namer, ring *Ring) error {
 	type raw struct {
 		at    time.Time
@@ -33,11 +33,10 @@ func Read(ctx context.Context, source Source, namer *Namer, ring *Ring) error {
 		if err != nil {
 			return err
 		}
-		txn := namer.tables.DB.ReadTxn()
-		namer.learn(txn, time.Now())
+		namer.learn(time.Now())
 		named := make([]flow.Flow, len(batch))
 		for i, r := range batch {
-			named[i] = namer.name(txn, r.at, r.event)
+			named[i] = namer.name(r.at, r.event)
 		}
 		ring.Add(named...)
 	}

@@ -139,6 +139,16 @@ func (c *Completeness) Range(p netip.Prefix) bool {
 	return c.Own(record.KindPolicy) && c.owned(owners, record.KindCluster)
 }
 
+// Peer says whether a WireGuard peer that no table wants, by its AllowedIPs, is nobody's. Those within a cluster's pod ranges
+// name its cluster; a peer without such takes everybody's nodes.
+func (c *Completeness) Peer(allowed []netip.Prefix) bool {
+	var owners []*member
+	for _, p := range allowed {
+		owners = append(owners, c.owners(p.Addr())...)
+	}
+	return c.owned(owners, record.KindCluster, record.KindNode)
+}
+
 // owned asks the owners, or everybody if there are none.
 func (c *Completeness) owned(owners []*member, kinds ...string) bool {
 	if c.local == "" {

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -45,8 +46,10 @@ type Config struct {
 	Open func() (Device, error)
 	// Routes is the step of the host's routes, which needs the device; nil if nobody wants it.
 	Routes apply.Step
-	// Complete says whether the tables hold everything.
+	// Complete says whether the tables hold everything of this node's cluster.
 	Complete func() bool
+	// Removable says of a peer that no table wants, by its AllowedIPs, whether it is known to be nobody's.
+	Removable func([]netip.Prefix) bool
 	// Changed is called when there is something new to report.
 	Changed func()
 	Log     *slog.Logger
@@ -237,7 +240,7 @@ func (r *Runner) prune(device Device) error {
 		return fmt.Errorf("reading the device's peers: %w", err)
 	}
 	for _, p := range have {
-		if wanted[p.PublicKey] {
+		if wanted[p.PublicKey] || !r.cfg.Removable(p.AllowedIPs) {
 			continue
 		}
 		if err := device.RemovePeer(p.PublicKey); err != nil {

@@ -16,13 +16,13 @@ import (
 	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 )
 
-// Doors are everything that touches the node.
-type Doors struct {
-	Policy    policy.Doors
-	Routes    routes.Doors
-	Endpoints endpoints.Doors
-	Services  services.Doors
-	Settings  settings.Door
+// Drivers are everything that touches the node.
+type Drivers struct {
+	Policy    policy.Driver
+	Routes    routes.Driver
+	Endpoints endpoints.Driver
+	Services  services.Driver
+	Settings  settings.Driver
 
 	Links         endpoints.Links
 	HostRoutes    routes.HostTable // nil: the host's routes are left alone
@@ -32,26 +32,33 @@ type Doors struct {
 	AttachSockets func() error
 	// Settle is called after the first complete pass.
 	Settle func() error
-	// Events are what the datapath tells; nil: nothing.
+	// Events of the datapath; nil: none are read.
 	Events flow.Source
 	// Counters of the datapath.
 	Counters func() (map[datapath.Counter]bpf.Counter, error)
+	// Sizes are the maps' max_entries by name; a map that is missing has no limit.
+	Sizes map[string]uint32
 	// Mode says how programs sit on interfaces.
 	Mode string
 }
 
-// OfDatapath fills in the doors to the maps, programs and counters.
-func OfDatapath(d *datapath.Datapath, cgroup string) Doors {
-	return Doors{
-		Policy:    policy.Doors{Entries: d.Entries(), Subjects: d.Subjects()},
-		Routes:    routes.Doors{Peers: d.Peers(), Ranges: d.Ranges(), Addresses: d.Addresses()},
-		Endpoints: endpoints.Doors{Ifaces: d.Ifaces(), Locals: d.Locals(), Hooks: d.Hooks()},
-		Services:  services.Doors{Slots: d.Slots(), Frontends: d.Frontends()},
+// OfDatapath fills in the drivers of maps, programs and counters.
+func OfDatapath(d *datapath.Datapath, cgroup string) Drivers {
+	return Drivers{
+		Policy: policy.Driver{
+			Sets: d.Sets(), Classes: d.Classes(), Members: d.Members(), Groups: d.Groups(), Subjects: d.Subjects(), Epochs: d,
+		},
+		Routes: routes.Driver{
+			Peers: d.Peers(), Ranges: d.Ranges(), Guards: d.Guards(), Addresses: d.Addresses(), AddressEpochs: d.AddressEpochs(),
+		},
+		Endpoints: endpoints.Driver{Ifaces: d.Ifaces(), Locals: d.Locals(), Hooks: d.Hooks()},
+		Services:  services.Driver{Slots: d.Slots(), Frontends: d.Frontends()},
 		Settings:  d,
 
 		AttachSockets: attachSockets(d, cgroup),
 		Settle:        d.Settle,
 		Counters:      d.Counters,
+		Sizes:         d.Sizes(),
 		Mode:          string(d.Mode()),
 	}
 }

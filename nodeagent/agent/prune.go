@@ -1,0 +1,144 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/policy"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+	applypolicy "github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
+	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
+)
+
+// look takes in what the records are complete of, once a round, so that all steps of a round go by the same.
+func (a *Agent) look() {
+	if c := a.Intake.Completeness(); c != a.complete {
+		a.complete = c
+		a.completeVersion++
+	}
+}
+
+// ownPodsKnown says that the pods of this node are all among the records.
+func (a *Agent) ownPodsKnown() bool { return a.complete.Own(record.KindEndpoint) }
+
+// mayPrune says of a step whether its table holds everything, so that what the kernel holds beyond it may go. Tables that
+// others fill than the planner must have been filled by them: a restart must not detach a pod with an interface that is
+// still being looked for, nor a tunnel that is not open yet.
+func (a *Agent) mayPrune(step string) bool {
+	if a.planner == nil {
+		return false
+	}
+	t, c := a.Tables, a.complete
+	switch step {
+	case t.Sets.Name(), t.Classes.Name(), t.Members.Name(), t.Groups.Name(), t.Subjects.Name():
+		// The policy engine started from what these maps hold and decided about each row.
+		return true
+	case t.Guards.Name():
+		return c.All(record.KindCluster)
+	case t.Ranges.Name():
+		return c.All(record.KindCluster) && c.Own(record.KindPolicy)
+	case t.Addresses.Name():
+		return a.finder.Synced() && c.All(record.KindCluster, record.KindNode, record.KindEndpoint)
+	case t.Ifaces.Name(), t.Locals.Name():
+		return a.finder.Synced() && c.Own(record.KindEndpoint)
+	case t.Hooks.Name():
+		return a.finder.Synced() && c.Own(record.KindEndpoint) && a.tunnelSynced()
+	case t.PeerFlags.Name():
+		return c.All(record.KindCluster, record.KindNode) && a.tunnelSynced()
+	case t.Slots.Name(), t.Frontends.Name():
+		return c.Own(record.KindService, record.KindSlice)
+	}
+	return c.All()
+}
+
+func (a *Agent) tunnelSynced() bool {
+	for row := range a.Tables.Settings.All() {
+		if !row.Value.Encryption {
+			return true
+		}
+	}
+	return a.wireguard.Status().Synced
+}
+
+// removableRanges and removableAddresses let rows of complete clusters go while another cluster is dark.
+func (a *Agent) removableRanges() (version uint64, may func(netip.Prefix) bool) {
+	if a.planner == nil || a.complete == nil {
+		return 0, nil
+	}
+	return a.completeVersion, a.complete.Range
+}
+
+func (a *Agent) removableAddresses() (version uint64, may func(netip.Addr) bool) {
+	// The node's own addresses are the finder's to know.
+	if a.planner == nil || a.complete == nil || !a.finder.Synced() {
+		return 0, nil
+	}
+	return a.completeVersion, a.complete.Address
+}
+
+// removablePeer says whether a WireGuard peer that no table wants belongs to nobody.
+func (a *Agent) removablePeer(allowed []netip.Prefix) bool { return a.Intake.Completeness().Peer(allowed) }
+
+// memory reads what the kernel holds from an earlier run.
+func (a *Agent) memory(ctx context.Context) (*plan.Memory, error) {
+	m := plan.NewMemory()
+	d := a.drivers
+	if err := d.Routes.Addresses.Have(ctx, each(m.Address)); err != nil {
+		return nil, err
+	}
+	if err := d.Routes.Ranges.Have(ctx, each(m.Range)); err != nil {
+		return nil, err
+	}
+	if err := d.Services.Frontends.Have(ctx, each(m.Frontend)); err != nil {
+		return nil, err
+	}
+	if err := d.Services.Slots.Have(ctx, each(m.Slot)); err != nil {
+		return nil, err
+	}
+	p, err := applypolicy.Remember(ctx, d.Policy)
+	if err != nil {
+		return nil, err
+	}
+	give(p.Sets, m.Set)
+	give(p.Classes, m.Class)
+	give(p.Members, m.Identity)
+	give(p.Groups, m.Chunk)
+	give(p.Subjects, m.Subject)
+	return m, nil
+}
+
+func each[K, V any](row func(K, V)) func([]K, []V) {
+	return func(keys []K, values []V) {
+		for i, key := range keys {
+			row(key, values[i])
+		}
+	}
+}
+
+func give[K comparable, V any](rows map[K]V, row func(K, V)) {
+	for key, value := range rows {
+		row(key, value)
+	}
+}
+
+// policyLimits are the sizes of the maps that policy lies in. A driver without sizes has no limits but the numbers' own.
+func (a *Agent) policyLimits() policy.Limits {
+	size := func(name string, otherwise int) int {
+		if n, ok := a.drivers.Sizes[name]; ok {
+			return int(n)
+		}
+		return otherwise
+	}
+	return policy.Limits{
+		Sets:       min(policy.SetCount, size(bpf.MapSets, policy.SetCount)),
+		Classes:    size(bpf.MapClasses, 1<<16),
+		Identities: size(bpf.MapIdentities, 1<<24),
+		Chunks:     size(bpf.MapGroups, 1<<20),
+		Subjects:   size(bpf.MapSubjects, 1<<20) / 2, // two banks
+	}
+}
+
