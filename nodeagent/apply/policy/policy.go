@@ -12,8 +12,8 @@
 // closed by the same switch that would have put them in force: they may open nothing, and less than before.
 //
 // What the planner must keep for that: a group never changes its lines; a bit, class or group that a subject in force
-// refers to keeps its meaning until [Switch.Applied] says that no subject does any more; a class has the bits of all sets
-// that subjects in force or wanted refer to.
+// refers to keeps its meaning until the change's last part; a class has the bits of all sets that subjects in force or
+// wanted refer to.
 package policy
 
 import (
@@ -46,12 +46,12 @@ type Epochs interface {
 }
 
 // New makes the steps that precede the ranges, in the order in which additions are written, and the switch, which
-// follows the ranges and precedes whatever lets a packet reach a subject. closedRule is blamed for what a closed subject
-// drops.
-func New(t *table.Tables, d Driver, closedRule uint32) ([]apply.Step, *Switch) {
+// follows the ranges and addresses and precedes whatever lets a packet reach a subject. closed is the row of a subject that
+// depends on what is refused: it allows nothing.
+func New(t *table.Tables, d Driver, closed func(bpf.Direction) bpf.Subject) ([]apply.Step, *Switch) {
 	members := apply.DropRefused(d.Members)
 	s := &Switch{
-		tables: t, driver: d, closedRule: closedRule,
+		tables: t, driver: d, closed: closed,
 		sets: apply.Follow(t.Sets, d.Sets), classes: apply.Follow(t.Classes, d.Classes),
 		members: apply.Follow[uint32, bpf.IdentityClass](t.Members, members), stale: members.Stale,
 		groups: apply.Follow(t.Groups, d.Groups),
@@ -67,27 +67,29 @@ func New(t *table.Tables, d Driver, closedRule uint32) ([]apply.Step, *Switch) {
 					return false
 				}
 			}
-			return s.settled() && len(s.kept) == 0 && members.Stale() == 0
+			return s.settled() && len(s.kept) == 0
 		}
 	}
+	stale := func() bool { return members.Stale() > 0 }
 	return []apply.Step{
-		held[uint32, uint64]{s.sets, unreferred(s.members.Removing, s.classes.Removing)},
-		held[uint32, bpf.ClassSets]{s.classes, unreferred(s.members.Removing)},
-		held[uint32, bpf.IdentityClass]{s.members, s.settled},
-		held[bpf.GroupKey, bpf.GroupChunk]{s.groups, unreferred()},
+		holding{s.sets, unreferred(s.members.Removing, stale, s.classes.Removing)},
+		holding{s.classes, unreferred(s.members.Removing, stale)},
+		leaving{holding{s.members, unreferred()}, s},
+		holding{s.groups, unreferred()},
 	}, s
 }
 
-// held keeps rows that are to go until nothing can refer to them.
-type held[K, V comparable] struct {
-	*apply.Follower[K, V]
-	free func() bool
+// leaving removes identities before a switch: those that go with a policy were never meant for the next one.
+type leaving struct {
+	holding
+	s *Switch
 }
 
-func (h held[K, V]) Remove(ctx context.Context, now time.Time) {
-	if h.free() {
-		h.Follower.Remove(ctx, now)
+func (l leaving) Upsert(ctx context.Context, now time.Time) {
+	if l.s.changed {
+		l.Step.Remove(ctx, now)
 	}
+	l.Step.Upsert(ctx, now)
 }
 
 // Memory is what the maps hold from an earlier run, for the planner that numbers sets, classes and groups.

@@ -17,10 +17,10 @@ import (
 
 // Switch is the step that puts the subjects in force. It alone raises the policy epoch.
 type Switch struct {
-	tables     *table.Tables
-	driver     Driver
-	closedRule uint32
-	ranges     Ranges
+	tables *table.Tables
+	driver Driver
+	closed func(bpf.Direction) bpf.Subject
+	ranges Ranges
 
 	sets    *apply.Follower[uint32, uint64]
 	classes *apply.Follower[uint32, bpf.ClassSets]
@@ -37,10 +37,13 @@ type Switch struct {
 	epoch  uint32
 	full   uint32
 	loaded bool
-	// What is owed: flows are to be judged in full at the next epoch; the bank that was in force is still being read.
-	oweFull, oweFence bool
+	// What is owed: an epoch by itself; flows that are judged in full at the next one; both epochs raised without touching
+	// the banks, before anything else; the bank that was in force is still being read.
+	oweEpoch, oweFull, oweForget, oweFence bool
 
 	changed bool // since the last pass that came to its end
+	// dirty: rows came to the tables that no pass has seen yet.
+	dirty   bool
 	reasons map[bpf.SubjectKey]error
 	seen    refusals // when it was last looked at
 	backoff backoff
@@ -63,8 +66,34 @@ func (b *backoff) failed(now time.Time) {
 	b.until = now.Add(b.wait)
 }
 
-// Follow lets the switch see what becomes of the ranges: those that are refused close subjects.
-func (s *Switch) Follow(r Ranges) { s.ranges = r }
+// Watch lets the switch see what becomes of the ranges: those that are refused close subjects.
+func (s *Switch) Watch(r Ranges) { s.ranges = r }
+
+// Hold makes a step remove nothing that a subject in force may refer to: a range that a policy named, say, whose
+// addresses that policy would take for the world's.
+func (s *Switch) Hold(step apply.Step) apply.Step {
+	return holding{step, func() bool { return s.settled() && len(s.kept) == 0 }}
+}
+
+type holding struct {
+	apply.Step
+	free func() bool
+}
+
+func (h holding) Remove(ctx context.Context, now time.Time) {
+	if h.free() {
+		h.Step.Remove(ctx, now)
+	}
+}
+
+// forget makes the next pass raise both epochs and nothing else: every flow is judged in full before it relies on what it
+// remembers.
+func (s *Switch) forget() { s.oweForget = true }
+
+func (s *Switch) forgetting() bool { return s.oweForget || !s.loaded }
+
+// demand makes the next pass raise the policy epoch whether or not a subject changes.
+func (s *Switch) demand() { s.oweEpoch = true }
 
 // RangesChanged makes flows be judged in full: an address may be somebody else's now.
 func (s *Switch) RangesChanged() { s.oweFull = true }
@@ -115,6 +144,7 @@ func (s *Switch) load(ctx context.Context) error {
 
 // Collect takes in the table's changes.
 func (s *Switch) Collect(txn *table.Txn) <-chan struct{} {
+	s.dirty = false
 	return s.feed.Next(txn, func(c table.RowChange[bpf.SubjectKey, bpf.Subject]) {
 		s.changed = true
 		delete(s.kept, c.Key)
@@ -165,7 +195,7 @@ func (s *Switch) refusals() refusals {
 // due says whether there is anything to do: at once if something changed, else when what was refused is to be tried
 // again.
 func (s *Switch) due(now time.Time) bool {
-	return s.changed || s.oweFull || s.oweFence || s.refusals() != s.seen ||
+	return s.changed || s.oweForget || s.oweEpoch || s.oweFull || s.oweFence || s.refusals() != s.seen ||
 		len(s.reasons) > 0 && !now.Before(s.backoff.until)
 }
 
@@ -173,13 +203,20 @@ func (s *Switch) publish(ctx context.Context) error {
 	if err := s.fence(); err != nil {
 		return err
 	}
+	if s.oweForget {
+		// By two: the bank in force stays.
+		if err := s.raise(2); err != nil {
+			return err
+		}
+		s.oweForget = false
+	}
 	want := s.effective()
 	next := s.banks[bankOf(s.epoch+1)]
 	if err := next.align(ctx, s.driver.Subjects, bankOf(s.epoch+1), want, s.reasons); err != nil {
 		return err
 	}
-	if s.oweFull || !maps.Equal(next, s.banks[bankOf(s.epoch)]) {
-		if err := s.raise(); err != nil {
+	if s.oweEpoch || s.oweFull || !maps.Equal(next, s.banks[bankOf(s.epoch)]) {
+		if err := s.raise(1); err != nil {
 			return err
 		}
 		if err := s.fence(); err != nil {
@@ -190,16 +227,16 @@ func (s *Switch) publish(ctx context.Context) error {
 	return s.banks[bankOf(s.epoch+1)].align(ctx, s.driver.Subjects, bankOf(s.epoch+1), want, s.reasons)
 }
 
-// raise puts the other bank in force.
-func (s *Switch) raise() error {
-	epoch, full := s.epoch+1, s.full
-	if s.oweFull {
+// raise moves the policy epoch on: by one puts the other bank in force.
+func (s *Switch) raise(by uint32) error {
+	epoch, full := s.epoch+by, s.full
+	if s.oweFull || s.oweForget {
 		full = epoch
 	}
 	if err := s.driver.Epochs.SetEpochs(epoch, full); err != nil {
 		return fmt.Errorf("raising the policy epoch to %d: %w", epoch, err)
 	}
-	s.epoch, s.full, s.oweFull, s.oweFence = epoch, full, false, true
+	s.epoch, s.full, s.oweEpoch, s.oweFull, s.oweFence = epoch, full, false, false, true
 	s.out.Written++
 	return nil
 }
@@ -224,21 +261,17 @@ func (s *Switch) effective() bank {
 	for key, row := range s.want {
 		if err := s.ready(row, d); err != nil {
 			s.reasons[key] = err
-			row = s.closed()
+			row = s.closed(key.Dir)
 		}
 		out[key] = row
 	}
 	for key, row := range s.kept {
 		if d.everything || d.reason != "" && row.Lines > 0 {
-			row = s.closed() // what its lines are is the former run's knowledge
+			row = s.closed(key.Dir) // what its lines are is the former run's knowledge
 		}
 		out[key] = row
 	}
 	return out
-}
-
-func (s *Switch) closed() bpf.Subject {
-	return bpf.Subject{Flags: bpf.SubjectIsolated, DefaultRule: s.closedRule}
 }
 
 // ready says why a subject may not be put in force.
@@ -299,20 +332,24 @@ func (s *Switch) Commit(now time.Time) time.Time {
 		return now.Add(max(s.backoff.wait, firstRetry))
 	case len(s.reasons) > 0:
 		return s.backoff.until
-	case s.changed || s.oweFull || s.oweFence:
+	case s.dirty || s.changed || s.oweForget || s.oweEpoch || s.oweFull || s.oweFence:
 		return now.Add(time.Nanosecond) // ranges went after this step had its turn, say
 	}
 	return time.Time{}
 }
 
 // settled says that no program can refer to anything but what the bank in force refers to, and that this is what the
-// tables want.
+// tables wanted at the last pass.
 func (s *Switch) settled() bool { return s.loaded && !s.changed && !s.oweFence }
 
-// Applied says that everything that was planned up to the last pass is in force or refused, and everything that went is
-// gone: numbers that the plan no longer uses may be given away again.
-func (s *Switch) Applied() bool {
-	return s.settled() && !s.oweFull && len(s.kept) == 0 &&
-		s.sets.Refusals()+s.classes.Refusals()+s.stale() == 0 &&
+// inForce says that the subjects in the tables are in force, or closed.
+func (s *Switch) inForce() bool {
+	return s.settled() && !s.dirty && !s.oweForget && !s.oweEpoch && !s.oweFull && len(s.kept) == 0
+}
+
+// clean says that everything in the tables is in force, closed or refused, and everything that went is gone: numbers that
+// nothing uses may be given away again.
+func (s *Switch) clean() bool {
+	return s.inForce() && s.sets.Refusals()+s.classes.Refusals()+s.stale() == 0 &&
 		!s.sets.Removing() && !s.classes.Removing() && !s.members.Removing() && !s.groups.Removing()
 }
