@@ -5,6 +5,7 @@ package policy
 
 import (
 	"fmt"
+	"testing"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
@@ -47,4 +48,115 @@ func bigPolicy(i int, ns string) *record.Policy {
 		p.Spec = fmt.Appendf(nil, `{"podSelector":{"matchLabels":{"app":%q}},"ingress":{"allow":[{"peers":[{"clusterSelector":{},"podSelector":{"matchLabels":{"app":%q}}}]}],"deny":[{"peers":[{"clusterSelector":{"matchLabels":{"region":"us"}},"podSelector":{"matchLabels":{"tier":"tier-2"}}}]}]}}`, app, friend)
 	}
 	return p
+}
+
+// nodeSubjects are the identities of the pods of one node of 60.
+func nodeSubjects() map[uint32]bool {
+	out := map[uint32]bool{}
+	for i := range 60 {
+		out[uint32(1<<16+256+i*134)] = true
+	}
+	return out
+}
+
+// BenchmarkFull builds everything from nothing, with the policies parsed: what an agent does when it starts.
+func BenchmarkFull(b *testing.B) {
+	w := bigWorld()
+	for _, bench := range []struct {
+		name     string
+		subjects map[uint32]bool
+	}{{"Node", nodeSubjects()}, {"AllSubjects", nil}} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				e := NewEngine(Config{Cluster: w.Cluster, Limits: roomy})
+				load(e, w, bench.subjects)
+				e.Step()
+				report(b, e)
+			}
+		})
+	}
+}
+
+func report(b *testing.B, e *Engine) {
+	s := e.Stats()
+	b.ReportMetric(float64(s.Sets), "sets")
+	b.ReportMetric(float64(s.Classes), "classes")
+	b.ReportMetric(float64(s.Chunks), "chunks")
+}
+
+// BenchmarkParse reads all policies: what is paid once for a record.
+func BenchmarkParse(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		bigWorld()
+	}
+}
+
+// BenchmarkChange is what a change costs a node that has everything.
+func BenchmarkChange(b *testing.B) {
+	w := bigWorld()
+	// Two versions of each, of subjects that the node has.
+	app := [2]*Model{
+		parseMesh("app", `{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"ns-0"}},"podSelector":{"matchLabels":{"app":"app-0"}},"ingress":{"allow":[{"peers":[{"clusterSelector":{},"podSelector":{"matchLabels":{"app":"app-7"}}}],"ports":[{"port":80}]}]}}`),
+		parseMesh("app", `{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"ns-0"}},"podSelector":{"matchLabels":{"app":"app-0"}},"ingress":{"allow":[{"peers":[{"clusterSelector":{},"podSelector":{"matchLabels":{"app":"app-8"}}}],"ports":[{"port":80}]}]}}`),
+	}
+	port := [2]*Model{
+		parseMesh("port", `{"podSelector":{"matchLabels":{"app":"app-0"}},"egress":{"allow":[{"peers":[{"clusterSelector":{},"podSelector":{"matchLabels":{"app":"app-7"}}}],"ports":[{"port":80}]}]}}`),
+		parseMesh("port", `{"podSelector":{"matchLabels":{"app":"app-0"}},"egress":{"allow":[{"peers":[{"clusterSelector":{},"podSelector":{"matchLabels":{"app":"app-7"}}}],"ports":[{"port":81}]}]}}`),
+	}
+	block := [2]*Model{
+		parseMesh("block", `{"podSelector":{"matchLabels":{"app":"app-0"}},"egress":{"defaultAction":"Allow","deny":[{"peers":[{"cidr":"192.0.2.0/24"},{"cidr":"198.51.100.0/24","except":["198.51.100.9/32"]}]}]}}`),
+		parseMesh("block", `{"podSelector":{"matchLabels":{"app":"app-0"}},"egress":{"defaultAction":"Allow","deny":[{"peers":[{"cidr":"192.0.2.0/25"},{"cidr":"198.51.100.0/24","except":["198.51.100.9/32"]}]}]}}`),
+	}
+	named := parseMesh("named", `{"podSelector":{},"egress":{"allow":[{"ports":[{"name":"http"}]}]}}`)
+	far := pod("west", "ns-7", "app", "app-3", "tier", "tier-1")
+	everywhere := [2]*Model{parseMesh("everywhere", `{"podSelector":{},"ingress":{"allow":[{"peers":[{"clusterSelector":{},"namespaceSelector":{}}],"ports":[{"port":443}]}]}}`)}
+	half := [2]*Model{parseMesh("half", `{"podSelector":{},"ingress":{"allow":[{"peers":[{"clusterSelector":{},"namespaceSelector":{},"podSelector":{"matchExpressions":[{"key":"tier","operator":"NotIn","values":["tier-2"]}]}}]}]}}`)}
+	for _, bench := range []struct {
+		name   string
+		change func(e *Engine, n int)
+	}{
+		{"Identity", func(e *Engine, n int) { e.SetIdentity(uint32(2<<16+60000+n%4000), far) }},
+		{"PolicyOfApp", func(e *Engine, n int) { e.SetPolicy(app[0].key, app[n%2]) }},
+		{"PolicyOfPort", func(e *Engine, n int) { e.SetPolicy(port[0].key, port[n%2]) }},
+		{"PolicyOfCIDRs", func(e *Engine, n int) { e.SetPolicy(block[0].key, block[n%2]) }},
+		{"PolicyAboutEverybody", func(e *Engine, n int) { e.SetPolicy(everywhere[0].key, everywhere[n%2]) }},
+		{"PolicyAboutTwoThirds", func(e *Engine, n int) { e.SetPolicy(half[0].key, half[n%2]) }},
+		{"NamedPort", func(e *Engine, n int) {
+			e.SetNamedPorts(2<<16+257, map[string][]uint16{"http/TCP": {uint16(8080 + n%2)}})
+		}},
+		{"ClusterLabels", func(e *Engine, n int) { e.SetCluster("west", map[string]string{"region": []string{"us", "eu"}[n%2]}) }},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			e := NewEngine(Config{Cluster: w.Cluster, Limits: roomy})
+			load(e, w, nodeSubjects())
+			if bench.name == "NamedPort" {
+				e.SetPolicy(named.key, named)
+			}
+			e.Step()
+			rows, n := 0, 0
+			b.ReportAllocs()
+			for b.Loop() {
+				n++
+				bench.change(e, n)
+				rows += e.Step().rows()
+			}
+			b.ReportMetric(float64(rows)/float64(n), "rows/op")
+		})
+	}
+}
+
+func parseMesh(name, spec string) *Model {
+	return Parse(&record.Policy{PolicyKind: KindClusterMeshNetworkPolicy, Name: name, Spec: []byte(spec)})
+}
+
+func (d *Delta) rows() int { return len(d.Subjects) + d.Before.rows() + d.After.rows() }
+
+func (r *Rows) rows() int {
+	n := len(r.Sets) + len(r.Classes) + len(r.Identities) + len(r.CIDRs)
+	for _, lines := range r.Groups {
+		n += max(chunks(lines), 1)
+	}
+	return n
 }

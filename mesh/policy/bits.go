@@ -104,32 +104,48 @@ func (e *Engine) bitsOf(i *ident) Bitmap {
 	return out
 }
 
-// members computes the identities of a set, ascending.
+// members computes the identities of a set.
 func (e *Engine) members(s *set) []*ident {
-	var out []*ident
 	if s.family != nil {
-		for id, numbers := range s.family.members {
-			if slices.Contains(numbers, s.number) {
-				out = append(out, e.index.pods[id])
+		return e.callersOf(s.family, s.number)
+	}
+	if len(s.peers) == 1 {
+		return e.peerMembers(&s.peers[0], s.orUnknown)
+	}
+	e.seq++
+	var out []*ident
+	for n := range s.peers {
+		for _, i := range e.peerMembers(&s.peers[n], s.orUnknown) {
+			if i.seen != e.seq {
+				i.seen = e.seq
+				out = append(out, i)
 			}
 		}
 	}
-	for i := range s.peers {
-		p := &s.peers[i]
-		if p.pods != nil {
-			out = append(out, e.index.find(p.pods, s.orUnknown)...)
-			continue
-		}
-		out = append(out, e.cidrs.within(p.cidr, p.except)...)
-		if p.cidr.Bits() == 0 {
-			out = append(out, e.world)
-		}
+	return out
+}
+
+func (e *Engine) peerMembers(p *peer, orUnknown bool) []*ident {
+	if p.pods != nil {
+		return e.index.find(p.pods, orUnknown)
 	}
-	if s.family == nil && len(s.peers) == 1 && s.peers[0].pods != nil {
-		return out
+	out := e.cidrs.within(p.cidr, p.except)
+	if p.cidr.Bits() == 0 {
+		out = append(out, e.world)
+	}
+	return out
+}
+
+// callersOf returns the identities that give a port's name a number, ascending.
+func (e *Engine) callersOf(f *family, number uint16) []*ident {
+	var out []*ident
+	for id, numbers := range f.members {
+		if slices.Contains(numbers, number) {
+			out = append(out, e.index.pods[id])
+		}
 	}
 	slices.SortFunc(out, func(a, b *ident) int { return cmp.Compare(a.id, b.id) })
-	return slices.Compact(out)
+	return out
 }
 
 // adoptBits gives sets the bits that they had before a restart. What has changed since shows in findStale.

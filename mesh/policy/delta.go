@@ -57,6 +57,8 @@ type Remembered struct {
 //  4. After a grace period, After, in the reverse order of its fields. Identities that are new come only now: the lines
 //     before the switch were never meant for them.
 //
+// Within a map, rows that go are removed before others are added, which may need their room.
+//
 // Before step 3 every connection gets the verdict from before the delta, afterwards the one it is meant to have; peers that
 // come or go are dropped until, or from, the delta. A Delta must be written as a whole before the next Step; where a row is
 // refused, subjects that need it must get ClosedSubject first. Maps of a Delta are the caller's.

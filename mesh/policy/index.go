@@ -4,7 +4,6 @@
 package policy
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
@@ -24,6 +23,7 @@ type ident struct {
 	class *class // nil: there was no room, or it was not placed yet
 	pos   int    // in class.members
 	stamp uint64 // of the last assign that it was a member in
+	seen  uint64 // the last computation of members that met it
 
 	row    uint32 // the class in its row
 	hasRow bool
@@ -144,7 +144,7 @@ func namespaceKey(l labels.Set) string {
 	return strings.Join(parts, "\x00")
 }
 
-// find returns the identities that a selector chooses, ascending.
+// find returns the identities that a selector chooses.
 func (x *index) find(s *podSelector, orUnknown bool) []*ident {
 	chosen, size := x.findSpaces(s, orUnknown)
 	var out []*ident
@@ -166,7 +166,6 @@ func (x *index) find(s *podSelector, orUnknown bool) []*ident {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b *ident) int { return cmp.Compare(a.id, b.id) })
 	return out
 }
 
@@ -198,9 +197,11 @@ func (x *index) candidates(s *selector, size int) ([]*ident, bool) {
 			clear(x.byLabel)
 		}
 		values = map[string][]*ident{}
-		for _, i := range x.pods {
-			if v, has := i.labels[s.key]; has {
-				values[v] = append(values[v], i)
+		for _, ns := range x.spaces {
+			for _, i := range ns.members {
+				if v, has := i.labels[s.key]; has {
+					values[v] = append(values[v], i)
+				}
 			}
 		}
 		x.byLabel[s.key] = values

@@ -75,10 +75,12 @@ func put[K comparable, V any](m map[K]V, rows map[K]*V) {
 	}
 }
 
-// one returns the operations that write rows one by one, in some fixed order.
+// one returns the operations that write rows one by one: first those that go, then in some fixed order.
 func one[K comparable, V any](m map[K]V, rows map[K]*V, order func(a, b K) int) []func() {
 	var out []func()
-	for _, key := range slices.SortedFunc(maps.Keys(rows), order) {
+	keys := slices.SortedFunc(maps.Keys(rows), order)
+	goes := func(key K) bool { return rows[key] == nil }
+	for _, key := range append(slices.DeleteFunc(slices.Clone(keys), func(key K) bool { return !goes(key) }), slices.DeleteFunc(keys, goes)...) {
 		out = append(out, func() { put(m, map[K]*V{key: rows[key]}) })
 	}
 	return out
