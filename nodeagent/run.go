@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	"github.com/fairlead-mesh/fairlead/nodeagent/agent"
 	applycni "github.com/fairlead-mesh/fairlead/nodeagent/apply/cni"
@@ -26,8 +27,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/tunnel"
 )
 
-// patience is more than a relay that lives needs to answer, and little to wait for one that doesn't.
-const patience = 5 * time.Second
+// relayTimeout is more than a relay that lives needs to answer, and little to wait for one that doesn't.
+const relayTimeout = 5 * time.Second
 
 // skipServices are the control plane's own ways; see plan.Config.
 var skipServices = []string{"default/kubernetes", "fairlead-system/fairlead-operator"}
@@ -47,17 +48,14 @@ func run(ctx context.Context, args []string) error {
 
 	// The kernel's side.
 	node := &node{options: o}
-	doors, problems, closeDoors := openDoors(o, node, log)
-	defer closeDoors()
+	drivers, problems, closeDrivers := openDrivers(o, node, log)
+	defer closeDrivers()
 
 	// What lies between.
-	a, err := agent.New(agent.Config{
-		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"), Patience: patience,
+	a := agent.New(agent.Config{
+		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"), RelayTimeout: relayTimeout,
 		EventsPerTick: uint32(o.events), SkipServices: skipServices, Problems: problems, Log: log,
-	}, doors, client)
-	if err != nil {
-		return err
-	}
+	}, drivers, client)
 	node.agent = a
 	if o.cni == "own" {
 		installer := applycni.New(applycni.Config{
@@ -66,41 +64,41 @@ func run(ctx context.Context, args []string) error {
 		})
 		a.Also("cni", installer.Run, installer.Err)
 	}
-	log.Info("node agent", "version", version, "node", o.node, "operator", o.operator, "datapath", doors.Mode)
-	return errors.Join(a.Run(ctx, o.socket), a.Close())
+	log.Info("node agent", "version", version, "node", o.node, "operator", o.operator, "datapath", drivers.Mode)
+	return a.Run(ctx, o.socket)
 }
 
-// openDoors opens what this node has. What is missing is a problem to be told, not a reason to stay away: the operator
+// openDrivers opens what this node has. What is missing is a problem to be told, not a reason to stay away: the operator
 // hears of it from the report, and the rest goes on.
-func openDoors(o options, node *node, log *slog.Logger) (agent.Doors, []report.Problem, func()) {
+func openDrivers(o options, node *node, log *slog.Logger) (agent.Drivers, []report.Problem, func()) {
 	var problems []report.Problem
 	problem := func(code string, err error) {
 		log.Error("this node lacks something", "what", code, "error", err)
 		problems = append(problems, report.Problem{Code: code, Message: err.Error()})
 	}
-	doors, closeDoors, err := openDatapath(o, log, problem)
+	drivers, closeDrivers, err := openDatapath(o, log, problem)
 	if err != nil {
 		problem("datapath", err)
-		doors = agent.Broken(err)
+		drivers = agent.Broken(err)
 	}
-	doors.Links = endpoints.Kernel{NodeAddresses: node.addresses, Tunnel: o.device}
+	drivers.Links = endpoints.Kernel{NodeAddresses: node.addresses, Tunnel: o.device}
 	if table, err := routes.Open(); err != nil {
 		problem("routes", err)
 	} else {
-		doors.HostRoutes = table
+		drivers.HostRoutes = table
 	}
-	doors.OpenWireGuard = node.openWireGuard(log)
-	return doors, problems, closeDoors
+	drivers.OpenWireGuard = node.openWireGuard(log)
+	return drivers, problems, closeDrivers
 }
 
-func openDatapath(o options, log *slog.Logger, problem func(string, error)) (agent.Doors, func(), error) {
+func openDatapath(o options, log *slog.Logger, problem func(string, error)) (agent.Drivers, func(), error) {
 	nothing := func() {}
 	if err := datapath.MountBPFFS(o.bpfDir); err != nil {
-		return agent.Doors{}, nothing, err
+		return agent.Drivers{}, nothing, err
 	}
 	d, err := datapath.Open(datapath.Config{Dir: o.bpfDir, Mode: datapath.Mode(o.datapath), Log: log.With("part", "datapath")})
 	if err != nil {
-		return agent.Doors{}, nothing, err
+		return agent.Drivers{}, nothing, err
 	}
 	cgroup := o.cgroupRoot
 	if cgroup == "" {
@@ -108,14 +106,14 @@ func openDatapath(o options, log *slog.Logger, problem func(string, error)) (age
 			problem("services", fmt.Errorf("service addresses are not translated: %w", err))
 		}
 	}
-	doors := agent.OfDatapath(d, cgroup)
+	drivers := agent.OfDatapath(d, cgroup)
 	events, err := d.Events()
 	if err != nil {
 		problem("flows", err)
 	} else {
-		doors.Events = events
+		drivers.Events = events
 	}
-	return doors, func() {
+	return drivers, func() {
 		if events != nil {
 			_ = events.Close()
 		}
@@ -125,7 +123,7 @@ func openDatapath(o options, log *slog.Logger, problem func(string, error)) (age
 	}, nil
 }
 
-// node answers what doors ask about this node.
+// node answers what drivers ask about this node.
 type node struct {
 	options options
 	agent   *agent.Agent
@@ -136,18 +134,11 @@ func (n *node) addresses() []netip.Addr {
 	if n.agent == nil {
 		return nil
 	}
-	t := n.agent.Tables
-	record, ok := t.Nodes.Get(t.DB.ReadTxn(), n.agent.Intake.Cluster()+"/nodes/"+n.options.node)
+	rec, ok := n.agent.Tables.Nodes.Get(record.NodeKey(n.agent.Intake.Cluster(), n.options.node))
 	if !ok {
 		return nil
 	}
-	var out []netip.Addr
-	for _, text := range record.Body.GetAddresses() {
-		if a, err := netip.ParseAddr(text); err == nil {
-			out = append(out, a.Unmap())
-		}
-	}
-	return out
+	return rec.Addresses
 }
 
 // openWireGuard opens the device with the MTU that fits through every uplink.

@@ -20,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	meshpolicy "github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
@@ -72,6 +71,8 @@ type Agent struct {
 	planner   *plan.Planner
 	loop      *apply.Loop
 	policy    *policy.Switch
+	publisher *policy.Publisher // from the first plan on
+	lines     map[uint32]int    // of the groups of policy in the tables
 	finder    *endpoints.Finder
 	wireguard *wireguard.Runner
 	namer     *flow.Namer
@@ -121,27 +122,24 @@ func New(cfg Config, drivers Drivers, client *relay.Client) *Agent {
 	return a
 }
 
-// datapathLoop orders what is written to the maps: what must not leave the node in the clear first, then policy (which
-// the ranges that policies name belong to), then what addresses mean, programs after their maps, and services last,
-// because a connection may follow at once. What goes, goes backwards.
+// datapathLoop orders what is written to the maps: what must not leave the node in the clear first, then the rows
+// that policy needs, what addresses mean, and the switch of policy; programs after their maps, and services last, because
+// a connection may follow at once. What goes, goes backwards.
 func (a *Agent) datapathLoop() *apply.Loop {
 	t, d := a.Tables, a.drivers
-	rows, sw := policy.New(t, d.Policy, policyClosed)
+	rows, sw := policy.New(t, d.Policy, closedSubject)
 	a.policy = sw
 	addresses := routes.New(t, d.Routes, routes.Removable{Ranges: a.removableRanges, Addresses: a.removableAddresses}, sw.RangesChanged)
-	sw.Follow(addresses.Ranges)
+	sw.Watch(addresses.Ranges)
 	steps := []apply.Step{addresses.Guards, addresses.Peers}
 	steps = append(steps, rows...)
-	steps = append(steps, addresses.Ranges, sw, addresses.Addresses)
+	steps = append(steps, sw.Hold(addresses.Ranges), addresses.Addresses, sw)
 	steps = append(steps, endpoints.Steps(t, d.Endpoints)...)
 	steps = append(steps, services.Steps(t, d.Services)...)
 	loop := apply.NewLoop(t, steps...)
 	loop.After(settings.New(t, d.Settings, a.cfg.EventsPerTick).After)
 	return loop
 }
-
-// policyClosed is the rule that is blamed for what a subject drops that could not be written.
-var policyClosed = meshpolicy.ClosedSubject(meshpolicy.Ingress).DefaultRule
 
 func (a *Agent) newWireGuard() *wireguard.Runner {
 	var hostRoutes apply.Step

@@ -81,34 +81,35 @@ func (a *Agent) removableAddresses() (version uint64, may func(netip.Addr) bool)
 }
 
 // removablePeer says whether a WireGuard peer that no table wants belongs to nobody.
-func (a *Agent) removablePeer(allowed []netip.Prefix) bool { return a.Intake.Completeness().Peer(allowed) }
+func (a *Agent) removablePeer(allowed []netip.Prefix) bool {
+	return a.Intake.Completeness().Peer(allowed)
+}
 
 // memory reads what the kernel holds from an earlier run.
-func (a *Agent) memory(ctx context.Context) (*plan.Memory, error) {
+func (a *Agent) memory(ctx context.Context) (*plan.Memory, applypolicy.Memory, error) {
 	m := plan.NewMemory()
+	var held applypolicy.Memory
+	var err error
 	d := a.drivers
 	if err := d.Routes.Addresses.Have(ctx, each(m.Address)); err != nil {
-		return nil, err
+		return nil, held, err
 	}
 	if err := d.Routes.Ranges.Have(ctx, each(m.Range)); err != nil {
-		return nil, err
+		return nil, held, err
 	}
 	if err := d.Services.Frontends.Have(ctx, each(m.Frontend)); err != nil {
-		return nil, err
+		return nil, held, err
 	}
 	if err := d.Services.Slots.Have(ctx, each(m.Slot)); err != nil {
-		return nil, err
+		return nil, held, err
 	}
-	p, err := applypolicy.Remember(ctx, d.Policy)
+	held, err = applypolicy.Remember(ctx, d.Policy)
 	if err != nil {
-		return nil, err
+		return nil, held, err
 	}
-	give(p.Sets, m.Set)
-	give(p.Classes, m.Class)
-	give(p.Members, m.Identity)
-	give(p.Groups, m.Chunk)
-	give(p.Subjects, m.Subject)
-	return m, nil
+	a.lines = map[uint32]int{}
+	m.Policy = rememberedOf(held, m.Policy.CIDRs, a.lines)
+	return m, held, nil
 }
 
 func each[K, V any](row func(K, V)) func([]K, []V) {
@@ -116,12 +117,6 @@ func each[K, V any](row func(K, V)) func([]K, []V) {
 		for i, key := range keys {
 			row(key, values[i])
 		}
-	}
-}
-
-func give[K comparable, V any](rows map[K]V, row func(K, V)) {
-	for key, value := range rows {
-		row(key, value)
 	}
 }
 
@@ -141,4 +136,3 @@ func (a *Agent) policyLimits() policy.Limits {
 		Subjects:   size(bpf.MapSubjects, 1<<20) / 2, // two banks
 	}
 }
-

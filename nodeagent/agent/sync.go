@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
+	applypolicy "github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
 	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 )
@@ -72,13 +73,6 @@ func (a *Agent) Sync(ctx context.Context, now time.Time) (apply.Pass, error) {
 	if err := a.plan(ctx); err != nil {
 		return apply.Pass{}, err
 	}
-	if a.planner != nil && a.planner.Forget() {
-		if err := a.policy.Forget(); err != nil {
-			a.log.Error("flows can't be made to forget the old policy; the new one waits", "error", err)
-			return apply.Pass{Retry: now.Add(time.Second)}, nil
-		}
-		a.planner.Forgotten()
-	}
 	pass, err := a.loop.Pass(ctx, now, a.mayPrune)
 	if err != nil {
 		return pass, fmt.Errorf("bringing rows to the maps: %w", err)
@@ -95,8 +89,8 @@ func (a *Agent) Sync(ctx context.Context, now time.Time) (apply.Pass, error) {
 	if sockets != nil {
 		retry(now.Add(time.Second))
 	}
-	if a.planner.Waiting() && a.policy.Applied() {
-		retry(now.Add(time.Nanosecond)) // the next phase of the policy's plan
+	if a.publisher.Step() || a.publisher.Ready() && a.planner.Waiting() {
+		retry(now.Add(time.Nanosecond)) // the next part of the policy's change, or the next change
 	}
 	a.record(position, pass, sockets)
 	a.changed()
@@ -110,18 +104,26 @@ func (a *Agent) plan(ctx context.Context) error {
 		if cluster == "" || !a.Intake.Usable() {
 			return nil
 		}
-		memory, err := a.memory(ctx)
+		memory, held, err := a.memory(ctx)
 		if err != nil {
 			return err
 		}
 		a.planner = plan.New(plan.Config{
 			Cluster: cluster, Node: a.cfg.Node, OwnCNI: a.cfg.OwnCNI, SkipServices: a.cfg.SkipServices, Limits: a.policyLimits(),
 		}, a.Tables, memory)
+		a.publisher = applypolicy.NewPublisher(a.Tables, a.policy, held, a.planner.SetCIDRs)
 		a.log.Info("planning", "cluster", cluster, "node", a.cfg.Node)
 	}
-	a.planner.Step(a.policy.Applied(), a.ownPodsKnown())
+	if d := a.planner.Step(a.publisher.Ready(), a.ownPodsKnown()); d != nil {
+		a.publisher.Publish(changeOf(d, a.lines))
+	} else {
+		a.publisher.Step()
+	}
 	return nil
 }
+
+// policyInForce says that every change of policy that was planned is in force.
+func (a *Agent) policyInForce() bool { return a.publisher.Ready() && !a.planner.Waiting() }
 
 // startUp does what waits for the maps to be filled once. It returns why sockets are not attached.
 func (a *Agent) startUp(pass apply.Pass) error {
@@ -130,7 +132,7 @@ func (a *Agent) startUp(pass apply.Pass) error {
 	if a.drivers.AttachSockets != nil && (!s.Planned || s.Sockets != nil) {
 		err = a.drivers.AttachSockets()
 	}
-	if !s.Settled && pass.Failing() == 0 && !a.planner.Waiting() && a.drivers.Settle != nil {
+	if !s.Settled && pass.Failing() == 0 && a.policyInForce() && a.drivers.Settle != nil {
 		if err := a.drivers.Settle(); err != nil {
 			a.log.Error("the new maps can't be pinned; a restart would start from scratch", "error", err)
 		}
@@ -151,7 +153,7 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 		policies = maps.Clone(policies)
 		a.blame(policies)
 	}
-	done := len(failing) == 0 && !a.planner.Waiting()
+	done := len(failing) == 0 && a.policyInForce()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := &a.synced

@@ -65,17 +65,17 @@ func New(cfg Config, t *table.Tables, m *Memory) *Planner {
 			Cluster: cfg.Cluster, IDs: m.frontends, Slots: m.slots,
 			Skip: func(namespace, name string) bool { return slices.Contains(cfg.SkipServices, namespace+"/"+name) },
 		}),
-		policy: newPolicyPlan(cfg, m.remembered()),
+		policy: newPolicyPlan(cfg, m.Policy),
 	}
-	p.pods = newPodFacts(p.policy, m.policy.Subjects)
+	p.pods = newPodFacts(p.policy, m.Policy.Subjects)
 	p.visit()
 	return p
 }
 
-// Step plans what changed since the last one. applied says that everything planned so far is in force in the kernel, or
-// refused: what waits for that is planned then. complete says that the records of this node's pods are all there. It
-// reports whether anything changed.
-func (p *Planner) Step(applied, complete bool) (changed bool) {
+// Step plans what changed since the last one and writes the desired rows, but for those of policy: these come as a change
+// that must be brought into force as a whole, see policy.Delta. It is nil if there is none, or if ready is not set: the
+// change before must be in force first. complete says that the records of this node's pods are all there.
+func (p *Planner) Step(ready, complete bool) *policy.Delta {
 	if p.topology == nil {
 		p.begin()
 	}
@@ -83,27 +83,42 @@ func (p *Planner) Step(applied, complete bool) (changed bool) {
 	if complete {
 		p.pods.forgetRemembered()
 	}
-	policies, cidrs := p.policy.step(applied)
-	if cidrs != nil {
-		p.topology.SetPolicyCIDRs(cidrs)
+	var d *policy.Delta
+	if ready {
+		d = p.policy.step()
 	}
 	network, services := p.topology.Step(), p.services.Step()
-	p.stats.Policies += policies.size()
 	p.stats.Network += len(network.Addresses) + len(network.CIDRs) + len(network.Encrypted) + len(network.Peers) + len(network.Routes)
 	p.stats.Services += len(services.Frontends) + len(services.Slots)
 	setting := p.setting()
 	p.tables.Write(func(txn *table.Txn) {
-		policies.write(txn, &p.out)
+		if d != nil {
+			p.writeRules(txn, d.Rules)
+		}
 		p.writeNetwork(txn, network)
 		p.writeServices(txn, services)
-		if had, ok := p.out.Settings.Get(txn, "config"); !ok || had != setting {
-			p.out.Settings.Put(txn, "config", setting)
-			changed = true
-		}
+		p.out.Settings.Put(txn, "config", setting)
 	})
-	changed = changed || policies.size() > 0 || !network.Empty() || len(services.Frontends)+len(services.Slots) > 0
-	p.stale = p.stale || changed
-	return changed
+	p.stale = p.stale || d != nil || !network.Empty() || len(services.Frontends)+len(services.Slots) > 0
+	return d
+}
+
+// SetCIDRs takes what changed of the CIDRs that policies name, and writes what follows from it.
+func (p *Planner) SetCIDRs(changed map[netip.Prefix]*uint32) {
+	p.topology.SetPolicyCIDRs(p.policy.setCIDRs(changed))
+	network := p.topology.Step()
+	p.tables.Write(func(txn *table.Txn) { p.writeNetwork(txn, network) })
+}
+
+func (p *Planner) writeRules(txn *table.Txn, rules map[uint32]*policy.Rule) {
+	p.stats.Policies += len(rules)
+	for id, rule := range rules {
+		if rule == nil {
+			p.out.Rules.Delete(txn, id)
+		} else {
+			p.out.Rules.Put(txn, id, describe(rule))
+		}
+	}
 }
 
 // begin makes the network's part, which must know the peers' indexes from the start. A node's record tells which of the
@@ -122,20 +137,14 @@ func (p *Planner) begin() {
 	}
 	p.nodes = nil
 	p.topology = topology.NewPlanner(topology.Config{Self: p.cfg.Node, Cluster: p.cfg.Cluster, OwnCNI: p.cfg.OwnCNI, Indexes: indexes})
+	p.topology.SetPolicyCIDRs(p.policy.cidrs) // as the kernel has them, until the engine says otherwise
 }
 
 // Watch closes when there is something to plan.
 func (p *Planner) Watch() <-chan struct{} { return p.records.Watch() }
 
-// Waiting says that a part of the policy is to be planned once what was planned is applied.
-func (p *Planner) Waiting() bool { return p.policy.waiting() }
-
-// Forget says that flows must forget what they know of classes, groups and sets before what was planned is written.
-// Forgotten says that they have.
-func (p *Planner) Forget() bool { return p.policy.forget }
-
-// Forgotten answers Forget.
-func (p *Planner) Forgotten() { p.policy.forget = false }
+// Waiting says that policy is to be planned once Step is told that it may.
+func (p *Planner) Waiting() bool { return p.policy.dirty }
 
 // Policies as they were last planned, by record key. The map is not changed afterwards.
 func (p *Planner) Policies() map[string]Policy { return p.policy.policies }

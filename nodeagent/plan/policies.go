@@ -6,39 +6,30 @@ package plan
 import (
 	"maps"
 	"net/netip"
+	"strings"
 
+	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// policyPlan plans policy in two phases, as policy.Delta wants it: what comes before the switch of subjects is written, the
-// subjects are switched, and only when all of that is applied comes what follows, and then the next delta.
+// policyPlan is the policy's part of the plan: what the engine was given, and what is known of each policy.
 type policyPlan struct {
 	cluster string
 	engine  *policy.Engine
-	dirty   bool          // the engine was given something since its last step, or asks for another
-	written bool          // something was emitted that is not known to be applied
-	after   *policy.Delta // its second phase is still to be written
-	forget  bool          // flows must forget what they know before what was emitted is written
+	dirty   bool // the engine was given something since its last step, or asks for another
 
-	lines    map[uint32]uint32 // of each group that was emitted
-	cidrs    map[netip.Prefix]uint32
-	policies map[string]Policy // by record key
-	said     []string          // problems that are no single policy's
+	cidrs    map[netip.Prefix]uint32 // that policies name
+	policies map[string]Policy       // by record key
+	said     []string                // problems that are no single policy's
 }
 
 func newPolicyPlan(cfg Config, m policy.Remembered) *policyPlan {
-	p := &policyPlan{
-		cluster: cfg.Cluster, dirty: true, policies: map[string]Policy{},
-		lines: map[uint32]uint32{}, cidrs: map[netip.Prefix]uint32{},
+	return &policyPlan{
+		cluster: cfg.Cluster, dirty: true, policies: map[string]Policy{}, cidrs: maps.Clone(m.CIDRs),
 		engine: policy.NewEngine(policy.Config{Cluster: cfg.Cluster, Limits: cfg.Limits, Remembered: m}),
 	}
-	for group, lines := range m.Groups {
-		p.lines[group] = uint32(len(lines))
-	}
-	maps.Copy(p.cidrs, m.CIDRs)
-	return p
 }
 
 func (p *policyPlan) setCluster(name string, c *record.Cluster) {
@@ -91,62 +82,20 @@ func (p *policyPlan) recordPrefix() string { return p.cluster + "/" + record.Kin
 
 func (p *policyPlan) policyKey(recordKey string) string { return recordKey[len(p.recordPrefix()):] }
 
-// step gives what is to be written next, and the CIDRs that policies name if they changed. applied says that everything
-// emitted so far is in force or was refused.
-func (p *policyPlan) step(applied bool) (rows policyRows, cidrs map[netip.Prefix]uint32) {
-	switch {
-	case (p.written || p.after != nil) && !applied:
-		return policyRows{}, nil
-	case p.after != nil:
-		rows.rows = &p.after.After
-		p.dirty = p.dirty || p.after.Again
-		p.after = nil
-	case p.dirty:
-		rows = p.next()
-	}
-	p.written = rows.size() > 0
-	if rows.rows != nil {
-		rows.gone = p.learnGroups(rows.rows.Groups)
-		cidrs = p.learnCIDRs(rows.rows.CIDRs)
-	}
-	return rows, cidrs
-}
-
-func (p *policyPlan) next() (rows policyRows) {
-	d := p.engine.Step()
-	p.dirty = false
-	p.forget = p.forget || d.Forget
-	rows.subjects, rows.rules = d.Subjects, d.Rules
-	if !d.Switch && !d.Forget && d.Before.Empty() && len(d.Subjects) == 0 {
-		rows.rows = &d.After
-		p.dirty = d.Again
-	} else {
-		rows.rows, p.after = &d.Before, d
-	}
-	p.collectProblems()
-	return rows
-}
-
-// learnGroups keeps how many lines groups have, and gives that of those that go.
-func (p *policyPlan) learnGroups(groups map[uint32][]policy.Line) (gone map[uint32]uint32) {
-	gone = map[uint32]uint32{}
-	for group, lines := range groups {
-		if lines == nil {
-			gone[group] = p.lines[group]
-			delete(p.lines, group)
-		} else {
-			p.lines[group] = uint32(len(lines))
-		}
-	}
-	return gone
-}
-
-// learnCIDRs keeps the CIDRs that policies name, and gives them all if any changed.
-func (p *policyPlan) learnCIDRs(changed map[netip.Prefix]*uint32) map[netip.Prefix]uint32 {
-	if len(changed) == 0 {
+// step gives the next change of the datapath's policy; nil if there is none.
+func (p *policyPlan) step() *policy.Delta {
+	if !p.dirty {
 		return nil
 	}
-	p.cidrs = maps.Clone(p.cidrs)
+	d := p.engine.Step()
+	p.dirty = d.Again
+	p.collectProblems()
+	return d
+}
+
+// setCIDRs takes what changed of the CIDRs that policies name, and gives them all.
+func (p *policyPlan) setCIDRs(changed map[netip.Prefix]*uint32) map[netip.Prefix]uint32 {
+	p.cidrs = maps.Clone(p.cidrs) // the network's plan keeps what it was given
 	for prefix, id := range changed {
 		if id == nil {
 			delete(p.cidrs, prefix)
@@ -181,5 +130,14 @@ func (p *policyPlan) collectProblems() {
 	}
 }
 
-// waiting says that something is to be emitted as soon as the last rows are applied.
-func (p *policyPlan) waiting() bool { return p.after != nil || p.dirty }
+func describe(r *policy.Rule) table.Rule {
+	kind, _, _ := strings.Cut(r.PolicyKey, "/")
+	dir := bpf.DirIngress
+	if r.Direction == policy.Egress {
+		dir = bpf.DirEgress
+	}
+	return table.Rule{
+		Policy: r.PolicyKey, Kind: kind, Namespace: r.Namespace, Name: r.Name, Direction: dir, Description: r.Text,
+		Source: r.Provenance.Source, URL: r.Provenance.URL, Revision: r.Provenance.Revision, Path: r.Provenance.Path,
+	}
+}

@@ -19,9 +19,38 @@ type Target[K, V comparable] interface {
 	Have(ctx context.Context, visit func(keys []K, values []V)) error
 }
 
-// Entries is fl_policy.
-func (d *Datapath) Entries() Target[bpf.PolicyKey, bpf.PolicyEntry] {
-	return Map[bpf.PolicyKey, bpf.PolicyEntry]{bpf.MapPolicy, d.maps.Policy}
+// Sets is fl_sets.
+func (d *Datapath) Sets() Target[uint32, uint64] { return same(Map[uint32, uint64]{bpf.MapSets, d.maps.Sets}) }
+
+// Classes is fl_classes.
+func (d *Datapath) Classes() Target[uint32, bpf.ClassSets] {
+	return same(Map[uint32, bpf.ClassSets]{bpf.MapClasses, d.maps.Classes})
+}
+
+// AddressEpochs is fl_address_epochs.
+func (d *Datapath) AddressEpochs() Target[uint32, uint32] {
+	return same(Map[uint32, uint32]{bpf.MapAddressEpochs, d.maps.AddressEpochs})
+}
+
+// same is an array that is indexed by its key.
+func same[V comparable](m Map[uint32, V]) array[uint32, V] {
+	itself := func(i uint32) uint32 { return i }
+	return array[uint32, V]{Map: m, index: itself, key: itself}
+}
+
+// Members is fl_identities.
+func (d *Datapath) Members() Target[uint32, bpf.IdentityClass] {
+	return Map[uint32, bpf.IdentityClass]{bpf.MapIdentities, d.maps.Identities}
+}
+
+// Groups is fl_groups.
+func (d *Datapath) Groups() Target[bpf.GroupKey, bpf.GroupChunk] {
+	return Map[bpf.GroupKey, bpf.GroupChunk]{bpf.MapGroups, d.maps.Groups}
+}
+
+// Guards is fl_guard4 and fl_guard6.
+func (d *Datapath) Guards() Target[netip.Prefix, uint32] {
+	return byPrefix[uint32](bpf.MapGuard4, bpf.MapGuard6, d.maps.Guard4, d.maps.Guard6)
 }
 
 // Subjects is fl_subjects.
@@ -83,6 +112,34 @@ func (d *Datapath) SetSettings(cfg bpf.Config) error {
 		return fmt.Errorf("writing map %s: %w", bpf.MapConfig, err)
 	}
 	return nil
+}
+
+// Epochs reads the epochs of fl_config.
+func (d *Datapath) Epochs() (policy, full uint32, err error) {
+	cfg, err := d.Settings()
+	return cfg.PolicyEpoch, cfg.FullEpoch, err
+}
+
+// SetEpochs writes the epochs of fl_config.
+func (d *Datapath) SetEpochs(policy, full uint32) error {
+	cfg, err := d.Settings()
+	if err != nil {
+		return err
+	}
+	cfg.PolicyEpoch, cfg.FullEpoch = policy, full
+	return d.SetSettings(cfg)
+}
+
+// Fence returns when no program runs any more that read fl_config before the call.
+func (d *Datapath) Fence() error { return d.maps.Fence() }
+
+// Sizes are the maps' max_entries by name.
+func (d *Datapath) Sizes() map[string]uint32 {
+	out := map[string]uint32{}
+	for name, m := range d.maps.ByName() {
+		out[name] = m.MaxEntries()
+	}
+	return out
 }
 
 // Counters sums fl_metrics over all CPUs. Zero counters are left out.
