@@ -20,7 +20,9 @@ type Target[K, V comparable] interface {
 }
 
 // Sets is fl_sets.
-func (d *Datapath) Sets() Target[uint32, uint64] { return same(Map[uint32, uint64]{bpf.MapSets, d.maps.Sets}) }
+func (d *Datapath) Sets() Target[uint32, uint64] {
+	return same(Map[uint32, uint64]{bpf.MapSets, d.maps.Sets})
+}
 
 // Classes is fl_classes.
 func (d *Datapath) Classes() Target[uint32, bpf.ClassSets] {
