@@ -155,8 +155,8 @@ func (x *addresses) releaseNode(a nodeAddress) {
 	})
 }
 
-// nodesAt calls fn for the nodes that claim an address, then for those whose gateway it may be, each in order, until fn
-// returns false.
+// nodesAt calls fn for the nodes that claim an address, then for those that may have it as a gateway, each in order,
+// until fn returns false.
 func (x *addresses) nodesAt(addr netip.Addr, fn func(nodeAddress) bool) {
 	x.nodes.AscendGreaterOrEqual(nodeAddress{addr: addr}, func(a nodeAddress) bool {
 		return a.addr == addr && fn(a)

@@ -4,9 +4,11 @@
 package topology
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
@@ -60,12 +62,23 @@ func BenchmarkCompute(b *testing.B) {
 
 // BenchmarkPlannerFull is the first step of a planner.
 func BenchmarkPlannerFull(b *testing.B) {
-	w := scaleWorld(250)
+	in := scaleWorld(250).input()
+	// As an agent's tables give them.
+	slices.SortFunc(in.Nodes, func(a, b Node) int { return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(in.Endpoints, func(a, b Endpoint) int { return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Name, b.Name)) })
 	b.ReportAllocs()
 	for b.Loop() {
 		p := NewPlanner(scaleConfig())
-		w.setAll(p)
-		if d := p.Step(); len(d.Peers) != len(w.nodes)-1 {
+		for name, c := range in.Clusters {
+			p.SetCluster(name, c)
+		}
+		for _, n := range in.Nodes {
+			p.SetNode(n.Cluster, n.Name, n.Node)
+		}
+		for _, e := range in.Endpoints {
+			p.SetEndpoint(e.Cluster, e.Namespace, e.Name, e.Endpoint)
+		}
+		if d := p.Step(); len(d.Peers) != len(in.Nodes)-1 {
 			b.Fatal(len(d.Peers))
 		}
 	}
@@ -130,6 +143,8 @@ func BenchmarkPlannerChange(b *testing.B) {
 	for _, node := range []string{"n10", "n11"} {
 		b.Run(map[string]string{"n10": "endpoint/in a block", "n11": "endpoint/by its address"}[node], func(b *testing.B) {
 			rec := &record.Endpoint{Namespace: "shop", Name: "new", Node: node, Addresses: []netip.Addr{scaleAddr(10, 7, 10+int(node[2]-'0'), 99)}, Identity: identity.Of(8, 300)}
+			p.SetEndpoint("c7", "shop", "new", nil)
+			p.Step()
 			run(b, p, 1, func(i int) { p.SetEndpoint("c7", "shop", "new", map[bool]*record.Endpoint{true: rec}[i%2 == 0]) })
 		})
 	}

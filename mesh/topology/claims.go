@@ -32,8 +32,8 @@ func (c *claims) used(p netip.Prefix) *[129]bool {
 	return &c.used6
 }
 
-// claim gives a prefix to an owner. If it overlaps with an accepted claim nothing changes, and whose claim that is comes
-// back; it may be the same owner's, who has what it asked for already.
+// claim gives a prefix to an owner. If it overlaps with an accepted claim nothing changes, and the owner of that claim
+// comes back; it may be the same owner, who has what it asked for already.
 func (c *claims) claim(p netip.Prefix, owner string) (other string, ok bool) {
 	used := c.used(p)
 	for bits := 0; bits <= p.Bits(); bits++ {

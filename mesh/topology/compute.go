@@ -45,8 +45,10 @@ type computation struct {
 type plannedNode struct {
 	Node
 	id      uint8
-	own     bool         // of this node's cluster
-	pods    []netip.Addr // addresses of its pods
+	own     bool           // of this node's cluster
+	pods    []netip.Addr   // addresses of its pods
+	blocks  []netip.Prefix // what it claims first, its own addresses among them
+	singles []netip.Prefix // and then, for its pods
 	allowed []netip.Prefix
 	index   uint16
 }
@@ -198,7 +200,7 @@ func (p *computation) grant(c rangeClaim, taken *claims) {
 		}
 		p.ranges[c.cluster] = append(p.ranges[c.cluster], prefix)
 		if c.cluster != p.in.Cluster {
-			// Nobody's address there: unknown, so dropped, until an endpoint's record says whose it is.
+			// Nobody's address there: unknown, so dropped, until an endpoint's record claims it.
 			p.out.CIDRs[prefix] = IPCacheEntry{Flags: Tunnel | RequireTunnel, ClusterID: id}
 		}
 	}

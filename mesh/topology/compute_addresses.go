@@ -84,7 +84,7 @@ func (p *computation) enter(addr netip.Addr, entry IPCacheEntry, who fmt.Stringe
 // record has named is a pod that isn't known yet, and not the world's.
 //
 // Nodes use addresses of these ranges too, and what they send must pass: an API server that calls a webhook, a NodePort
-// whose backend is on another node. Where the CNI hands out addresses from the nodes' pod CIDRs, those are known (see
+// with its backend on another node. Where the CNI hands out addresses from the nodes' pod CIDRs, those are known (see
 // gateways) and entered as the node's, unless a pod has them. Other CNIs give their devices any address of the range
 // (Calico's overlays), which no record names; there the ranges are left out, except under strict encryption, which
 // promises that nothing within the cluster goes in the clear to or from an address that might be a pod's. Which kind it

@@ -11,65 +11,79 @@ import (
 )
 
 // claimAddresses decides what each node may send from. Cryptokey routing makes AllowedIPs the proof of a packet's
-// source, so no address may belong to two nodes; this node's own are claimed first.
+// source, so no address may belong to two nodes. This node's own are claimed first, then our cluster's. Within a cluster
+// blocks and nodes' own addresses come before the single addresses of pods: those are what a kubelet reports, and one
+// that is wrong must not take another node's block.
 func (p *computation) claimAddresses() {
-	order := make([]*plannedNode, 0, len(p.nodes))
-	if p.self != nil {
-		order = append(order, p.self)
-	}
-	for _, n := range p.nodes {
-		if n != p.self {
-			order = append(order, n)
-		}
-	}
 	taken := newClaims()
-	for _, n := range order {
-		n.allowed = p.wanted(n)
-		taken.announce(n.allowed)
+	for _, n := range p.nodes {
+		p.wanted(n)
+		taken.announce(n.blocks)
+		taken.announce(n.singles)
 	}
-	for _, n := range order {
-		p.claimFor(&taken, n)
+	if p.self != nil {
+		p.claimFor(&taken, p.self, p.self.blocks)
+		p.claimFor(&taken, p.self, p.self.singles)
+	}
+	for nodes := p.nodes; len(nodes) > 0; {
+		n := slices.IndexFunc(nodes, func(n *plannedNode) bool { return n.Cluster != nodes[0].Cluster })
+		if n < 0 {
+			n = len(nodes)
+		}
+		p.claimCluster(&taken, nodes[:n])
+		nodes = nodes[n:]
 	}
 }
 
-// claimFor reduces what a node wants to what it gets.
-func (p *computation) claimFor(taken *claims, n *plannedNode) {
-	owner, got := n.key(), n.allowed[:0]
-	for _, prefix := range n.allowed {
+func (p *computation) claimCluster(taken *claims, nodes []*plannedNode) {
+	for _, n := range nodes {
+		if n != p.self {
+			p.claimFor(taken, n, n.blocks)
+		}
+	}
+	for _, n := range nodes {
+		if n != p.self {
+			p.claimFor(taken, n, n.singles)
+		}
+		n.allowed = sorted(n.allowed)
+	}
+}
+
+// claimFor gives a node what it wants and nobody has.
+func (p *computation) claimFor(taken *claims, n *plannedNode, prefixes []netip.Prefix) {
+	owner := n.key()
+	for _, prefix := range prefixes {
 		other, ok := taken.claim(prefix, owner)
 		switch {
 		case ok:
-			got = append(got, prefix)
+			n.allowed = append(n.allowed, prefix)
 		case other != owner:
 			p.problems.add(problem{kind: problemNodeClaim, about: owner, other: other, prefix: prefix})
 		}
 	}
-	n.allowed = got
 }
 
-// wanted lists what a node claims: its pods' CIDRs if its CNI keeps to them, the addresses of its pods outside of those,
-// and its own addresses. Other clusters' nodes must keep to the pod ranges their cluster got.
-func (p *computation) wanted(n *plannedNode) []netip.Prefix {
-	var blocks []netip.Prefix
+// wanted lists what a node claims: its pods' CIDRs if its CNI keeps to them, its own addresses, and the addresses of its
+// pods outside of those CIDRs. Other clusters' nodes must keep to the pod ranges their cluster got.
+func (p *computation) wanted(n *plannedNode) {
 	if n.PodsInPodCIDRs || (n.own && p.in.OwnCNI) {
 		for _, c := range n.PodCIDRs {
 			if !n.own && !containsPrefix(p.ranges[n.Cluster], c) {
 				p.problems.add(problem{kind: problemNodeRange, about: n.key(), other: n.Cluster, prefix: c})
 				continue
 			}
-			blocks = append(blocks, c)
+			n.blocks = append(n.blocks, c)
 		}
 	}
-	out := slices.Clone(blocks)
 	for _, addr := range n.pods {
-		if !contains(blocks, addr) {
-			out = append(out, single(addr))
+		if !contains(n.blocks, addr) {
+			n.singles = append(n.singles, single(addr))
 		}
 	}
 	for _, addr := range n.Addresses {
-		out = append(out, single(addr))
+		n.blocks = append(n.blocks, single(addr))
 	}
-	return sorted(out)
+	n.blocks, n.singles = sorted(n.blocks), sorted(n.singles)
 }
 
 // peers makes a peer of every other node that has published a key.

@@ -4,6 +4,7 @@
 package topology
 
 import (
+	"cmp"
 	"net/netip"
 
 	"github.com/google/btree"
@@ -19,10 +20,12 @@ type ledger[O ranked[O]] struct {
 	touched []*claim[O]              // perhaps changed since the last drain
 }
 
-// ranked is an owner of claims. Who compares less keeps what two claim.
+// ranked is an owner of claims. Who compares less keeps what two claim. Of a group, whose owners follow each other, weak
+// claims come after all others.
 type ranked[O any] interface {
 	comparable
 	compare(O) int
+	compareGroups(O) int
 }
 
 // claim of a prefix. Accepted: nobody of a lower rank has what overlaps. Refused: by is who has it, perhaps the same owner.
@@ -32,17 +35,18 @@ type claim[O ranked[O]] struct {
 	by       O
 	oldBy    O // as it was at the last drain
 	times    int32
+	weak     bool
 	accepted bool
 	old      bool // accepted at the last drain
 	touched  bool
 }
 
-// rank orders claims by owner, and an owner's from outer to inner prefixes.
+// rank orders claims by group, then strength, then owner, and an owner's from outer to inner prefixes.
 func (c *claim[O]) rank(d *claim[O]) int {
-	if c.owner == d.owner {
-		return c.prefix.Compare(d.prefix)
+	if c.weak != d.weak {
+		return cmp.Or(c.owner.compareGroups(d.owner), compareBools(c.weak, d.weak))
 	}
-	return c.owner.compare(d.owner)
+	return cmp.Or(c.owner.compare(d.owner), c.prefix.Compare(d.prefix))
 }
 
 func newLedger[O ranked[O]]() *ledger[O] {
@@ -51,7 +55,10 @@ func newLedger[O ranked[O]]() *ledger[O] {
 			if a.prefix != b.prefix {
 				return a.prefix.Compare(b.prefix) < 0
 			}
-			return compareOwners(a.owner, b.owner) < 0
+			if a.owner != b.owner {
+				return compareOwners(a.owner, b.owner) < 0
+			}
+			return !a.weak && b.weak
 		}),
 		queue: btree.NewG(8, func(a, b *claim[O]) bool { return a.rank(b) < 0 }),
 	}
@@ -72,8 +79,8 @@ func compareOwners[O ranked[O]](a, b O) int {
 }
 
 // claim adds a claim. What is claimed twice must be released twice.
-func (l *ledger[O]) claim(prefix netip.Prefix, owner O) {
-	c := &claim[O]{prefix: prefix, owner: owner, times: 1}
+func (l *ledger[O]) claim(prefix netip.Prefix, owner O, weak bool) {
+	c := &claim[O]{prefix: prefix, owner: owner, weak: weak, times: 1}
 	if have, ok := l.claims.Get(c); ok {
 		have.times++
 		return
@@ -91,8 +98,8 @@ func (l *ledger[O]) claim(prefix netip.Prefix, owner O) {
 }
 
 // release takes a claim back.
-func (l *ledger[O]) release(prefix netip.Prefix, owner O) {
-	c, ok := l.claims.Get(&claim[O]{prefix: prefix, owner: owner})
+func (l *ledger[O]) release(prefix netip.Prefix, owner O, weak bool) {
+	c, ok := l.claims.Get(&claim[O]{prefix: prefix, owner: owner, weak: weak})
 	if !ok {
 		return
 	}

@@ -4,7 +4,7 @@
 // Package topology decides how one node reaches every other node and pod of the mesh.
 //
 //	clusters, nodes, endpoints ──► Peers      WireGuard peers and what each may send (AllowedIPs)
-//	                               Addresses  whose address it is, and whether it lies behind the tunnel
+//	                               Addresses  who has an address, and whether it lies behind the tunnel
 //	                               CIDRs      the same for ranges, for addresses nobody has yet
 //	                               Routes     for the host's own processes, and pods of our own CNI
 //
@@ -35,7 +35,7 @@ type Endpoint struct {
 // record keys.
 type Input struct {
 	Self      string // this node's name
-	Cluster   string // and its cluster's, whose record says what is encrypted
+	Cluster   string // its cluster, and by the record of that what is encrypted
 	Clusters  map[string]*record.Cluster
 	Nodes     []Node
 	Endpoints []Endpoint
@@ -92,7 +92,7 @@ const (
 // Has says whether all of some flags are set.
 func (f Flags) Has(other Flags) bool { return f&other == other }
 
-// IPCacheEntry says whose an address is and how to reach it. It takes eight bytes, for there are many.
+// IPCacheEntry says who has an address and how to reach it. It takes eight bytes, for there are many.
 type IPCacheEntry struct {
 	Identity  uint32
 	Peer      uint16 // index of the node's peer; 0: it has none (yet)

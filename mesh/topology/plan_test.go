@@ -178,7 +178,7 @@ func TestEncryptionSettings(t *testing.T) {
 	}
 }
 
-// Each mistake is told, and never gives anybody somebody else's addresses.
+// Each mistake is among the problems, and never gives anybody somebody else's addresses.
 func TestProblems(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -332,5 +332,69 @@ func TestOwnNodesRangesAreOurs(t *testing.T) {
 	}
 	if text := strings.Join(p.Problems, "\n"); !strings.Contains(text, "cluster west: pod CIDR 10.1.2.0/24 overlaps with the pod CIDRs of cluster east") {
 		t.Errorf("problems: %q", p.Problems)
+	}
+}
+
+// A pod that reports an address out of another node's block doesn't take the block with it: its own address is what is
+// refused.
+func TestAStrayPodTakesNoBlock(t *testing.T) {
+	in := twoClusters()
+	in.Nodes[0].PodsInPodCIDRs = true // w2
+	in.Endpoints = append(in.Endpoints, endpoint("west", "stray", "w1", "10.2.2.9", 2<<16|300))
+	p := Compute(in)
+	if want := prefixes("10.2.2.0/24", "10.2.77.5/32", "192.0.2.22/32"); !slices.Equal(p.Peers[2].AllowedIPs, want) {
+		t.Errorf("w2 has %v, want %v", p.Peers[2].AllowedIPs, want)
+	}
+	if want := []string{"nodes west/w2 and west/w1 both claim 10.2.2.9/32; west/w2 keeps it"}; !slices.Equal(p.Problems, want) {
+		t.Errorf("problems %q, want %q", p.Problems, want)
+	}
+}
+
+// An address of our own cluster that nobody is known to have is not the world's, where most pods have addresses out of
+// their nodes' blocks. What other nodes may send from is known.
+func TestOwnRanges(t *testing.T) {
+	own, gateway := prefix("10.1.0.0/16"), addr("10.1.2.1")
+	tests := []struct {
+		name            string
+		change          func(*Input)
+		closed, gateway bool
+	}{
+		{"as most clusters are", func(*Input) {}, true, true},
+		{"the CNI hands out addresses as it likes", func(in *Input) { stray(in, 3) }, false, false},
+		{"one pod is elsewhere", func(in *Input) { stray(in, 1) }, true, true},
+		{"strict, and the CNI hands out addresses as it likes", func(in *Input) {
+			stray(in, 3)
+			in.Clusters["east"].Encryption.Strict = true
+		}, true, true},
+		{"strict says nothing about this cluster", func(in *Input) {
+			stray(in, 3)
+			in.Clusters["east"].Encryption = record.Encryption{On: true, Strict: true}
+		}, false, false},
+		{"no pods are known", func(in *Input) { in.Endpoints = nil }, false, false},
+		{"our own CNI's nodes use no such addresses", func(in *Input) { in.OwnCNI, in.Endpoints = true, nil }, true, false},
+		{"a pod has the address", func(in *Input) {
+			in.Endpoints = append(in.Endpoints, endpoint("east", "first", "e2", "10.1.2.1", 1<<16|300))
+		}, true, false},
+		{"this node's block has the address", func(in *Input) { in.Nodes[2].PodCIDRs = prefixes("10.1.0.0/20") }, true, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			in := twoClusters()
+			tt.change(&in)
+			p := Compute(in)
+			if e, closed := p.CIDRs[own]; closed != tt.closed || closed && e != (IPCacheEntry{ClusterID: 1}) {
+				t.Errorf("range %+v, closed %v, want %v", e, closed, tt.closed)
+			}
+			if e := p.IPCache[gateway]; e.Flags.Has(NodeAddress) != tt.gateway {
+				t.Errorf("gateway %+v, want one %v", e, tt.gateway)
+			}
+		})
+	}
+}
+
+// stray adds pods to our cluster that have addresses out of no block.
+func stray(in *Input, n int) {
+	for i := range n {
+		in.Endpoints = append(in.Endpoints, endpoint("east", fmt.Sprint("stray", i), "e2", fmt.Sprintf("10.1.99.%d", i+1), 1<<16|300))
 	}
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// Config says whose plan it is.
+// Config is for which node a Planner plans.
 type Config struct {
 	Self    string // this node's name
-	Cluster string // and its cluster's, whose record says what is encrypted
+	Cluster string // its cluster, and by the record of that what is encrypted
 	OwnCNI  bool   // pods' routes between nodes are ours to set
 
 	// Indexes of peers by PeerKey that an earlier run left in the kernel. Those peers get them again.

@@ -106,7 +106,7 @@ func (p *Planner) planAddress(d *Delta, addr netip.Addr) {
 	}
 }
 
-// decide says who has an address: the first node that claims it, else the first pod, else a node whose gateway it may be.
+// decide says who has an address: the first node that claims it, else the first pod, else a node that may have it as a gateway.
 // Nobody gets this node's own.
 func (p *Planner) decide(addr netip.Addr, s addressState) (IPCacheEntry, bool) {
 	others := p.addresses.others[addr]

@@ -63,12 +63,12 @@ func (p *Planner) claimOwnNode(n *nodeState) {
 func reclaim[O ranked[O]](l *ledger[O], owner O, old, want []netip.Prefix) []netip.Prefix {
 	for _, prefix := range old {
 		if !slices.Contains(want, prefix) {
-			l.release(prefix, owner)
+			l.release(prefix, owner, false)
 		}
 	}
 	for _, prefix := range want {
 		if !slices.Contains(old, prefix) {
-			l.claim(prefix, owner)
+			l.claim(prefix, owner, false)
 		}
 	}
 	return want

@@ -67,13 +67,13 @@ func (p *Planner) setAddresses(n *nodeState, rec *record.Node) {
 	for _, addr := range old {
 		if !slices.Contains(addrs, addr) {
 			p.addresses.releaseNode(nodeAddress{addr: addr, node: n})
-			p.allowed.release(single(addr), n)
+			p.allowed.release(single(addr), n, false)
 		}
 	}
 	for _, addr := range addrs {
 		if !slices.Contains(old, addr) {
 			p.addresses.claimNode(nodeAddress{addr: addr, node: n})
-			p.allowed.claim(single(addr), n)
+			p.allowed.claim(single(addr), n, false)
 		}
 	}
 	if n.index != 0 {
@@ -183,7 +183,7 @@ func (p *Planner) tunnelTo(n *nodeState) bool {
 func (p *Planner) claimFor(n *nodeState, addr netip.Addr) {
 	p.countFor(n, addr, 1)
 	if n.rec != nil && !contains(n.blocks, addr) {
-		p.allowed.claim(single(addr), n)
+		p.allowed.claim(single(addr), n, true)
 	}
 }
 
@@ -191,7 +191,7 @@ func (p *Planner) claimFor(n *nodeState, addr netip.Addr) {
 func (p *Planner) releaseFor(n *nodeState, addr netip.Addr) {
 	p.countFor(n, addr, -1)
 	if n.rec != nil && !contains(n.blocks, addr) {
-		p.allowed.release(single(addr), n)
+		p.allowed.release(single(addr), n, true)
 	}
 }
 

@@ -40,7 +40,7 @@ func (p *Planner) planMesh(d *Delta) {
 		}
 		p.dirtyCIDRs[prefix] = struct{}{}
 		if there != was {
-			for prefix := range p.policy.cidrs { // there may be another last word about them
+			for prefix := range p.policy.cidrs { // a range decides about those inside of it
 				p.dirtyCIDRs[prefix] = struct{}{}
 			}
 		}
@@ -63,7 +63,7 @@ func (p *Planner) meshEntry(prefix netip.Prefix) (IPCacheEntry, bool) {
 		}
 		return IPCacheEntry{ClusterID: o.cluster.id()}, true
 	}
-	// Nobody's address there: unknown, so dropped, until an endpoint's record says whose it is.
+	// Nobody's address there: unknown, so dropped, until an endpoint's record claims it.
 	return IPCacheEntry{Flags: Tunnel | RequireTunnel, ClusterID: o.cluster.id()}, true
 }
 

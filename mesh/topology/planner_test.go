@@ -4,6 +4,7 @@
 package topology
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"reflect"
@@ -11,6 +12,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // kernel is what a planner's deltas add up to.
@@ -228,4 +231,60 @@ func TestPlannerForgets(t *testing.T) {
 			}
 		}
 	})
+}
+
+// step plans what was set and holds it against Compute.
+func (k *kernel) step(t *testing.T, w *world, p *Planner) {
+	t.Helper()
+	previous := p.Indexes()
+	k.apply(t, p.Step())
+	k.equalTo(t, w, previous, p)
+}
+
+// A node that has claimed an address all along gets a route to it once it is a pod CIDR, too.
+func TestPodCIDRThatIsANodesAddress(t *testing.T) {
+	w, k := emptyWorld(true), newKernel()
+	p := NewPlanner(Config{Self: "n0", Cluster: "b", OwnCNI: true})
+	n := node("b", "n1", "10.1.2.9", "10.1.1.0/24").Node
+	w.setNode(p, "b", "n1", n)
+	k.step(t, w, p)
+	more := *n
+	more.PodCIDRs = prefixes("10.1.1.0/24", "10.1.2.9/32")
+	w.setNode(p, "b", "n1", &more)
+	k.step(t, w, p)
+	if len(k.routes) != 2 {
+		t.Errorf("routes %v", k.routes)
+	}
+	w.setNode(p, "b", "n1", n)
+	k.step(t, w, p)
+}
+
+// What a hostile cluster does with a whole range of its own changes nothing for others, and one pod more is one change.
+func TestManyClaimOne(t *testing.T) {
+	w, k := emptyWorld(false), newKernel()
+	p := NewPlanner(Config{Self: "n0", Cluster: "b"})
+	for i, name := range []string{"a", "b", "c"} {
+		w.setCluster(p, name, &record.Cluster{ID: uint8(i + 1), PodCIDRs: prefixes(fmt.Sprintf("10.%d.0.0/16", i)), Encryption: wireGuard})
+	}
+	for i := range 200 {
+		name := fmt.Sprint("n", i)
+		n := node("c", name, fmt.Sprintf("192.0.2.%d", i), fmt.Sprintf("10.2.%d.0/24", i)).Node
+		if i%2 == 0 {
+			n.PodCIDRs = prefixes("10.2.0.0/16") // everybody's
+		}
+		n.PublicKey = key(fmt.Sprint(i / 4)) // of four nodes each
+		w.setNode(p, "c", name, n)
+		w.setEndpoint(p, "c", "x", name, &record.Endpoint{Namespace: "x", Name: name, Node: name, Addresses: addrs("10.2.0.1"), Identity: uint32(3<<16 + 256 + i)})
+	}
+	k.step(t, w, p)
+	if lines := p.Problems(); len(lines) != maxProblems+1 {
+		t.Errorf("%d problems", len(lines))
+	}
+	w.setNode(p, "a", "n1", node("a", "n1", "198.51.100.1", "10.0.1.0/24").Node)
+	w.setEndpoint(p, "a", "x", "p", endpoint("a", "p", "n1", "10.0.1.5", 1<<16|256).Endpoint)
+	k.step(t, w, p)
+	w.setNode(p, "c", "n0", nil) // who had it all
+	k.step(t, w, p)
+	w.setEndpoint(p, "c", "x", "n1", nil)
+	k.step(t, w, p)
 }

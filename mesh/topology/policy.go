@@ -9,7 +9,7 @@ import (
 )
 
 // WithPolicyCIDRs adds the CIDRs that policies name (prefix → identity) to a plan's ranges, for one table that is looked
-// up by longest prefix. The mesh's own ranges keep the last word within themselves: a policy about 10.0.0.0/8 or about
+// up by longest prefix. Within the mesh's own ranges only those count: a policy about 10.0.0.0/8 or about
 // 10.2.3.0/24 must not make an address of another cluster's pods count as an outsider's, or lead it around the tunnel.
 func WithPolicyCIDRs(ranges map[netip.Prefix]IPCacheEntry, policy map[netip.Prefix]uint32) map[netip.Prefix]IPCacheEntry {
 	out := make(map[netip.Prefix]IPCacheEntry, len(ranges)+len(policy))

@@ -40,7 +40,7 @@ const (
 // problem is one thing that an administrator should read. It is a value, so that it can be taken back.
 type problem struct {
 	kind   problemKind
-	about  string // the cluster, node or pod whose problem it is
+	about  string // the cluster, node or pod that has it
 	other  string
 	prefix netip.Prefix
 }

@@ -76,6 +76,8 @@ func (o *rangeOwner) compare(other *rangeOwner) int {
 	return cmp.Or(o.cluster.compare(other.cluster), compareBools(o.services, other.services))
 }
 
+func (o *rangeOwner) compareGroups(other *rangeOwner) int { return o.cluster.compare(other.cluster) }
+
 func compareBools(a, b bool) int {
 	switch {
 	case a == b:
@@ -117,6 +119,14 @@ func (n *nodeState) String() string { return PeerKey(n.cluster.name, n.name) }
 
 // compare orders nodes: this one before all others, so that nobody takes its own addresses.
 func (n *nodeState) compare(m *nodeState) int {
+	if n == m {
+		return 0
+	}
+	return cmp.Or(n.compareGroups(m), strings.Compare(n.name, m.name))
+}
+
+// compareGroups orders nodes by cluster, but this one is a group of its own.
+func (n *nodeState) compareGroups(m *nodeState) int {
 	switch {
 	case n == m:
 		return 0
@@ -125,7 +135,7 @@ func (n *nodeState) compare(m *nodeState) int {
 	case m.self:
 		return 1
 	}
-	return cmp.Or(n.cluster.compare(m.cluster), strings.Compare(n.name, m.name))
+	return n.cluster.compare(m.cluster)
 }
 
 func (n *nodeState) empty() bool { return n.rec == nil && n.next == nil && n.pods == nil }
