@@ -190,8 +190,8 @@ func (f *fixture) populate() {
 	f.cidr("fd00:96::/112", Remote{Flags: RemoteService})
 	f.cidr("192.0.2.0/24", Remote{Identity: blockIdentity})
 	f.cidr("2001:db8::/32", Remote{Identity: blockIdentity})
-	f.guard("10.2.0.0/16")
-	f.guard("fd00:2::/32")
+	f.guard("10.2.0.0/16", 1)
+	f.guard("fd00:2::/32", 1)
 	f.populatePolicy()
 }
 
@@ -260,15 +260,15 @@ func (f *fixture) cidr(s string, r Remote) {
 	f.must(f.maps.CIDR6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, &r))
 }
 
-// guard forbids a range on the uplinks in the clear.
-func (f *fixture) guard(s string) {
+// guard forbids a range on the uplinks in the clear, or exempts it (0).
+func (f *fixture) guard(s string, guarded uint32) {
 	f.t.Helper()
 	p := netip.MustParsePrefix(s)
 	if p.Addr().Is4() {
-		f.must(f.maps.Guard4.Put(&CIDR4{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}, uint32(1)))
+		f.must(f.maps.Guard4.Put(&CIDR4{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}, guarded))
 		return
 	}
-	f.must(f.maps.Guard6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, uint32(1)))
+	f.must(f.maps.Guard6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, guarded))
 }
 
 // skb is struct __sk_buff, as PROG_TEST_RUN takes and returns it.

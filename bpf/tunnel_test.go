@@ -73,24 +73,25 @@ func TestUplinkIsTheLastGate(t *testing.T) {
 	})
 }
 
-// Nodes are known exactly and may be talked to wherever their addresses are; that an address is a pod's, or in a range
-// that a policy names, takes nothing from the range around it.
-func TestUplinkGuardsRangesNotAddresses(t *testing.T) {
+// That an address is known, or in a range that a policy names, takes nothing from the cluster's range around it. An
+// exemption does.
+func TestUplinkGuardsRangesOfClusters(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		passes := func(from, to netip.Addr) bool {
 			return f.run(f.progs.UplinkEgress, udp(from, 4000, to, 51820).bytes(t), skb{}).action == tcActPass
 		}
-		f.cidr(c.remoteNobody.String()+map[uint8]string{2: "/32", 10: "/128"}[c.family], Remote{Identity: blockIdentity})
-		if passes(c.host, c.remoteNobody) {
-			t.Error("a policy's range opened a hole in a cluster's")
-		}
+		alone := netip.PrefixFrom(c.remoteNobody, c.remoteNobody.BitLen()).String()
+		f.cidr(alone, Remote{Identity: blockIdentity})
 		f.address(c.remoteNobody, Remote{Identity: friendIdentity})
 		if passes(c.host, c.remoteNobody) || passes(c.remoteNobody, c.world) {
-			t.Error("a pod's address opened a hole in a cluster's range")
+			t.Error("a policy's range, or a pod, opened a hole in a cluster's range")
 		}
-		f.address(c.remoteNobody, Remote{Identity: 6, Flags: RemoteNode})
-		if !passes(c.host, c.remoteNobody) {
-			t.Error("a node's address inside a cluster's range was stopped")
+		f.guard(alone, 0)
+		if !passes(c.host, c.remoteNobody) || !passes(c.remoteNobody, c.world) {
+			t.Error("an exempt address was stopped")
+		}
+		if passes(c.host, c.remote) || passes(c.remoteNobody, c.remote) {
+			t.Error("the exemption is for others too")
 		}
 	})
 }

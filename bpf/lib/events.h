@@ -22,7 +22,7 @@ struct report {
 	__u32 events_per_tick;
 	enum hook hook;
 	enum direction packet_dir; /* which way this packet goes */
-	enum direction dir; /* whose policy spoke */
+	enum direction dir; /* of the policy that decided */
 	enum verdict verdict;
 	enum reason reason;
 	__u8 flags; /* event_flags */

@@ -191,10 +191,11 @@ FL_GLOBAL int fl_flow_verdict(struct pod_ctx *c)
 	}
 	if (!verdict_is_current(c, e)) {
 		enum direction dir = e->flags & FL_CT_BY_POD ? FL_DIR_EGRESS : FL_DIR_INGRESS;
+		__u32 was = e->epoch;
 
 		if (!verdict_still_holds(c, e, dir))
 			return rejudge(c, &k, e);
-		ct_renew(c->p.family, &k, e, e->epoch, c->epoch);
+		ct_renew(c->p.family, &k, e, was, c->epoch);
 	}
 	return continue_flow(c, &k, e);
 }

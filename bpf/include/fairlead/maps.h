@@ -37,9 +37,9 @@ FL_HASH(fl_ipcache4, struct addr4, struct remote, 262144);
 FL_HASH(fl_ipcache6, struct addr6, struct remote, 262144);
 FL_LPM(fl_cidr4, struct cidr4, struct remote, 65536);
 FL_LPM(fl_cidr6, struct cidr6, struct remote, 65536);
-/* Ranges whose packets must not leave the node in the clear, whatever the
- * value. Apart from fl_cidr4/6, which also hold the ranges of policies: uplinks
- * look here for packets that are not the pods'. */
+/* Ranges whose packets must not leave the node in the clear: 1, or 0 for what
+ * is exempt inside one, as a node's address. Apart from fl_cidr4/6, which also
+ * hold the ranges of policies: every packet of the node is looked up here. */
 FL_LPM(fl_guard4, struct cidr4, __u32, 65536);
 FL_LPM(fl_guard6, struct cidr6, __u32, 65536);
 /* As many as a 16-bit index can name, so that a lookup never misses. */

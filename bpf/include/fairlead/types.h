@@ -17,9 +17,9 @@
 
 /* Identities below 256 are reserved; the rest are handed out by the mesh. */
 enum reserved_identity {
-	FL_IDENTITY_UNKNOWN = 0, /* nobody vouches for the address: fail closed */
+	FL_IDENTITY_UNKNOWN = 0, /* in a range, without a row of its own: fail closed */
 	FL_IDENTITY_HOST = 1, /* this node */
-	FL_IDENTITY_WORLD = 2, /* no pod, node or block anyone told us about */
+	FL_IDENTITY_WORLD = 2, /* no pod, node or block anyone the agent wrote */
 };
 
 /* Where a packet was seen. */
@@ -155,7 +155,7 @@ enum mark {
  * Epochs are serial numbers (RFC 1982): they may wrap. The rows that an epoch
  * makes visible are written before it; both epochs move in one update. */
 struct config {
-	/* Names the policy in force, whose subjects are in bank policy_epoch & 1.
+	/* Names the policy in force; its subjects are in bank policy_epoch & 1.
 	 * A flow judged at another epoch looks up its group and class again. */
 	__u32 policy_epoch;
 	/* Flows judged at an epoch before this one are judged in full: a range
@@ -288,7 +288,7 @@ struct subject_key {
 
 struct subject {
 	__u32 flags; /* subject_flags */
-	__u32 group; /* whose lines apply; 0: none */
+	__u32 group; /* its lines apply; 0: no lines */
 	__u32 default_rule; /* blamed for what the default denies */
 	__u32 lines; /* of the group */
 };
@@ -336,7 +336,7 @@ struct denied_key {
 struct denied {
 	__u32 tick; /* true in this tick only */
 	__u32 epoch; /* and for this policy */
-	__u32 address_epoch; /* and while the peer's address is whose it was */
+	__u32 address_epoch; /* and for this holder of the peer's address */
 	__u32 identity; /* the peer's */
 	__u32 rule_id;
 	__u32 folded; /* packets since the last event */
@@ -423,7 +423,7 @@ struct affinity {
 	__u32 pad;
 };
 
-/* ---- what is told ------------------------------------------------------ */
+/* ---- counters and events ------------------------------------------------ */
 
 /* fl_metrics and fl_rule_stats values, per CPU. */
 struct counter {
