@@ -9,9 +9,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	"github.com/fairlead-mesh/fairlead/nodeagent/agent"
 	applycni "github.com/fairlead-mesh/fairlead/nodeagent/apply/cni"
@@ -22,12 +24,21 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/routes"
 	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
+	"github.com/fairlead-mesh/fairlead/nodeagent/lock"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/tunnel"
 )
 
 // patience is more than a relay that lives needs to answer, and little to wait for one that doesn't.
 const patience = 5 * time.Second
+
+// lockWait is more than an agent needs to end.
+const lockWait = time.Minute
+
+// holder is how this process is called in the lock's file.
+func holder() string {
+	return fmt.Sprintf("nodeagent %s, pid %d, started at %s", version, os.Getpid(), time.Now().UTC().Format(time.RFC3339))
+}
 
 // skipServices are the control plane's own ways; see plan.Config.
 var skipServices = []string{"default/kubernetes", "fairlead-system/fairlead-operator"}
@@ -38,6 +49,11 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	log := logger(o.verbose)
+	held, err := lock.Take(ctx, filepath.Join(o.stateDir, "lock"), holder(), lockWait, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = held.Release() }()
 
 	// The upstream.
 	client := relay.NewClient(relay.ClientConfig{
@@ -137,17 +153,11 @@ func (n *node) addresses() []netip.Addr {
 		return nil
 	}
 	t := n.agent.Tables
-	record, ok := t.Nodes.Get(t.DB.ReadTxn(), n.agent.Intake.Cluster()+"/nodes/"+n.options.node)
+	own, ok := t.Nodes.Get(record.NodeKey(n.agent.Intake.Cluster(), n.options.node))
 	if !ok {
 		return nil
 	}
-	var out []netip.Addr
-	for _, text := range record.Body.GetAddresses() {
-		if a, err := netip.ParseAddr(text); err == nil {
-			out = append(out, a.Unmap())
-		}
-	}
-	return out
+	return own.Addresses
 }
 
 // openWireGuard opens the device with the MTU that fits through every uplink.

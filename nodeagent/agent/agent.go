@@ -99,7 +99,7 @@ func New(cfg Config, doors Doors, client *relay.Client) (*Agent, error) {
 		return nil, err
 	}
 	a.Intake = intake.New(intake.Config{
-		Tables: a.Tables, Node: cfg.Node, Snapshot: cfg.Snapshot, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
+		Tables: a.Tables, Node: cfg.Node, Snapshot: cfg.Snapshot, Version: cfg.Version, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
 	})
 	if a.loop, err = a.datapathLoop(); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/statedb"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -78,7 +79,7 @@ func (a *Agent) problems(synced Synced) []report.Problem {
 			out = append(out, report.Problem{Code: "endpoint", Message: "pod " + row.Key + ": " + row.Status.Error})
 		}
 	}
-	for _, text := range synced.Problems {
+	for _, text := range append(a.Intake.Problems(), synced.Problems...) {
 		out = append(out, report.Problem{Code: "mesh", Message: text})
 	}
 	return out
@@ -110,16 +111,11 @@ func (a *Agent) hookFails(txn statedb.ReadTxn, pod string) bool {
 // podsInPodCIDRs says whether this node's CNI hands out addresses from the node's pod CIDRs: ours does, and of others
 // the pods here bear witness. Without a pod nobody knows.
 func (a *Agent) podsInPodCIDRs(txn statedb.ReadTxn, cluster string) bool {
-	node, ok := a.Tables.Nodes.Get(txn, cluster+"/nodes/"+a.cfg.Node)
+	node, ok := a.Tables.Nodes.Get(record.NodeKey(cluster, a.cfg.Node))
 	if !ok {
 		return false
 	}
-	var cidrs []netip.Prefix
-	for _, text := range node.Body.GetPodCidrs() {
-		if p, err := netip.ParsePrefix(text); err == nil {
-			cidrs = append(cidrs, p)
-		}
-	}
+	cidrs := node.PodCIDRs
 	seen := a.cfg.OwnCNI && len(cidrs) > 0
 	for row := range a.Tables.Pods.All(txn) {
 		for _, addr := range row.Value.Addrs() {

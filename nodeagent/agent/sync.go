@@ -38,7 +38,7 @@ func (a *Agent) planned() bool {
 	a.mu.Lock()
 	planned := a.synced.Planned
 	a.mu.Unlock()
-	return planned && a.Intake.Complete()
+	return planned && a.Intake.Completeness().All()
 }
 
 func (a *Agent) syncLoop(ctx context.Context) error {
@@ -150,7 +150,7 @@ func (a *Agent) memory(ctx context.Context) (m plan.Memory, err error) {
 // filled by them: a restart must not detach a pod whose interface is still being looked for, nor a tunnel that is not
 // open yet.
 func (a *Agent) complete(step string) bool {
-	if a.planner == nil || !a.Intake.Complete() {
+	if a.planner == nil || !a.Intake.Completeness().All() {
 		return false
 	}
 	t := a.Tables

@@ -15,7 +15,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/flow"
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -37,12 +37,23 @@ func newNamer(t *testing.T) (*Namer, *table.Tables) {
 	return n, tables
 }
 
-func endpoint(cluster, name, addr string, id uint32) table.Change {
-	return table.Change{Key: cluster + "/endpoints/default/" + name, Record: &recordv1.Record{
-		Cluster: cluster, Payload: &recordv1.Record_Endpoint{Endpoint: &recordv1.Endpoint{
-			Namespace: "default", Name: name, Addresses: []string{addr}, Identity: id,
-		}},
+type located struct {
+	cluster string
+	*record.Endpoint
+}
+
+func endpoint(cluster, name, addr string, id uint32) located {
+	return located{cluster, &record.Endpoint{
+		Namespace: "default", Name: name, Addresses: []netip.Addr{netip.MustParseAddr(addr)}, Identity: id,
 	}}
+}
+
+func file(tables *table.Tables, endpoints ...located) {
+	tables.RecordWriter().Write(func(txn table.RecordTxn) {
+		for _, e := range endpoints {
+			txn.Put(e.cluster+"/endpoints/default/"+e.Name, e.Endpoint)
+		}
+	})
 }
 
 func setRules(t *testing.T, tables *table.Tables, rules map[uint32]table.Rule) {
@@ -71,15 +82,11 @@ var deathstar = table.Rule{
 
 func TestADropIsToldInNames(t *testing.T) {
 	n, tables := newNamer(t)
-	if err := tables.WriteRecords([]table.Change{
-		endpoint("east", "xwing", "10.14.0.5", 65800), endpoint("west", "deathstar", "10.24.0.7", 131400),
-	}); err != nil {
-		t.Fatal(err)
-	}
+	file(tables, endpoint("east", "xwing", "10.14.0.5", 65800), endpoint("west", "deathstar", "10.24.0.7", 131400))
 	setRules(t, tables, map[uint32]table.Rule{77: deathstar})
 	txn := tables.DB.ReadTxn()
 	n.learn(txn, time.Unix(0, 0))
-	f := n.name(txn, time.Unix(5, 0), denied())
+	f := n.name(time.Unix(5, 0), denied())
 	want := "DENIED  east/default/xwing → west/default/deathstar:80/TCP  " +
 		"policy default/MeshNetworkPolicy/deathstar (isolates)  policies/deathstar.yaml @ main@sha1:abc"
 	if got := f.String(); got != want {
@@ -99,11 +106,11 @@ func TestARuleIsRememberedForAWhile(t *testing.T) {
 	n.learn(tables.DB.ReadTxn(), start)
 	late := start.Add(keepRules)
 	n.learn(tables.DB.ReadTxn(), late)
-	if f := n.name(tables.DB.ReadTxn(), late, denied()); f.Policy == nil || f.Policy.Name != "deathstar" {
+	if f := n.name(late, denied()); f.Policy == nil || f.Policy.Name != "deathstar" {
 		t.Errorf("policy of a late event = %+v", f.Policy)
 	}
 	n.learn(tables.DB.ReadTxn(), late.Add(time.Second))
-	if f := n.name(tables.DB.ReadTxn(), late, denied()); f.Policy != nil {
+	if f := n.name(late, denied()); f.Policy != nil {
 		t.Errorf("a rule is remembered for ever: %+v", f.Policy)
 	}
 }
@@ -111,12 +118,8 @@ func TestARuleIsRememberedForAWhile(t *testing.T) {
 // A pod that ended and its successor may have the same address for a moment: the identity tells who it was.
 func TestOfTwoPodsWithOneAddressTheJudgedOneIsNamed(t *testing.T) {
 	n, tables := newNamer(t)
-	if err := tables.WriteRecords([]table.Change{
-		endpoint("east", "another", "10.14.0.5", 65900), endpoint("east", "xwing", "10.14.0.5", 65800), endpoint("east", "zebra", "10.14.0.5", 65901),
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if f := n.name(tables.DB.ReadTxn(), time.Unix(0, 0), denied()); f.Source.Pod != "xwing" {
+	file(tables, endpoint("east", "another", "10.14.0.5", 65900), endpoint("east", "xwing", "10.14.0.5", 65800), endpoint("east", "zebra", "10.14.0.5", 65901))
+	if f := n.name(time.Unix(0, 0), denied()); f.Source.Pod != "xwing" {
 		t.Errorf("source = %+v", f.Source)
 	}
 }

@@ -5,6 +5,7 @@ package flow
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/cilium/statedb"
@@ -63,7 +64,7 @@ func (n *Namer) learn(txn statedb.ReadTxn, now time.Time) {
 }
 
 // Name gives an event's flow.
-func (n *Namer) name(txn statedb.ReadTxn, at time.Time, e bpf.Event) flow.Flow {
+func (n *Namer) name(at time.Time, e bpf.Event) flow.Flow {
 	f := flow.Flow{
 		Time: at, Node: n.node, Cluster: n.cluster(),
 		Verdict: verdict(e), Reason: e.Reason.String(), Hook: e.Hook.String(),
@@ -74,8 +75,8 @@ func (n *Namer) name(txn statedb.ReadTxn, at time.Time, e bpf.Event) flow.Flow {
 	if e.Dir != bpf.DirNone {
 		f.Direction = e.Dir.String()
 	}
-	f.Source = n.peer(txn, e.Family, e.Saddr, e.Sport, e.SrcIdentity)
-	f.Destination = n.peer(txn, e.Family, e.Daddr, e.Dport, e.DstIdentity)
+	f.Source = n.peer(e.Family, e.Saddr, e.Sport, e.SrcIdentity)
+	f.Destination = n.peer(e.Family, e.Daddr, e.Dport, e.DstIdentity)
 	if e.Family != 0 {
 		f.Protocol = table.ProtocolName(e.Proto)
 		if e.Proto == protoTCP {
@@ -105,7 +106,7 @@ func verdict(e bpf.Event) flow.Verdict {
 
 const protoTCP = 6
 
-func (n *Namer) peer(txn statedb.ReadTxn, family uint8, raw [16]uint8, port uint16, id uint32) flow.Peer {
+func (n *Namer) peer(family uint8, raw [16]uint8, port uint16, id uint32) flow.Peer {
 	p := flow.Peer{Identity: id, Port: port}
 	addr, ok := address(family, raw)
 	if !ok {
@@ -114,11 +115,10 @@ func (n *Namer) peer(txn statedb.ReadTxn, family uint8, raw [16]uint8, port uint
 	p.Address = addr.String()
 	// Of several records with one address (a pod that just ended and its successor) the one with the identity that the
 	// packet was judged by is meant.
-	for r := range n.tables.Endpoints.About(txn, table.AddressTerm(addr)) {
-		if p.Pod != "" && r.Body.GetIdentity() != id {
-			continue
-		}
-		p.Cluster, p.Namespace, p.Pod = r.Cluster, r.Body.GetNamespace(), r.Body.GetName()
+	at := n.tables.EndpointsAt(addr)
+	if len(at) > 0 {
+		e := at[max(0, slices.IndexFunc(at, func(e table.LocatedEndpoint) bool { return e.Identity == id }))]
+		p.Cluster, p.Namespace, p.Pod = e.Cluster, e.Namespace, e.Name
 	}
 	if p.Pod == "" {
 		p.Kind = kind(id)

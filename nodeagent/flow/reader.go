@@ -33,11 +33,10 @@ func Read(ctx context.Context, source Source, namer *Namer, ring *Ring) error {
 		if err != nil {
 			return err
 		}
-		txn := namer.tables.DB.ReadTxn()
-		namer.learn(txn, time.Now())
+		namer.learn(namer.tables.DB.ReadTxn(), time.Now())
 		named := make([]flow.Flow, len(batch))
 		for i, r := range batch {
-			named[i] = namer.name(txn, r.at, r.event)
+			named[i] = namer.name(r.at, r.event)
 		}
 		ring.Add(named...)
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni"
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni/masquerade"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -75,23 +76,18 @@ var errNoNode = errors.New("the operator has not told this node's pod CIDRs yet"
 func (i *Installer) once() error {
 	t := i.cfg.Tables
 	txn := t.DB.ReadTxn()
-	node, ok := t.Nodes.Get(txn, i.cfg.Cluster()+"/nodes/"+i.cfg.Node)
-	if !ok || len(node.Body.GetPodCidrs()) == 0 {
+	node, ok := t.Nodes.Get(record.NodeKey(i.cfg.Cluster(), i.cfg.Node))
+	if !ok || len(node.PodCIDRs) == 0 {
 		return errNoNode
 	}
 	plugin := i.cfg.Plugin
-	plugin.PodCIDRs = prefixes(node.Body.GetPodCidrs())
-	for _, text := range node.Body.GetAddresses() {
-		if a, err := netip.ParseAddr(text); err == nil {
-			plugin.NodeAddresses = append(plugin.NodeAddresses, a)
-		}
-	}
+	plugin.PodCIDRs, plugin.NodeAddresses = node.PodCIDRs, node.Addresses
 	for row := range t.Tunnel.All(txn) {
 		plugin.MTU = int(row.Value.MTU)
 	}
 	masq := masquerade.Config{PodCIDRs: plugin.PodCIDRs, Tunnel: i.cfg.Tunnel}
-	for c := range t.Clusters.All(txn) {
-		masq.Except = append(masq.Except, prefixes(c.Body.GetPodCidrs())...)
+	for _, c := range t.Clusters.All() {
+		masq.Except = append(masq.Except, c.PodCIDRs...)
 	}
 	slices.SortFunc(masq.Except, netip.Prefix.Compare)
 	if !reflect.DeepEqual(masq, i.last) {
@@ -101,14 +97,4 @@ func (i *Installer) once() error {
 		i.last = masq
 	}
 	return cni.Install(plugin)
-}
-
-func prefixes(texts []string) []netip.Prefix {
-	var out []netip.Prefix
-	for _, text := range texts {
-		if p, err := netip.ParsePrefix(text); err == nil {
-			out = append(out, p.Masked())
-		}
-	}
-	return out
 }
