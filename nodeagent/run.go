@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -22,12 +23,21 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/routes"
 	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
+	"github.com/fairlead-mesh/fairlead/nodeagent/lock"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/tunnel"
 )
 
 // relayTimeout is more than a relay that lives needs to answer, and little to wait for one that doesn't.
 const relayTimeout = 5 * time.Second
+
+// lockWait is more than an agent needs to end.
+const lockWait = time.Minute
+
+// holder is how this process is called in the lock's file.
+func holder() string {
+	return fmt.Sprintf("nodeagent %s, pid %d, started at %s", version, os.Getpid(), time.Now().UTC().Format(time.RFC3339))
+}
 
 // skipServices are the control plane's own ways; see plan.Config.
 var skipServices = []string{"default/kubernetes", "fairlead-system/fairlead-operator"}
@@ -38,6 +48,11 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	log := logger(o.verbose)
+	held, err := lock.Take(ctx, filepath.Join(o.stateDir, "lock"), holder(), lockWait, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = held.Release() }()
 
 	// The upstream.
 	client := relay.NewClient(relay.ClientConfig{

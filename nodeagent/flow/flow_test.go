@@ -11,46 +11,47 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/flow"
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
 func newNamer(t *testing.T) (*Namer, *table.Tables) {
 	t.Helper()
-	tables, err := table.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := tables.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	n, err := NewNamer(tables, "west-1", func() string { return "west" })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n, tables
+	tables := table.New()
+	return NewNamer(tables, "west-1", func() string { return "west" }), tables
 }
 
-func endpoint(cluster, name, addr string, id uint32) table.Change {
-	return table.Change{Key: cluster + "/endpoints/default/" + name, Record: &recordv1.Record{
-		Cluster: cluster, Payload: &recordv1.Record_Endpoint{Endpoint: &recordv1.Endpoint{
-			Namespace: "default", Name: name, Addresses: []string{addr}, Identity: id,
-		}},
+type located struct {
+	cluster string
+	*record.Endpoint
+}
+
+func endpoint(cluster, name, addr string, id uint32) located {
+	return located{cluster, &record.Endpoint{
+		Namespace: "default", Name: name, Addresses: []netip.Addr{netip.MustParseAddr(addr)}, Identity: id,
 	}}
 }
 
-func setRules(t *testing.T, tables *table.Tables, rules map[uint32]table.Rule) {
-	t.Helper()
-	err := tables.Write(func(txn statedb.WriteTxn) error { return tables.Rules.Set(txn, "test", rules) }, tables.Rules.Meta())
-	if err != nil {
-		t.Fatal(err)
-	}
+func file(tables *table.Tables, endpoints ...located) {
+	tables.RecordWriter().Write(func(txn table.RecordTxn) {
+		for _, e := range endpoints {
+			txn.Put(e.cluster+"/endpoints/default/"+e.Name, e.Endpoint)
+		}
+	})
+}
+
+func setRules(tables *table.Tables, rules map[uint32]*table.Rule) {
+	tables.Write(func(txn *table.Txn) {
+		for id, rule := range rules {
+			if rule == nil {
+				tables.ForPlan().Rules.Delete(txn, id)
+			} else {
+				tables.ForPlan().Rules.Put(txn, id, *rule)
+			}
+		}
+	})
 }
 
 func denied() bpf.Event {
@@ -71,15 +72,10 @@ var deathstar = table.Rule{
 
 func TestADropIsToldInNames(t *testing.T) {
 	n, tables := newNamer(t)
-	if err := tables.WriteRecords([]table.Change{
-		endpoint("east", "xwing", "10.14.0.5", 65800), endpoint("west", "deathstar", "10.24.0.7", 131400),
-	}); err != nil {
-		t.Fatal(err)
-	}
-	setRules(t, tables, map[uint32]table.Rule{77: deathstar})
-	txn := tables.DB.ReadTxn()
-	n.learn(txn, time.Unix(0, 0))
-	f := n.name(txn, time.Unix(5, 0), denied())
+	file(tables, endpoint("east", "xwing", "10.14.0.5", 65800), endpoint("west", "deathstar", "10.24.0.7", 131400))
+	setRules(tables, map[uint32]*table.Rule{77: &deathstar})
+	n.learn(time.Unix(0, 0))
+	f := n.name(time.Unix(5, 0), denied())
 	want := "DENIED  east/default/xwing → west/default/deathstar:80/TCP  " +
 		"policy default/MeshNetworkPolicy/deathstar (isolates)  policies/deathstar.yaml @ main@sha1:abc"
 	if got := f.String(); got != want {
@@ -92,18 +88,18 @@ func TestADropIsToldInNames(t *testing.T) {
 
 func TestARuleIsRememberedForAWhile(t *testing.T) {
 	n, tables := newNamer(t)
-	setRules(t, tables, map[uint32]table.Rule{77: deathstar})
+	setRules(tables, map[uint32]*table.Rule{77: &deathstar})
 	start := time.Unix(1000, 0)
-	n.learn(tables.DB.ReadTxn(), start)
-	setRules(t, tables, nil)
-	n.learn(tables.DB.ReadTxn(), start)
+	n.learn(start)
+	setRules(tables, map[uint32]*table.Rule{77: nil})
+	n.learn(start)
 	late := start.Add(keepRules)
-	n.learn(tables.DB.ReadTxn(), late)
-	if f := n.name(tables.DB.ReadTxn(), late, denied()); f.Policy == nil || f.Policy.Name != "deathstar" {
+	n.learn(late)
+	if f := n.name(late, denied()); f.Policy == nil || f.Policy.Name != "deathstar" {
 		t.Errorf("policy of a late event = %+v", f.Policy)
 	}
-	n.learn(tables.DB.ReadTxn(), late.Add(time.Second))
-	if f := n.name(tables.DB.ReadTxn(), late, denied()); f.Policy != nil {
+	n.learn(late.Add(time.Second))
+	if f := n.name(late, denied()); f.Policy != nil {
 		t.Errorf("a rule is remembered for ever: %+v", f.Policy)
 	}
 }
@@ -111,12 +107,8 @@ func TestARuleIsRememberedForAWhile(t *testing.T) {
 // A pod that ended and its successor may have the same address for a moment: the identity tells who it was.
 func TestOfTwoPodsWithOneAddressTheJudgedOneIsNamed(t *testing.T) {
 	n, tables := newNamer(t)
-	if err := tables.WriteRecords([]table.Change{
-		endpoint("east", "another", "10.14.0.5", 65900), endpoint("east", "xwing", "10.14.0.5", 65800), endpoint("east", "zebra", "10.14.0.5", 65901),
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if f := n.name(tables.DB.ReadTxn(), time.Unix(0, 0), denied()); f.Source.Pod != "xwing" {
+	file(tables, endpoint("east", "another", "10.14.0.5", 65900), endpoint("east", "xwing", "10.14.0.5", 65800), endpoint("east", "zebra", "10.14.0.5", 65901))
+	if f := n.name(time.Unix(0, 0), denied()); f.Source.Pod != "xwing" {
 		t.Errorf("source = %+v", f.Source)
 	}
 }

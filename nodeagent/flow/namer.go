@@ -5,6 +5,7 @@ package flow
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
@@ -107,10 +108,8 @@ func (n *Namer) peer(family uint8, raw [16]uint8, port uint16, id uint32) flow.P
 	p.Address = addr.String()
 	// Of several records with one address (a pod that just ended and its successor) the one with the identity that the
 	// packet was judged by is meant.
-	for _, e := range n.tables.EndpointsAt(addr) {
-		if p.Pod != "" && e.Identity != id {
-			continue
-		}
+	if at := n.tables.EndpointsAt(addr); len(at) > 0 {
+		e := at[max(0, slices.IndexFunc(at, func(e table.LocatedEndpoint) bool { return e.Identity == id }))]
 		p.Cluster, p.Namespace, p.Pod = e.Cluster, e.Namespace, e.Name
 	}
 	if p.Pod == "" {

@@ -208,9 +208,9 @@ func (n *node) who(id uint32) string {
 		}
 		return "a cidr that isn't there"
 	}
-	for r := range n.agent.Tables.Identities.All(n.agent.Tables.DB.ReadTxn()) {
-		if r.Body.GetId() == id {
-			return describe(r.Body.GetLabels())
+	for _, i := range n.agent.Tables.Identities.All() {
+		if i.ID == id {
+			return describe(i.Labels)
 		}
 	}
 	return fmt.Sprintf("an identity of cluster %d that nobody knows", identity.ClusterOf(id))
@@ -250,8 +250,8 @@ func (n *node) peer(index uint16) string {
 }
 
 func (n *node) pod(a netip.Addr) string {
-	for r := range n.agent.Tables.Endpoints.About(n.agent.Tables.DB.ReadTxn(), table.AddressTerm(a)) {
-		return r.Cluster + "/" + r.Body.GetNamespace() + "/" + r.Body.GetName()
+	for _, e := range n.agent.Tables.EndpointsAt(a) {
+		return e.Cluster + "/" + e.Namespace + "/" + e.Name
 	}
 	return "no pod"
 }

@@ -76,7 +76,7 @@ func BenchmarkMesh(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		if n := tables.Endpoints.Len(tables.DB.ReadTxn()); n != clusters*endpointsPer {
+		if n := tables.Endpoints.Len(); n != clusters*endpointsPer {
 			b.Fatalf("%d endpoints arrived, want %d", n, clusters*endpointsPer)
 		}
 		if err := tables.Close(); err != nil {
