@@ -91,13 +91,13 @@ func (c *Client) Status() ClientStatus {
 func (c *Client) Run(ctx context.Context, resume func() *relayv1.ResumePoint, handle func(*relayv1.Batch) error) error {
 	backoff := minBackoff
 	for {
-		served, err := c.attempt(ctx, resume, handle)
+		progress, err := c.attempt(ctx, resume, handle)
 		if ctx.Err() != nil {
 			c.disconnected(ctx.Err())
 			return ctx.Err()
 		}
 		c.disconnected(err)
-		if served {
+		if progress {
 			backoff = minBackoff
 		}
 		// Full jitter: after an operator's restart all of a cluster's agents come at once.
@@ -112,8 +112,9 @@ func (c *Client) Run(ctx context.Context, resume func() *relayv1.ResumePoint, ha
 	}
 }
 
-// attempt follows one relay until it fails; served tells whether it got as far as a batch.
-func (c *Client) attempt(ctx context.Context, resume func() *relayv1.ResumePoint, handle func(*relayv1.Batch) error) (served bool, err error) {
+// attempt follows one relay until it fails. progress says that a batch with a resume point was taken: an agent that gets
+// stuck before that, again and again, must not ask for a snapshot ten times a second.
+func (c *Client) attempt(ctx context.Context, resume func() *relayv1.ResumePoint, handle func(*relayv1.Batch) error) (progress bool, err error) {
 	target, err := c.pick(ctx)
 	if err != nil {
 		return false, err
@@ -129,7 +130,8 @@ func (c *Client) attempt(ctx context.Context, resume func() *relayv1.ResumePoint
 	if resume != nil {
 		req.Resume = resume()
 	}
-	// A relay that accepts but never speaks must not hold us: the next one may be well.
+	// A relay that accepts the connection and sends nothing must not hold us: the next one may be well. One that is busy
+	// sends an empty batch.
 	tooLate := time.AfterFunc(firstBatchIn, func() { cancel(fmt.Errorf("no batch within %s", firstBatchIn)) })
 	defer tooLate.Stop()
 	relay := relayv1.NewRelayClient(conn)
@@ -137,13 +139,12 @@ func (c *Client) attempt(ctx context.Context, resume func() *relayv1.ResumePoint
 	if err != nil {
 		return false, fmt.Errorf("subscribe at relay %s: %w", target.address, causeOr(ctx, err))
 	}
-	for {
+	for first := true; ; first = false {
 		batch, err := stream.Recv()
 		if err != nil {
-			return served, fmt.Errorf("stream from relay %s: %w", target.address, causeOr(ctx, err))
+			return progress, fmt.Errorf("stream from relay %s: %w", target.address, causeOr(ctx, err))
 		}
-		if !served {
-			served = true
+		if first {
 			tooLate.Stop()
 			c.connected(relay)
 		}
@@ -151,8 +152,9 @@ func (c *Client) attempt(ctx context.Context, resume func() *relayv1.ResumePoint
 		c.status.LastBatch = time.Now()
 		c.mu.Unlock()
 		if err := handle(batch); err != nil {
-			return served, fmt.Errorf("take a batch from relay %s: %w", target.address, err)
+			return progress, fmt.Errorf("take a batch from relay %s: %w", target.address, err)
 		}
+		progress = progress || batch.GetAt() != nil
 	}
 }
 

@@ -186,10 +186,14 @@ func (x *Change) GetRecord() *v1.Record {
 }
 
 // Batch is applied whole. A snapshot may span batches: the first has snapshot_start, the last snapshot_end; what the
-// agent holds and the snapshot did not mention is gone only after snapshot_end.
+// agent holds and the snapshot did not mention is gone only after snapshot_end. A new snapshot may start before the last
+// one ended, and then takes its place.
+//
+// In a snapshot and in a delta, records come in the order of their kinds (mesh/record.Kinds), removals in the reverse order
+// after all others: a record never comes before one that it names, such as an endpoint's identity.
 type Batch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	At            *ResumePoint           `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	At            *ResumePoint           `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"` // everything up to here was sent; absent within a snapshot
 	SnapshotStart bool                   `protobuf:"varint,2,opt,name=snapshot_start,json=snapshotStart,proto3" json:"snapshot_start,omitempty"`
 	SnapshotEnd   bool                   `protobuf:"varint,3,opt,name=snapshot_end,json=snapshotEnd,proto3" json:"snapshot_end,omitempty"`
 	Changes       []*Change              `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`
@@ -263,13 +267,25 @@ func (x *Batch) GetClusters() []*ClusterState {
 	return nil
 }
 
-// ClusterState tells how far the records of a cluster can be trusted to be complete and fresh.
+// ClusterState says how far the records of a cluster can be trusted to be complete and fresh. It is true of the records
+// up to the batch that carries it, and until the next ClusterStates or snapshot_start. Clusters are judged one by one: a
+// cluster that is not synced, or that the agent hears nothing of, says nothing about any other cluster.
 type ClusterState struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	Synced        bool                   `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"` // its initial list was complete; only then may missing records mean "gone"
-	Stale         bool                   `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`   // no heartbeat; records are kept
-	Local         bool                   `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`   // the relay's own cluster, so the agent's
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// The relay holds every record of this cluster that this agent may have, of every kind: with all kinds in synced_kinds.
+	// The agent may take a record of the cluster that it was not sent for gone.
+	Synced bool `protobuf:"varint,2,opt,name=synced,proto3" json:"synced,omitempty"`
+	// No heartbeat: the records are kept as they were. What is missing is still gone if synced says so.
+	Stale bool `protobuf:"varint,3,opt,name=stale,proto3" json:"stale,omitempty"`
+	// The relay's own cluster, so the agent's. Exactly one cluster is, in every list that isn't empty.
+	Local bool `protobuf:"varint,4,opt,name=local,proto3" json:"local,omitempty"`
+	// Kinds (as in record keys: "identities", "endpoints") of which the relay holds every record of this cluster that this
+	// agent may have. Of these, and of no others, the agent may take a record that it was not sent for gone, and conclude
+	// that a name or number it was not sent does not exist in this cluster. A kind that agents are never sent of other
+	// clusters ("policies") is among them like the others: there is none that the agent may have.
+	// Empty although synced is true: the relay is older than this field, and every kind is meant.
+	SyncedKinds   []string `protobuf:"bytes,5,rep,name=synced_kinds,json=syncedKinds,proto3" json:"synced_kinds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +346,13 @@ func (x *ClusterState) GetLocal() bool {
 		return x.Local
 	}
 	return false
+}
+
+func (x *ClusterState) GetSyncedKinds() []string {
+	if x != nil {
+		return x.SyncedKinds
+	}
+	return nil
 }
 
 type ReportRequest struct {
@@ -809,12 +832,13 @@ const file_mesh_relay_v1_relay_proto_rawDesc = "" +
 	"\x0esnapshot_start\x18\x02 \x01(\bR\rsnapshotStart\x12!\n" +
 	"\fsnapshot_end\x18\x03 \x01(\bR\vsnapshotEnd\x123\n" +
 	"\achanges\x18\x04 \x03(\v2\x19.fairlead.relay.v1.ChangeR\achanges\x12;\n" +
-	"\bclusters\x18\x05 \x03(\v2\x1f.fairlead.relay.v1.ClusterStateR\bclusters\"f\n" +
+	"\bclusters\x18\x05 \x03(\v2\x1f.fairlead.relay.v1.ClusterStateR\bclusters\"\x89\x01\n" +
 	"\fClusterState\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06synced\x18\x02 \x01(\bR\x06synced\x12\x14\n" +
 	"\x05stale\x18\x03 \x01(\bR\x05stale\x12\x14\n" +
-	"\x05local\x18\x04 \x01(\bR\x05local\"\x8a\x05\n" +
+	"\x05local\x18\x04 \x01(\bR\x05local\x12!\n" +
+	"\fsynced_kinds\x18\x05 \x03(\tR\vsyncedKinds\"\x8a\x05\n" +
 	"\rReportRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
 	"\x14wireguard_public_key\x18\x02 \x01(\tR\x12wireguardPublicKey\x12%\n" +
