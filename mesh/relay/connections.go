@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// connections is a listener that can close one of its connections. That is the only way to end a gRPC stream whose other
-// side takes nothing: the end of the stream would wait behind what was not taken.
+// connections is a listener that can close one of its connections. That is the only way to end a gRPC stream to a client
+// that takes nothing: the end of the stream would wait behind what was not taken.
 type connections struct {
 	net.Listener
 

@@ -16,6 +16,7 @@ import (
 	"weak"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
 )
@@ -69,8 +70,8 @@ func TestSnapshotsAreSentAFewAtATime(t *testing.T) {
 	second := follow(t, "second", r.address)
 	eventually(t, "the second waits", func() bool { return r.server.Load().Waiting == 1 })
 	eventually(t, "and is served all the same", func() bool { return second.client.Status().Connected })
-	if received, _, starts := second.counts(); received > 0 || starts > 0 {
-		t.Errorf("%d records in %d snapshots before it was its turn", received, starts)
+	if !second.client.Status().LastBatch.IsZero() {
+		t.Error("something was sent before it was its turn: an agent takes it for news")
 	}
 	close(first.release)
 	eventually(t, "the first has all", first.upToDate(t, h))
@@ -180,6 +181,8 @@ func (s *stuckStream) subscribe(server *Server) {
 	to := &grpc.GenericServerStream[relayv1.SubscribeRequest, relayv1.Batch]{ServerStream: s}
 	_ = server.Subscribe(&relayv1.SubscribeRequest{Node: "n"}, to)
 }
+
+func (s *stuckStream) SendHeader(metadata.MD) error { return nil }
 
 func (s *stuckStream) Context() context.Context { return s.ctx }
 

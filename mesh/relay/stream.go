@@ -37,14 +37,17 @@ type stream struct {
 	to     grpc.ServerStream
 	sub    *subscriber
 	at     cursor
-	served bool   // something was sent
+	served bool   // a batch was sent
 	leave  func() // gives back the place among the snapshots; nil: there is none
 }
 
-// run sends until the agent leaves. Something is sent at once, even if there is nothing to say, so that an agent knows
-// that it is served.
+// run sends until the agent leaves. The header goes at once, so that an agent that has to wait knows that it is served;
+// an agent that resumes is sent a batch even if there is nothing new, so that it knows that it is up to date.
 func (st *stream) run() error {
 	ctx := st.to.Context()
+	if err := st.to.SendHeader(nil); err != nil {
+		return err
+	}
 	for {
 		n := st.server.hub.next(&st.at)
 		if n.behind {
@@ -75,11 +78,6 @@ func (st *stream) beginSnapshot(ctx context.Context) error {
 	if st.leave == nil {
 		leave, ok := st.server.places.try()
 		if !ok {
-			if !st.served {
-				if err := st.send(&wireBatch{head: &relayv1.Batch{}}); err != nil {
-					return err
-				}
-			}
 			var err error
 			if leave, err = st.server.places.take(ctx); err != nil {
 				return err

@@ -35,7 +35,7 @@ func encodeChange(c *relayv1.Change) ([]byte, error) {
 	return options.MarshalAppend(out, c)
 }
 
-// wireBatch is a Batch whose changes are encoded already. Only wireCodec can send it.
+// wireBatch is a Batch with changes that are encoded already. Only wireCodec can send it.
 type wireBatch struct {
 	head    *relayv1.Batch // without changes
 	entries []*entry

@@ -15,9 +15,9 @@ import (
 // sliceSize is how many records are judged before others get their turn: about a millisecond's work.
 const sliceSize = 500
 
-// SetDecisions takes what the MeshCluster objects say now. It judges anew what they changed and nothing else: records of a
-// cluster whose own claim changed, of the kinds that the change matters to; and of all others only nodes with an address
-// in a range that became, or is no longer, some cluster's pod range. A large cluster is judged in slices, between which
+// SetDecisions takes what the MeshCluster objects say now. It judges anew what they changed and nothing else: where a
+// cluster's own claim changed, its records of the kinds that the change matters to; and of all others only nodes with an
+// address in a range that became, or is no longer, some cluster's pod range. A large cluster is judged in slices, between which
 // other clusters are served.
 func (i *Intake) SetDecisions(decisions map[string]Decision) {
 	i.deciding.Lock()
@@ -43,7 +43,7 @@ func (i *Intake) SetDecisions(decisions map[string]Decision) {
 }
 
 // compare notes in each remote's backlog what its decision's change matters to, and gives the clusters that have one, and
-// those whose MeshCluster is gone.
+// those that have no MeshCluster any more.
 func (i *Intake) compare(was map[string]Decision) (judged, gone []string) {
 	for _, name := range slices.Sorted(maps.Keys(i.decisions)) {
 		r, d := i.remotes[name], i.decisions[name]
@@ -68,7 +68,8 @@ func (i *Intake) compare(was map[string]Decision) (judged, gone []string) {
 	return judged, gone
 }
 
-// kindsToJudge gives the kinds of records whose verdicts a changed decision may change, ranges of other clusters apart.
+// kindsToJudge gives the kinds of records on which a changed decision may change the verdict, ranges of other clusters
+// apart.
 func kindsToJudge(was, now Decision) []string {
 	switch {
 	case was.Claim == nil || was.Frozen, was.Claim.Name != now.Claim.Name, was.Claim.ID != now.Claim.ID,

@@ -33,7 +33,7 @@ type Hub interface {
 type Intake struct {
 	hub Hub
 	log *slog.Logger
-	// forget makes the watcher give up a cluster whose MeshCluster was deleted.
+	// forget makes the watcher give up a cluster, because its MeshCluster was deleted.
 	forget func(cluster string)
 
 	deciding sync.Mutex // held by SetDecisions, which gives mu up now and then

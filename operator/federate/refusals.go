@@ -19,7 +19,7 @@ type refusal struct {
 	key     string
 	reason  record.Reason
 	message string        // empty once it is too old
-	sum     uint64        // of the message, which tells whether the next refusal is the same
+	sum     uint64        // of the message, to see whether the next refusal is the same
 	place   *list.Element // among the newest; nil once it is too old
 }
 
@@ -33,7 +33,7 @@ func newRefusals() refusals { return refusals{newest: list.New()} }
 
 var refusalSeed = maphash.MakeSeed()
 
-// note takes a refusal of a record whose last one was was (nil: none), and says whether it is another.
+// note takes a refusal of a record that was refused before as was says (nil: it was not), and says whether it is news.
 func (r *refusals) note(was *refusal, key string, err error) (now *refusal, fresh bool) {
 	message := err.Error()
 	now = &refusal{key: key, reason: record.ReasonOf(err), message: message, sum: maphash.String(refusalSeed, message)}

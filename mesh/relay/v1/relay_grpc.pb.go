@@ -34,7 +34,7 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type RelayClient interface {
 	// Subscribe sends a snapshot (or, if all removals since the resume point are still known, only what changed since),
-	// then deltas. An agent that has to wait for its snapshot is sent one empty batch at once.
+	// then deltas. The stream's header comes as soon as the agent is accepted; a snapshot may have to wait for others.
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Batch], error)
 	// Report carries the node's state up. Agents call it on change and at least every minute.
 	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportResponse, error)
@@ -82,7 +82,7 @@ func (c *relayClient) Report(ctx context.Context, in *ReportRequest, opts ...grp
 // for forward compatibility.
 type RelayServer interface {
 	// Subscribe sends a snapshot (or, if all removals since the resume point are still known, only what changed since),
-	// then deltas. An agent that has to wait for its snapshot is sent one empty batch at once.
+	// then deltas. The stream's header comes as soon as the agent is accepted; a snapshot may have to wait for others.
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[Batch]) error
 	// Report carries the node's state up. Agents call it on change and at least every minute.
 	Report(context.Context, *ReportRequest) (*ReportResponse, error)
