@@ -17,4 +17,8 @@ func registerMetrics(hub *relay.Hub, server *relay.Server) {
 	gauge("fairlead_relay_records", "Records of all clusters that the relay holds for agents.", func() float64 { return float64(hub.Len()) })
 	gauge("fairlead_relay_revision", "Newest revision of the relay's stream.", func() float64 { return float64(hub.At().GetRevision()) })
 	gauge("fairlead_relay_agents", "Node agents connected to this replica.", func() float64 { return float64(len(server.Subscribers())) })
+	gauge("fairlead_relay_agents_waiting", "Node agents that wait for their snapshot to begin.", func() float64 { return float64(server.Load().Waiting) })
+	metrics.Registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "fairlead_relay_agents_stuck_total", Help: "Node agents that were cut off because they accepted nothing.",
+	}, func() float64 { return float64(server.Load().Stuck) }))
 }

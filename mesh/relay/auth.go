@@ -34,7 +34,7 @@ func (s *Server) authenticate(ctx context.Context) (context.Context, error) {
 	return context.WithValue(ctx, nodeKey{}, node), nil
 }
 
-// nodeOf gives the node that a caller speaks for, if it may.
+// nodeOf gives the node that a caller acts for, if it may.
 func (s *Server) nodeOf(ctx context.Context, claimed string) (string, error) {
 	node, authenticated := ctx.Value(nodeKey{}).(string)
 	switch {
@@ -42,12 +42,10 @@ func (s *Server) nodeOf(ctx context.Context, claimed string) (string, error) {
 		return "", status.Error(codes.Unauthenticated, "not authenticated")
 	case claimed == "":
 		return "", status.Error(codes.InvalidArgument, "the request names no node")
-	case node == "" && s.cfg.AllowUnboundTokens:
-		return claimed, nil
 	case node == "":
 		return "", status.Error(codes.PermissionDenied, "the token is bound to no node")
 	case node != claimed:
-		return "", status.Errorf(codes.PermissionDenied, "the token is node %s's, the request speaks for %q", node, claimed)
+		return "", status.Errorf(codes.PermissionDenied, "the token is node %s's, the request names %q", node, claimed)
 	}
 	return node, nil
 }

@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -116,5 +118,68 @@ func BenchmarkHubApply(b *testing.B) {
 	for b.Loop() {
 		apply(b, h, put("east", fmt.Sprintf("pod-%d", i%1000), i))
 		i++
+	}
+}
+
+// filled is a hub that holds that many endpoints.
+func filled(b *testing.B, records int) *Hub {
+	b.Helper()
+	h := NewHub(0)
+	var changes []*relayv1.Change
+	for i := range records {
+		changes = append(changes, put("east", fmt.Sprintf("pod-%d", i), 1))
+	}
+	apply(b, h, changes...)
+	h.SetClusters(synced("east"))
+	return h
+}
+
+// BenchmarkFanOutOfMany: one change at a time to all agents while the hub holds 250,000 records.
+func BenchmarkFanOutOfMany(b *testing.B) {
+	const records, agents = 250_000, 10
+	h := filled(b, records)
+	r := serve(b, h, func(c *ServerConfig) { c.Logger = slog.New(slog.DiscardHandler) })
+	arrived := &arrivals{reached: make(chan struct{}, 1)}
+	arrived.awaited.Store(records * agents)
+	subscribe(b, r.address, agents, arrived)
+	<-arrived.reached
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		arrived.awaited.Store(int64(records*agents + (i+1)*agents))
+		apply(b, h, put("east", "pod-7", i+2))
+		<-arrived.reached
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*agents), "ns/delivery")
+}
+
+// BenchmarkSlowStreams: agents that take the first batch of a snapshot and then nothing, while every record changes once.
+// What the hub and they hold beyond the hub alone is what slow agents cost.
+func BenchmarkSlowStreams(b *testing.B) {
+	const records, agents = 100_000, 10
+	live := func() float64 {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	for b.Loop() {
+		h := filled(b, records)
+		base := live()
+		l := NewServer(h, ServerConfig{Authenticate: authenticate, Snapshots: agents, Logger: slog.New(slog.DiscardHandler)})
+		release := make(chan struct{})
+		var streams sync.WaitGroup
+		for range agents {
+			stuck := newStuckStream(b.Context())
+			stuck.release = release
+			streams.Go(func() { stuck.subscribe(l) })
+			<-stuck.blocked
+		}
+		for i := range records {
+			apply(b, h, put("east", fmt.Sprintf("pod-%d", i), 2))
+		}
+		b.ReportMetric((live()-base)/agents/1e6, "MB/stream")
+		close(release)
+		streams.Wait()
 	}
 }

@@ -44,11 +44,11 @@ type ClientConfig struct {
 // ErrNotConnected is what Report gives while no relay is reached.
 var ErrNotConnected = errors.New("not connected to a relay")
 
-// Backoff bounds between attempts, and how long a relay may take to send its first batch.
+// Backoff bounds between attempts, and how long a relay may take to accept a stream.
 const (
 	minBackoff   = 100 * time.Millisecond
 	maxBackoff   = 5 * time.Second
-	firstBatchIn = 10 * time.Second
+	acceptIn     = 10 * time.Second
 	maxBatchRecv = 16 << 20
 )
 
@@ -63,7 +63,7 @@ type Client struct {
 	next   int                 // target to try next
 }
 
-// ClientStatus tells how following goes.
+// ClientStatus says how following goes.
 type ClientStatus struct {
 	Connected bool
 	Target    string    // the address of the relay in use, or of the last one tried
@@ -78,7 +78,7 @@ func NewClient(cfg ClientConfig) *Client {
 	return &Client{cfg: cfg, log: cmp.Or(cfg.Logger, slog.Default()), next: rand.N(1 << 16)}
 }
 
-// Status tells how following goes.
+// Status says how following goes.
 func (c *Client) Status() ClientStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -91,13 +91,13 @@ func (c *Client) Status() ClientStatus {
 func (c *Client) Run(ctx context.Context, resume func() *relayv1.ResumePoint, handle func(*relayv1.Batch) error) error {
 	backoff := minBackoff
 	for {
-		served, err := c.attempt(ctx, resume, handle)
+		progress, err := c.attempt(ctx, resume, handle)
 		if ctx.Err() != nil {
 			c.disconnected(ctx.Err())
 			return ctx.Err()
 		}
 		c.disconnected(err)
-		if served {
+		if progress {
 			backoff = minBackoff
 		}
 		// Full jitter: after an operator's restart all of a cluster's agents come at once.
@@ -112,8 +112,9 @@ func (c *Client) Run(ctx context.Context, resume func() *relayv1.ResumePoint, ha
 	}
 }
 
-// attempt follows one relay until it fails; served tells whether it got as far as a batch.
-func (c *Client) attempt(ctx context.Context, resume func() *relayv1.ResumePoint, handle func(*relayv1.Batch) error) (served bool, err error) {
+// attempt follows one relay until it fails. progress says that a batch with a resume point was taken: an agent that gets
+// stuck before that, again and again, must not ask for a snapshot ten times a second.
+func (c *Client) attempt(ctx context.Context, resume func() *relayv1.ResumePoint, handle func(*relayv1.Batch) error) (progress bool, err error) {
 	target, err := c.pick(ctx)
 	if err != nil {
 		return false, err
@@ -129,30 +130,31 @@ func (c *Client) attempt(ctx context.Context, resume func() *relayv1.ResumePoint
 	if resume != nil {
 		req.Resume = resume()
 	}
-	// A relay that accepts but never speaks must not hold us: the next one may be well.
-	tooLate := time.AfterFunc(firstBatchIn, func() { cancel(fmt.Errorf("no batch within %s", firstBatchIn)) })
+	// A relay that takes the connection and then does nothing must not hold us: the next one may be well. One that is busy
+	// accepts the stream at once, and sends when it is our turn.
+	tooLate := time.AfterFunc(acceptIn, func() { cancel(fmt.Errorf("not accepted within %s", acceptIn)) })
 	defer tooLate.Stop()
 	relay := relayv1.NewRelayClient(conn)
 	stream, err := relay.Subscribe(ctx, req)
 	if err != nil {
 		return false, fmt.Errorf("subscribe at relay %s: %w", target.address, causeOr(ctx, err))
 	}
+	if header, err := stream.Header(); err == nil && header != nil {
+		c.connected(relay) // else Recv gives the reason
+	}
+	tooLate.Stop()
 	for {
 		batch, err := stream.Recv()
 		if err != nil {
-			return served, fmt.Errorf("stream from relay %s: %w", target.address, causeOr(ctx, err))
-		}
-		if !served {
-			served = true
-			tooLate.Stop()
-			c.connected(relay)
+			return progress, fmt.Errorf("stream from relay %s: %w", target.address, causeOr(ctx, err))
 		}
 		c.mu.Lock()
 		c.status.LastBatch = time.Now()
 		c.mu.Unlock()
 		if err := handle(batch); err != nil {
-			return served, fmt.Errorf("take a batch from relay %s: %w", target.address, err)
+			return progress, fmt.Errorf("take a batch from relay %s: %w", target.address, err)
 		}
+		progress = progress || batch.GetAt() != nil
 	}
 }
 

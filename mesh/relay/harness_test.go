@@ -68,29 +68,49 @@ func apply(t testing.TB, h *Hub, changes ...*relayv1.Change) {
 func contents(t testing.TB, h *Hub) map[string]*recordv1.Record {
 	t.Helper()
 	s := newMirror()
-	for _, b := range decode(t, h, h.batches(h.since(cursor{}), nil)) {
+	for _, b := range rest(t, h, &cursor{}) {
 		s.Apply(b)
 	}
 	return maps.Collect(s.All())
 }
 
-// decode sends batches through the codec as gRPC does.
-func decode(t testing.TB, h *Hub, batches []wireBatch) []*relayv1.Batch {
+// rest gives all batches that a stream is still to send.
+func rest(t testing.TB, h *Hub, c *cursor) []*relayv1.Batch {
 	t.Helper()
 	var out []*relayv1.Batch
-	codec := newWireCodec()
-	for i := range batches {
-		data, err := codec.Marshal(&batches[i])
-		if err != nil {
-			t.Fatal(err)
-		}
-		b := &relayv1.Batch{}
-		if err := codec.Unmarshal(data, b); err != nil {
-			t.Fatal(err)
-		}
+	for {
+		b, more := one(t, h, c)
 		out = append(out, b)
+		if !more {
+			return out
+		}
 	}
-	return out
+}
+
+// one gives the next batch of a stream, and whether there are more. A snapshot begins if it must.
+func one(t testing.TB, h *Hub, c *cursor) (b *relayv1.Batch, more bool) {
+	t.Helper()
+	n := h.next(c)
+	if n.behind {
+		h.begin(c)
+		n = h.next(c)
+	}
+	return decode(t, &n.batch), n.wait == nil
+}
+
+// decode sends a batch through the codec as gRPC does.
+func decode(t testing.TB, wire *wireBatch) *relayv1.Batch {
+	t.Helper()
+	codec := newWireCodec()
+	data, err := codec.Marshal(wire)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &relayv1.Batch{}
+	if err := codec.Unmarshal(data, b); err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func equal(a, b map[string]*recordv1.Record) bool {

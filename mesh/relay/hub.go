@@ -5,9 +5,10 @@
 //
 // The operator keeps one Hub: the merged state of all clusters, by key. Applied changes get increasing revisions. A
 // Server streams the hub to each agent: a snapshot, or what changed since the agent's resume point, then deltas. There is
-// no queue per agent: each stream remembers one revision and takes what changed since from a shared, bounded history of
-// keys, so a slow agent gets the newest value of each key, or a fresh snapshot, and costs neither memory nor anybody
-// else's time. The agent runs a Client, and may keep what it received in a State, which knows what a snapshot sweeps.
+// no queue per agent: a stream remembers how far it got in the hub's changelogs, one for each kind of record, and takes
+// the newest values from there, a batch at a time. So a slow agent gets the newest value of each key, or a fresh
+// snapshot, and costs neither memory nor anybody else's time. The agent runs a Client, and may keep what it received in a
+// State, which knows what a snapshot sweeps.
 package relay
 
 import (
@@ -15,34 +16,39 @@ import (
 	"cmp"
 	"crypto/rand"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
 )
 
-// DefaultHistory is how many changes a Hub remembers for agents that resume or fall behind.
+// DefaultHistory is how many removals a Hub remembers for agents that resume or fall behind.
 const DefaultHistory = 1 << 16
 
 // Hub is the merged state of all clusters. Its methods may be called from any goroutine.
 type Hub struct {
-	epoch string
+	epoch    string
+	remember int
+	limits   batchLimits
 
 	mu       sync.RWMutex
-	entries  map[string]*entry
-	gone     map[string]*entry // deletions that history still covers
-	history  *history
-	clusters clusterStates
-	changed  chan struct{} // closed and replaced on every change
+	revision uint64            // of the newest change
+	entries  map[string]*entry // remembered removals among them
+	order    sendOrder
+	// forgotten is the newest revision of a removal that is no longer remembered: older streams need a snapshot.
+	forgotten uint64
+	clusters  clusterStates
+	changed   chan struct{} // closed and replaced on every change
 }
 
 // entry is the newest change of one key, encoded once for all subscribers. It is never changed, only replaced.
 type entry struct {
 	key      string
 	revision uint64
+	removed  bool
 	encoded  []byte // the changes field of a Batch with this Change in it, tag and length included
 }
 
@@ -51,17 +57,19 @@ type clusterStates struct {
 	states  []*relayv1.ClusterState
 }
 
-// NewHub makes an empty hub with an epoch of its own, which remembers that many changes (DefaultHistory if not positive).
+// NewHub makes an empty hub with an epoch of its own, which remembers that many removals (DefaultHistory if not
+// positive).
 func NewHub(remember int) *Hub {
 	if remember <= 0 {
 		remember = DefaultHistory
 	}
 	return &Hub{
-		epoch:   rand.Text(),
-		entries: map[string]*entry{},
-		gone:    map[string]*entry{},
-		history: newHistory(remember),
-		changed: make(chan struct{}),
+		epoch:    rand.Text(),
+		remember: remember,
+		limits:   batchLimits{changes: maxBatchChanges, bytes: maxBatchBytes},
+		entries:  map[string]*entry{},
+		order:    newSendOrder(),
+		changed:  make(chan struct{}),
 	}
 }
 
@@ -77,32 +85,42 @@ func (h *Hub) Apply(changes []*relayv1.Change) error {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	before := h.history.newest
+	before := h.revision
 	for i, c := range changes {
 		h.applyOne(c.GetKey(), c.GetRecord() == nil, encoded[i])
 	}
-	if h.history.newest != before {
+	if h.revision != before {
 		h.wake()
 	}
 	return nil
 }
 
 func (h *Hub) applyOne(key string, remove bool, encoded []byte) {
-	have, exists := h.entries[key]
-	if remove && !exists || exists && bytes.Equal(have.encoded, encoded) {
+	have := h.entries[key]
+	if remove && have == nil || have != nil && bytes.Equal(have.encoded, encoded) {
 		return
 	}
-	revision, dropped := h.history.push(key)
-	if g, ok := h.gone[dropped]; ok && g.revision == revision {
-		delete(h.gone, dropped)
+	if have != nil {
+		key = have.key // one copy of it
+		h.order.of(have).drop(have.revision)
 	}
-	e := &entry{key: key, revision: h.history.newest, encoded: encoded}
+	h.revision++
+	e := &entry{key: key, revision: h.revision, removed: remove, encoded: encoded}
+	h.entries[key] = e
+	h.order.of(e).add(e)
 	if remove {
-		delete(h.entries, key)
-		h.gone[key] = e
-	} else {
-		delete(h.gone, key)
-		h.entries[key] = e
+		h.forget()
+	}
+}
+
+// forget drops the oldest removals beyond those to remember.
+func (h *Hub) forget() {
+	for h.order.removals() > h.remember {
+		log := h.order.oldestRemovals()
+		oldest := log.slots[0].entry
+		log.drop(oldest.revision)
+		delete(h.entries, oldest.key)
+		h.forgotten = oldest.revision
 	}
 }
 
@@ -127,86 +145,77 @@ func (h *Hub) SetClusters(states []*relayv1.ClusterState) {
 func (h *Hub) At() *relayv1.ResumePoint {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return h.point(h.history.newest)
+	return h.point(h.revision)
 }
 
 // Len is the number of records held.
 func (h *Hub) Len() int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return len(h.entries)
+	return len(h.entries) - h.order.removals()
 }
 
 // Keys lists the keys held, sorted.
 func (h *Hub) Keys() []string {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
-	return slices.Sorted(maps.Keys(h.entries))
+	keys := make([]string, 0, len(h.entries))
+	for key, e := range h.entries {
+		if !e.removed {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
 }
 
 func (h *Hub) point(revision uint64) *relayv1.ResumePoint {
 	return &relayv1.ResumePoint{Epoch: h.epoch, Revision: revision}
 }
 
-// wake tells every stream that there is news. The lock is held.
+// wake lets every stream look for news. The lock is held.
 func (h *Hub) wake() {
 	close(h.changed)
 	h.changed = make(chan struct{})
 }
 
-// cursor is how far one stream got.
-type cursor struct {
-	started  bool // something was sent, so revision counts
-	revision uint64
-	clusters uint64 // version of the cluster states
+// sendOrder holds the hub's changelogs in the order in which they are sent: records by kind, what is named before what
+// names it; then removals the other way round.
+type sendOrder struct {
+	logs []changelog
+	puts int // the first so many logs are of records, the others of removals
 }
 
-// resume places a new stream: where the agent left off if this hub still knows what changed since, else at the start.
-func (h *Hub) resume(p *relayv1.ResumePoint) cursor {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	if p.GetEpoch() != h.epoch || !h.history.covers(p.GetRevision()) {
-		return cursor{}
-	}
-	return cursor{started: true, revision: p.GetRevision()}
+func newSendOrder() sendOrder {
+	kinds := len(record.Kinds()) + 1 // and whatever is of no kind
+	return sendOrder{logs: make([]changelog, 2*kinds), puts: kinds}
 }
 
-// view is what a stream must send to be up to date.
-type view struct {
-	snapshot bool
-	entries  []*entry // by revision, unless a snapshot
-	clusters []*relayv1.ClusterState
-	news     bool // clusters are newer than the stream's
-	next     cursor
-	changed  <-chan struct{} // closed when there is more
+// of gives the changelog that an entry belongs to.
+func (o *sendOrder) of(e *entry) *changelog {
+	rank := record.Rank(e.key)
+	if e.removed {
+		return &o.logs[len(o.logs)-1-rank]
+	}
+	return &o.logs[rank]
 }
 
-// since collects what a stream at a cursor lacks. Only the pointers are copied, so a snapshot holds the lock briefly.
-func (h *Hub) since(c cursor) view {
-	h.mu.RLock()
-	defer h.mu.RUnlock()
-	v := view{
-		clusters: h.clusters.states,
-		news:     h.clusters.version != c.clusters,
-		next:     cursor{started: true, revision: h.history.newest, clusters: h.clusters.version},
-		changed:  h.changed,
+// removals is the number of removals remembered.
+func (o *sendOrder) removals() int {
+	n := 0
+	for i := range o.logs[o.puts:] {
+		n += o.logs[o.puts+i].len()
 	}
-	if !c.started || !h.history.covers(c.revision) {
-		v.snapshot, v.news = true, true
-		v.entries = slices.AppendSeq(make([]*entry, 0, len(h.entries)), maps.Values(h.entries))
-		return v
-	}
-	for r := c.revision + 1; r <= h.history.newest; r++ {
-		if e := h.newest(h.history.key(r)); e.revision == r {
-			v.entries = append(v.entries, e)
+	return n
+}
+
+// oldestRemovals gives the changelog with the oldest removal; there must be one.
+func (o *sendOrder) oldestRemovals() *changelog {
+	var oldest *changelog
+	for i := o.puts; i < len(o.logs); i++ {
+		if l := &o.logs[i]; l.len() > 0 && (oldest == nil || l.oldest() < oldest.oldest()) {
+			oldest = l
 		}
 	}
-	return v
-}
-
-func (h *Hub) newest(key string) *entry {
-	if e, ok := h.entries[key]; ok {
-		return e
-	}
-	return h.gone[key]
+	return oldest
 }

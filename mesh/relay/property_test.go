@@ -25,14 +25,21 @@ type world struct {
 
 	connected bool
 	at        cursor
-	sending   []*relayv1.Batch // on their way, a snapshot may be half received
+	sending   []*relayv1.Batch // on their way
 }
 
 func newWorld(t *rapid.T, tb testing.TB) *world {
 	w := &world{t: t, tb: tb, truth: map[string]*relayv1.Change{}, state: newMirror()}
-	w.hub = NewHub(20)
+	w.hub = smallHub()
 	w.hub.SetClusters(w.clusters())
 	return w
+}
+
+// smallHub sends few changes in a batch, so that streams break in the middle and records change under way.
+func smallHub() *Hub {
+	h := NewHub(20)
+	h.limits.changes = 3
+	return h
 }
 
 func (w *world) clusters() []*relayv1.ClusterState { return synced("east", "west") }
@@ -58,7 +65,7 @@ func (w *world) change() {
 // restart gives the operator a new hub. Between it and recovery the agent may connect at any moment.
 func (w *world) restart() {
 	w.disconnect()
-	w.hub = NewHub(20)
+	w.hub = smallHub()
 }
 
 // recover fills a restarted hub cluster by cluster, with the states as they come.
@@ -96,35 +103,27 @@ func (w *world) connect() {
 
 func (w *world) disconnect() { w.connected, w.sending = false, nil }
 
-// receive lets the agent take some of what is on its way.
-func (w *world) receive() {
+// send puts some batches on their way: what they carry is decided now, and what is held may change before they arrive.
+func (w *world) send() {
 	if !w.connected {
 		return
 	}
-	if len(w.sending) == 0 {
-		v := w.hub.since(w.at)
-		w.at = v.next
-		w.sending = w.small(v)
+	for range rapid.IntRange(1, 5).Draw(w.t, "sent") {
+		b, more := one(w.tb, w.hub, &w.at)
+		w.sending = append(w.sending, b)
+		if !more {
+			return
+		}
 	}
-	n := rapid.IntRange(1, len(w.sending)).Draw(w.t, "batches")
+}
+
+// receive lets the agent take some of what is on its way.
+func (w *world) receive() {
+	n := rapid.IntRange(0, len(w.sending)).Draw(w.t, "batches")
 	for _, b := range w.sending[:n] {
 		w.take(b)
 	}
 	w.sending = w.sending[n:]
-}
-
-// small sends a view in batches of at most three changes, so that streams break in the middle.
-func (w *world) small(v view) []*relayv1.Batch {
-	var out []*relayv1.Batch
-	for _, b := range decode(w.tb, w.hub, w.hub.batches(v, nil)) {
-		for len(b.GetChanges()) > 3 {
-			part := &relayv1.Batch{SnapshotStart: b.GetSnapshotStart(), Changes: b.GetChanges()[:3]}
-			b.SnapshotStart, b.Changes = false, b.GetChanges()[3:]
-			out = append(out, part)
-		}
-		out = append(out, b)
-	}
-	return out
 }
 
 // take checks that what Apply says it changed is what it changed.
@@ -161,8 +160,7 @@ func (w *world) settle() {
 	w.hub.SetClusters(w.clusters())
 	w.disconnect()
 	w.connect()
-	v := w.hub.since(w.at)
-	for _, b := range w.small(v) {
+	for _, b := range rest(w.tb, w.hub, &w.at) {
 		w.take(b)
 	}
 }
@@ -177,6 +175,7 @@ func TestStateEqualsHubAfterAnything(t *testing.T) {
 			"change":        func(*rapid.T) { w.change() },
 			"connect":       func(*rapid.T) { w.connect() },
 			"disconnect":    func(*rapid.T) { w.disconnect() },
+			"send":          func(*rapid.T) { w.send() },
 			"receive":       func(*rapid.T) { w.receive() },
 			"restart":       func(*rapid.T) { w.restart() },
 			"recover":       func(*rapid.T) { w.recover() },
@@ -210,6 +209,7 @@ func TestNothingKnownIsEverSwept(t *testing.T) {
 			"change":        func(*rapid.T) { w.change() },
 			"connect":       func(*rapid.T) { w.connect() },
 			"disconnect":    func(*rapid.T) { w.disconnect() },
+			"send":          func(*rapid.T) { w.send() },
 			"receive":       func(*rapid.T) { w.receive() },
 			"restart":       func(*rapid.T) { w.restart() },
 			"recover":       func(*rapid.T) { w.recover() },

@@ -7,9 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -102,7 +100,7 @@ func TestEmptyHubSweepsNothing(t *testing.T) {
 	apply(t, old, put("east", "a", 1), put("east", "b", 1), put("west", "c", 1))
 	old.SetClusters(synced("east", "west"))
 	s := newMirror()
-	for _, b := range decode(t, old, old.batches(old.since(cursor{}), nil)) {
+	for _, b := range rest(t, old, &cursor{}) {
 		s.Apply(b)
 	}
 
@@ -110,9 +108,7 @@ func TestEmptyHubSweepsNothing(t *testing.T) {
 	h := NewHub(0)
 	at := h.resume(s.Resume())
 	step := func() (changed []*relayv1.Change) {
-		v := h.since(at)
-		at = v.next
-		for _, b := range decode(t, h, h.batches(v, nil)) {
+		for _, b := range rest(t, h, &at) {
 			changed = append(changed, s.Apply(b)...)
 		}
 		return changed
@@ -143,36 +139,44 @@ func TestEmptyHubSweepsNothing(t *testing.T) {
 	}
 }
 
-func TestHistoryThatOverflowsMeansASnapshot(t *testing.T) {
+// A record that was put is there to be looked up, however long ago; only removals are forgotten.
+func TestForgottenRemovalsMeanASnapshot(t *testing.T) {
 	t.Parallel()
 	h := NewHub(10)
-	for i := range 5 {
+	for i := range 20 {
 		apply(t, h, put("east", fmt.Sprintf("p%d", i), 1))
 	}
 	at := h.At()
-	for i := range 10 {
+	for i := range 1000 {
 		apply(t, h, put("east", "p0", 2+i))
 	}
-	c := h.resume(at)
-	if v := h.since(c); v.snapshot || len(v.entries) != 1 {
-		t.Errorf("ten changes of one key: snapshot=%v with %d entries, want the newest alone", v.snapshot, len(v.entries))
-	}
-	apply(t, h, gone("east", "p1"))
-	if h.resume(at).started {
-		t.Error("resumed beyond history")
-	}
-	if v := h.since(c); !v.snapshot || len(v.entries) != 4 {
-		t.Errorf("a stream that fell behind: snapshot=%v with %d entries", v.snapshot, len(v.entries))
-	}
 	for i := range 10 {
-		apply(t, h, put("east", "p0", 100+i))
+		apply(t, h, gone("east", fmt.Sprintf("p%d", 10+i)))
 	}
-	if len(h.gone) != 0 {
-		t.Errorf("%d deletions are remembered beyond history", len(h.gone))
+	c := h.resume(at)
+	if got := rest(t, h, &c); len(got) != 1 || got[0].GetSnapshotStart() || len(got[0].GetChanges()) != 11 {
+		t.Errorf("a thousand changes of one key and ten removals: %v, want the newest of each alone", got)
+	}
+	c = h.resume(at)
+	apply(t, h, gone("east", "p1"))
+	if !h.next(&c).behind {
+		t.Error("a removal was forgotten that the stream had not sent")
+	}
+	if c = h.resume(at); len(c.seen) > 0 {
+		t.Error("resumed from before a forgotten removal")
+	}
+	if got := rest(t, h, &c); !got[0].GetSnapshotStart() || len(got[0].GetChanges()) != 9 {
+		t.Errorf("a stream that fell behind got %v", got)
+	}
+	for i := range 100 {
+		apply(t, h, put("east", "flaps", i), gone("east", "flaps"))
+	}
+	if len(h.entries) != 9+10 || h.order.removals() != 10 {
+		t.Errorf("%d removals are remembered, with %d entries", h.order.removals(), len(h.entries))
 	}
 	future := h.At()
 	future.Revision++
-	if h.resume(future).started {
+	if len(h.resume(future).seen) > 0 {
 		t.Error("resumed in the future")
 	}
 }
@@ -216,20 +220,55 @@ func TestBatchesAreBounded(t *testing.T) {
 			t.Errorf("%d changes", total)
 		}
 	}
-	check(decode(t, h, h.batches(h.since(cursor{}), nil)), true)
+	check(rest(t, h, &cursor{}), true)
 
-	delta := decode(t, h, h.batches(h.since(cursor{started: true}), nil))
+	start := h.resume(&relayv1.ResumePoint{Epoch: h.epoch})
+	delta := rest(t, h, &start)
 	check(delta, false)
 	// Every batch of a delta is a place to resume: going on from any of them gives the rest, no less.
 	for i, b := range delta {
-		rest := h.since(h.resume(b.GetAt()))
-		want := 0
+		c := h.resume(b.GetAt())
+		got, want := 0, 0
+		for _, later := range rest(t, h, &c) {
+			got += len(later.GetChanges())
+		}
 		for _, later := range delta[i+1:] {
 			want += len(later.GetChanges())
 		}
-		if len(rest.entries) != want {
-			t.Errorf("resume after batch %d gives %d changes instead of %d", i, len(rest.entries), want)
+		if got != want {
+			t.Errorf("resume after batch %d gives %d changes instead of %d", i, got, want)
 		}
+	}
+}
+
+// A stream wakes only for what it has to send.
+func TestNothingNewWakesNobody(t *testing.T) {
+	t.Parallel()
+	h := NewHub(0)
+	apply(t, h, put("east", "a", 1))
+	h.SetClusters(synced("east"))
+	c := cursor{}
+	rest(t, h, &c)
+	wait := h.next(&c).wait
+	apply(t, h)
+	apply(t, h, put("east", "a", 1), gone("east", "never"))
+	h.SetClusters(synced("east"))
+	select {
+	case <-wait:
+		t.Error("changes that change nothing woke the streams")
+	default:
+	}
+	apply(t, h, gone("east", "a"))
+	<-wait
+	if n := h.next(&c); len(n.batch.entries) != 1 {
+		t.Errorf("a removal was sent as %v", n.batch)
+	}
+	wait = h.next(&c).wait
+	apply(t, h, gone("east", "a"))
+	select {
+	case <-wait:
+		t.Error("a second removal woke the streams")
+	default:
 	}
 }
 
@@ -277,22 +316,6 @@ func (a *agent) appliedAt() *relayv1.ResumePoint {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.state.Applied()
-}
-
-func TestFilterSendsANodeWhatItNeeds(t *testing.T) {
-	t.Parallel()
-	h := NewHub(0)
-	h.SetClusters(synced("east"))
-	r := serve(t, h, func(c *ServerConfig) {
-		c.Filter = func(node, key string) bool { return strings.HasSuffix(key, "-for-"+node) }
-	})
-	apply(t, h, put("east", "a-for-n1", 1), put("east", "a-for-n2", 1))
-	a := follow(t, "n1", r.address)
-	eventually(t, "snapshot", func() bool { return len(a.records()) == 1 })
-	apply(t, h, put("east", "b-for-n2", 1))
-	apply(t, h, put("east", "b-for-n1", 1), gone("east", "a-for-n1"))
-	want := []string{put("east", "b-for-n1", 0).GetKey()}
-	eventually(t, "delta", func() bool { return slices.Equal(slices.Collect(maps.Keys(a.records())), want) })
 }
 
 func TestClientTriesTheNextRelay(t *testing.T) {

@@ -12,13 +12,13 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
@@ -26,35 +26,45 @@ import (
 
 // ServerConfig says who may connect and where reports go.
 type ServerConfig struct {
-	// Authenticate checks a bearer token and gives the node it was issued to. An error refuses the call.
+	// Authenticate checks a bearer token and gives the node it was issued to. An error refuses the call; so does an empty
+	// node, because such a token could read and report in every node's name.
 	Authenticate func(ctx context.Context, token string) (node string, err error)
-
-	// AllowUnboundTokens accepts a token for which Authenticate gives no node as any node's. Without it such a token is
-	// refused: it could read and report in every node's name.
-	AllowUnboundTokens bool
 
 	// Report takes an agent's report; its node is the authenticated one. An error is handed to the agent.
 	Report func(ctx context.Context, r *relayv1.ReportRequest) error
 
-	// Filter, if set, says which records a node needs. It must always answer the same for the same arguments.
-	Filter func(node, key string) bool
+	// Snapshots is how many agents are sent a snapshot at a time; 0 means DefaultSnapshots.
+	Snapshots int
+
+	// Stall is how long an agent may take to accept one batch before its connection is closed; 0 means DefaultStall.
+	Stall time.Duration
 
 	Logger *slog.Logger
 }
 
-// Server streams a Hub to agents. Its Options must be given to the gRPC server it is registered with; Serve does both.
+// Server streams a Hub to agents.
 type Server struct {
 	relayv1.UnimplementedRelayServer
-	hub *Hub
-	cfg ServerConfig
-	log *slog.Logger
+	hub    *Hub
+	cfg    ServerConfig
+	log    *slog.Logger
+	places *places
+	stuck  atomic.Uint64
 
 	mu          sync.Mutex
 	subscribers map[*subscriber]struct{}
+	listeners   map[*connections]struct{}
 }
 
 type subscriber struct {
 	info Subscriber
+}
+
+// Load says how busy a Server is.
+type Load struct {
+	Snapshots int    // being sent, slow ones left out
+	Waiting   int    // agents that wait for theirs to begin
+	Stuck     uint64 // agents that were cut off because they accepted nothing, ever
 }
 
 // Subscriber is a connected agent.
@@ -70,13 +80,17 @@ func NewServer(hub *Hub, cfg ServerConfig) *Server {
 	if cfg.Authenticate == nil {
 		panic("relay: NewServer needs Authenticate")
 	}
-	log := cmp.Or(cfg.Logger, slog.Default())
-	return &Server{hub: hub, cfg: cfg, log: log, subscribers: map[*subscriber]struct{}{}}
+	cfg.Snapshots = cmp.Or(cfg.Snapshots, DefaultSnapshots)
+	cfg.Stall = cmp.Or(cfg.Stall, DefaultStall)
+	return &Server{
+		hub: hub, cfg: cfg, log: cmp.Or(cfg.Logger, slog.Default()), places: newPlaces(cfg.Snapshots),
+		subscribers: map[*subscriber]struct{}{}, listeners: map[*connections]struct{}{},
+	}
 }
 
-// Options are what the gRPC server needs: authentication, the codec that sends records encoded once, and keepalives, so
+// options are what the gRPC server needs: authentication, the codec that sends records encoded once, and keepalives, so
 // that a vanished agent doesn't hold its stream.
-func (s *Server) Options() []grpc.ServerOption {
+func (s *Server) options() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newWireCodec()),
 		grpc.ChainUnaryInterceptor(s.authenticateUnary),
@@ -92,16 +106,19 @@ const maxReport = 8 << 20
 
 // Serve runs a gRPC server of its own on a listener until ctx ends, then returns nil. creds nil means plaintext.
 func (s *Server) Serve(ctx context.Context, lis net.Listener, creds credentials.TransportCredentials) error {
-	opts := s.Options()
+	opts := s.options()
 	if creds != nil {
 		opts = append(opts, grpc.Creds(creds))
 	}
 	g := grpc.NewServer(opts...)
 	relayv1.RegisterRelayServer(g, s)
+	conns := newConnections(lis)
+	s.listening(conns, true)
+	defer s.listening(conns, false)
 	// Streams never end by themselves, so there is nothing to wait for gracefully: agents reconnect and resume.
 	stop := context.AfterFunc(ctx, g.Stop)
 	defer stop()
-	if err := g.Serve(lis); err != nil && ctx.Err() == nil {
+	if err := g.Serve(conns); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serve the relay on %s: %w", lis.Addr(), err)
 	}
 	return nil
@@ -121,64 +138,18 @@ func (s *Server) Subscribers() []Subscriber {
 	return out
 }
 
-// Subscribe implements relayv1.RelayServer.
-func (s *Server) Subscribe(req *relayv1.SubscribeRequest, stream grpc.ServerStreamingServer[relayv1.Batch]) error {
-	node, err := s.nodeOf(stream.Context(), req.GetNode())
-	if err != nil {
-		return err
-	}
-	sub, leave := s.enter(stream.Context(), node)
-	defer leave()
-	var keep func(string) bool
-	if s.cfg.Filter != nil {
-		keep = func(key string) bool { return s.cfg.Filter(node, key) }
-	}
-	at := s.hub.resume(req.GetResume())
-	s.log.Info("agent subscribed", "node", node, "address", sub.info.Address, "resumed", at.started)
-	err = s.stream(stream, sub, at, keep)
-	s.log.Info("agent left", "node", node, "address", sub.info.Address, "error", err)
-	return err
+// Load says how busy the server is.
+func (s *Server) Load() Load {
+	return Load{Snapshots: int(s.places.taken.Load()), Waiting: int(s.places.waiting.Load()), Stuck: s.stuck.Load()}
 }
 
-// stream sends until the agent leaves. The first view is sent even if it is empty, so that an agent knows it is served.
-func (s *Server) stream(stream grpc.ServerStream, sub *subscriber, at cursor, keep func(string) bool) error {
-	for first := true; ; first = false {
-		v := s.hub.since(at)
-		if first || v.snapshot || v.news || len(v.entries) > 0 {
-			batches := s.hub.batches(v, keep)
-			for i := range batches {
-				if !first && batches[i].empty() {
-					continue // filtered away
-				}
-				if err := stream.SendMsg(&batches[i]); err != nil {
-					return err
-				}
-			}
-		}
-		at = v.next
-		s.mu.Lock()
-		sub.info.Revision = at.revision
-		s.mu.Unlock()
-		select {
-		case <-v.changed:
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		}
-	}
-}
-
-func (s *Server) enter(ctx context.Context, node string) (*subscriber, func()) {
-	sub := &subscriber{Subscriber{Node: node, Since: time.Now()}}
-	if p, ok := peer.FromContext(ctx); ok {
-		sub.info.Address = p.Addr.String()
-	}
+func (s *Server) listening(c *connections, yes bool) {
 	s.mu.Lock()
-	s.subscribers[sub] = struct{}{}
-	s.mu.Unlock()
-	return sub, func() {
-		s.mu.Lock()
-		delete(s.subscribers, sub)
-		s.mu.Unlock()
+	defer s.mu.Unlock()
+	if yes {
+		s.listeners[c] = struct{}{}
+	} else {
+		delete(s.listeners, c)
 	}
 }
 

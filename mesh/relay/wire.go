@@ -26,73 +26,19 @@ const batchChangesField protowire.Number = 4
 // encodeChange gives the bytes that this change adds to a Batch. Concatenating such bytes is concatenating the repeated
 // field, so a change is encoded once however many agents it goes to.
 func encodeChange(c *relayv1.Change) ([]byte, error) {
-	body, err := proto.MarshalOptions{Deterministic: true}.Marshal(c)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]byte, 0, len(body)+8)
+	options := proto.MarshalOptions{Deterministic: true}
+	size := options.Size(c)
+	out := make([]byte, 0, protowire.SizeTag(batchChangesField)+protowire.SizeBytes(size))
 	out = protowire.AppendTag(out, batchChangesField, protowire.BytesType)
-	return protowire.AppendBytes(out, body), nil
+	out = protowire.AppendVarint(out, uint64(size))
+	options.UseCachedSize = true
+	return options.MarshalAppend(out, c)
 }
 
-// wireBatch is a Batch whose changes are encoded already. Only wireCodec can send it.
+// wireBatch is a Batch with changes that are encoded already. Only wireCodec can send it.
 type wireBatch struct {
 	head    *relayv1.Batch // without changes
 	entries []*entry
-}
-
-// batches cuts a view into batches. Only the last of a snapshot has a resume point: one in the middle would let an agent
-// resume without the rest. A delta's batches each have one, because entries come by revision.
-func (h *Hub) batches(v view, keep func(key string) bool) []wireBatch {
-	var out []wireBatch
-	rest := v.entries
-	for {
-		n := cut(rest)
-		part := rest[:n]
-		rest = rest[n:]
-		last := len(rest) == 0
-		b := wireBatch{head: &relayv1.Batch{}, entries: filter(part, keep)}
-		switch {
-		case last:
-			b.head.At = h.point(v.next.revision)
-			b.head.SnapshotEnd = v.snapshot
-			if v.news {
-				b.head.Clusters = v.clusters
-			}
-		case !v.snapshot:
-			b.head.At = h.point(part[n-1].revision)
-		}
-		b.head.SnapshotStart = v.snapshot && len(out) == 0
-		out = append(out, b)
-		if last {
-			return out
-		}
-	}
-}
-
-// cut says how many of the entries fit into one batch.
-func cut(entries []*entry) int {
-	size := 0
-	for i, e := range entries {
-		size += len(e.encoded)
-		if i == maxBatchChanges || i > 0 && size > maxBatchBytes {
-			return i
-		}
-	}
-	return len(entries)
-}
-
-func filter(entries []*entry, keep func(key string) bool) []*entry {
-	if keep == nil {
-		return entries
-	}
-	var out []*entry
-	for _, e := range entries {
-		if keep(e.key) {
-			out = append(out, e)
-		}
-	}
-	return out
 }
 
 // wireCodec is gRPC's protobuf codec, which also sends wireBatch without copying what is encoded already.
@@ -121,6 +67,7 @@ func (c wireCodec) Marshal(v any) (mem.BufferSlice, error) {
 	return out, nil
 }
 
+// empty says whether a batch would change nothing.
 func (b *wireBatch) empty() bool {
 	return len(b.entries) == 0 && !b.head.GetSnapshotStart() && !b.head.GetSnapshotEnd() && len(b.head.GetClusters()) == 0
 }

@@ -85,20 +85,25 @@ func (w *Watcher) takeList(cluster string, l *listing, revision int64) {
 	})
 }
 
+// differences gives what is named before what names it, and removals the other way round: a list comes by key, endpoints
+// before their identities.
 func (w *Watcher) differences(cluster string, v *clusterView, l *listing, revision int64) []Event {
-	var events []Event
+	ranks := len(record.Kinds())
+	ordered := make([][]Event, 2*ranks)
 	leftover := maps.Clone(v.known)
 	for _, found := range l.records {
 		delete(leftover, found.key)
 		if w.remember(v, found.key, found.value) {
-			events = append(events, Event{cluster, found.key, present(found.value), found.modRevision})
+			place := record.Rank(found.key)
+			ordered[place] = append(ordered[place], Event{cluster, found.key, present(found.value), found.modRevision})
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(leftover)) {
 		delete(v.known, key)
-		events = append(events, Event{cluster, key, nil, revision})
+		place := 2*ranks - 1 - record.Rank(key)
+		ordered[place] = append(ordered[place], Event{cluster, key, nil, revision})
 	}
-	return events
+	return slices.Concat(ordered...)
 }
 
 // present keeps an empty value apart from a deletion.

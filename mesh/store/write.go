@@ -133,22 +133,12 @@ func compareOps(a, b op) int {
 		}
 		return -1
 	}
-	byRank := cmp.Compare(rank(a.key), rank(b.key))
+	byRank := cmp.Compare(record.Rank(a.key), record.Rank(b.key))
 	if a.value == nil {
 		byRank = -byRank
 	}
 	return cmp.Or(byRank, cmp.Compare(a.key, b.key))
 }
-
-var ranks = func() map[string]int {
-	out := map[string]int{}
-	for i, kind := range record.Kinds() {
-		out[kind] = i
-	}
-	return out
-}()
-
-func rank(key string) int { return ranks[record.Kind(key)] }
 
 // write commits work and notes it as the store's content. Keys outside the cluster's prefix can't be written whatever
 // the caller desired: the store's key is built from the cluster's name.

@@ -133,8 +133,8 @@ func TestTwoViews(t *testing.T) {
 	if diff := cmp.Diff(want, v.localKeys()); diff != "" {
 		t.Errorf("local view (-want +got):\n%s", diff)
 	}
-	want = []string{
-		"east/cluster", "east/nodes/n1", "east/policies/NetworkPolicy/shop/deny",
+	want = []string{ // no policy: no other cluster takes one
+		"east/cluster", "east/nodes/n1",
 		"east/services/shop/taker", "east/services/shop/world", "east/slices/shop/world-1",
 	}
 	if diff := cmp.Diff(want, v.publishedKeys()); diff != "" {
@@ -288,6 +288,45 @@ func TestProvenance(t *testing.T) {
 		if !proto.Equal(got, want) {
 			t.Errorf("%s: provenance %v, want %v", name, got, want)
 		}
+	}
+}
+
+func TestKustomizationTouchesItsPoliciesAlone(t *testing.T) {
+	s := NewState("v1")
+	s.SetMesh(testMesh())
+	from := func(name, kustomization string) {
+		p := &v1alpha1.MeshNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
+		if kustomization != "" {
+			p.Labels = map[string]string{labelKustomizationName: kustomization, labelKustomizationNamespace: "flux-system"}
+		}
+		s.SetPolicy(FromMeshNetworkPolicy(p))
+	}
+	from("a", "apps")
+	from("b", "apps")
+	from("b", "infra") // moved
+	from("c", "infra")
+	s.RemovePolicy(KindMeshNetworkPolicy, "shop", "c")
+	from("d", "")
+	s.Flush()
+	touched := func(kustomization string) []string {
+		s.SetKustomization("flux-system", kustomization, &Kustomization{Revision: "main@sha1:2"})
+		var names []string
+		for r := range s.dirty {
+			names = append(names, r.name)
+		}
+		s.Flush()
+		slices.Sort(names)
+		return names
+	}
+	for kustomization, want := range map[string][]string{"apps": {"a"}, "infra": {"b"}, "none": nil} {
+		if diff := cmp.Diff(want, touched(kustomization)); diff != "" {
+			t.Errorf("%s touched (-want +got):\n%s", kustomization, diff)
+		}
+	}
+	names := s.Kustomizations()
+	slices.SortFunc(names, func(a, b KustomizationName) int { return strings.Compare(a.Name, b.Name) })
+	if diff := cmp.Diff([]KustomizationName{{"flux-system", "apps"}, {"flux-system", "infra"}}, names); diff != "" {
+		t.Errorf("Kustomizations (-want +got):\n%s", diff)
 	}
 }
 

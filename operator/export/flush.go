@@ -197,7 +197,7 @@ func (s *State) recordOf(r ref) (rec *recordv1.Record, publish bool, warnings []
 			if err != nil {
 				return nil, false, []string{"not exported: " + err.Error()}
 			}
-			return rec, true, nil
+			return rec, false, nil
 		}
 	}
 	return nil, false, nil

@@ -58,19 +58,22 @@ type world struct {
 	slices     map[string]*discoveryv1.EndpointSlice
 	identities map[uint32]map[string]string
 	nodes      map[string]*corev1.Node
+	policies   map[string]*Policy
+	syncs      map[string]*Kustomization
 }
 
 func newWorld() *world {
 	return &world{
 		pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}, services: map[string]*corev1.Service{},
 		slices: map[string]*discoveryv1.EndpointSlice{}, identities: map[uint32]map[string]string{}, nodes: map[string]*corev1.Node{},
+		policies: map[string]*Policy{}, syncs: map[string]*Kustomization{},
 	}
 }
 
 func (w *world) step(t *rapid.T, s *State) {
 	name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name")
 	gone := rapid.IntRange(0, 3).Draw(t, "gone") == 0
-	switch rapid.SampledFrom([]string{"mesh", "pod", "namespace", "service", "slice", "identity", "allocate", "node"}).Draw(t, "what") {
+	switch rapid.SampledFrom([]string{"mesh", "pod", "namespace", "service", "slice", "identity", "allocate", "node", "policy", "kustomization"}).Draw(t, "what") {
 	case "mesh":
 		w.mesh = testMesh()
 		w.mesh.ClusterName = rapid.SampledFrom([]string{"east", "west"}).Draw(t, "cluster")
@@ -85,6 +88,24 @@ func (w *world) step(t *rapid.T, s *State) {
 		}
 		setOrDelete(w.pods, name, p)
 		s.SetPod("shop", name, p)
+	case "policy":
+		if gone {
+			delete(w.policies, name)
+			s.RemovePolicy(KindMeshNetworkPolicy, "shop", name)
+			return
+		}
+		p := Policy{Kind: KindMeshNetworkPolicy, Namespace: "shop", Name: name, Labels: map[string]string{
+			labelKustomizationName: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "applied by"), labelKustomizationNamespace: "flux-system",
+		}}
+		w.policies[name] = &p
+		s.SetPolicy(p)
+	case "kustomization":
+		var k *Kustomization
+		if !gone {
+			k = &Kustomization{Revision: rapid.SampledFrom([]string{"1", "2"}).Draw(t, "revision")}
+		}
+		setOrDelete(w.syncs, name, k)
+		s.SetKustomization("flux-system", name, k)
 	case "namespace":
 		labels := map[string]string{"team": rapid.SampledFrom([]string{"1", "2"}).Draw(t, "team")}
 		if gone {
@@ -143,6 +164,12 @@ func (w *world) step(t *rapid.T, s *State) {
 }
 
 func (w *world) replay(s *State) {
+	for name, k := range w.syncs {
+		s.SetKustomization("flux-system", name, k)
+	}
+	for _, p := range w.policies {
+		s.SetPolicy(*p)
+	}
 	for n, labels := range w.identities {
 		s.SetIdentity(n, labels)
 	}

@@ -84,13 +84,9 @@ type KustomizationName struct{ Namespace, Name string }
 
 // Kustomizations lists the Flux Kustomizations that policies came from.
 func (s *State) Kustomizations() []KustomizationName {
-	seen := map[nsName]bool{}
-	var names []KustomizationName
-	for _, p := range s.policies {
-		if k, ok := kustomizationOf(p); ok && !seen[k] {
-			seen[k] = true
-			names = append(names, KustomizationName{k.namespace, k.name})
-		}
+	names := make([]KustomizationName, 0, len(s.policiesBySync))
+	for k := range s.policiesBySync {
+		names = append(names, KustomizationName{k.namespace, k.name})
 	}
 	return names
 }

@@ -7,8 +7,8 @@
 //
 // Each object makes at most one record. State remembers which records a change of an object can touch, so that a pod
 // that comes or goes costs one record, and Flush rebuilds just those. Two views come out: Local goes to this cluster's
-// agents and holds everything; Published goes to the shared etcd and holds what other clusters need: of services only
-// the global ones.
+// agents and holds everything; Published goes to the shared etcd and holds what other clusters use: of services only
+// the global ones, and no policies, because no cluster takes policies from another.
 //
 // The package is pure: no clock, no goroutine, no request. A State must not be used by two goroutines at once.
 package export
@@ -59,7 +59,8 @@ type State struct {
 	podsByNamespace map[string]map[nsName]bool
 	podsByLabels    map[string]map[nsName]bool // canonical label set → pods that have it
 	slicesByService map[nsName]map[nsName]bool
-	numbers         map[string]uint32 // canonical label set → number
+	policiesBySync  map[nsName]map[ref]bool // Kustomization → policies that it applied
+	numbers         map[string]uint32       // canonical label set → number
 
 	dirty map[ref]bool
 	built map[ref]*built
@@ -81,6 +82,7 @@ func NewState(version string) *State {
 		podsByNamespace: map[string]map[nsName]bool{},
 		podsByLabels:    map[string]map[nsName]bool{},
 		slicesByService: map[nsName]map[nsName]bool{},
+		policiesBySync:  map[nsName]map[ref]bool{},
 		numbers:         map[string]uint32{},
 		dirty:           map[ref]bool{},
 		built:           map[ref]*built{},
@@ -210,13 +212,22 @@ func (s *State) SetSlice(namespace, name string, eps *discoveryv1.EndpointSlice)
 // SetPolicy sets a policy.
 func (s *State) SetPolicy(p Policy) {
 	r := ref{kind: record.KindPolicy, policy: p.Kind, namespace: p.Namespace, name: p.Name}
+	s.dropPolicy(r)
 	s.policies[r] = p
-	s.touch(r)
+	if k, ok := kustomizationOf(p); ok {
+		put(s.policiesBySync, k, r)
+	}
 }
 
 // RemovePolicy removes a policy.
 func (s *State) RemovePolicy(kind, namespace, name string) {
-	r := ref{kind: record.KindPolicy, policy: kind, namespace: namespace, name: name}
+	s.dropPolicy(ref{kind: record.KindPolicy, policy: kind, namespace: namespace, name: name})
+}
+
+func (s *State) dropPolicy(r ref) {
+	if k, ok := kustomizationOf(s.policies[r]); ok {
+		drop(s.policiesBySync, k, r)
+	}
 	delete(s.policies, r)
 	s.touch(r)
 }
@@ -229,10 +240,8 @@ func (s *State) SetKustomization(namespace, name string, k *Kustomization) {
 	} else {
 		s.kustomizations[key] = *k
 	}
-	for r, p := range s.policies {
-		if of, ok := kustomizationOf(p); ok && of == key {
-			s.touch(r)
-		}
+	for r := range s.policiesBySync[key] {
+		s.touch(r)
 	}
 }
 
@@ -246,14 +255,14 @@ func setOrDelete[K comparable, V any](m map[K]*V, k K, v *V) {
 	m[k] = v
 }
 
-func put[K comparable](m map[K]map[nsName]bool, k K, v nsName) {
+func put[K, V comparable](m map[K]map[V]bool, k K, v V) {
 	if m[k] == nil {
-		m[k] = map[nsName]bool{}
+		m[k] = map[V]bool{}
 	}
 	m[k][v] = true
 }
 
-func drop[K comparable](m map[K]map[nsName]bool, k K, v nsName) {
+func drop[K, V comparable](m map[K]map[V]bool, k K, v V) {
 	delete(m[k], v)
 	if len(m[k]) == 0 {
 		delete(m, k)

@@ -63,9 +63,11 @@ func Decide(mesh *v1alpha1.ClusterMeshSpec, clusters []v1alpha1.MeshCluster) map
 		}
 		decisions[c.Name] = d
 	}
-	for name, d := range decisions {
+	// One list for all: a claim's own ranges are no node addresses either.
+	ranges := podCIDRs(taken)
+	for _, d := range decisions {
 		if d.Claim != nil {
-			d.Claim.MeshPodCIDRs = podCIDRsBut(name, taken)
+			d.Claim.MeshPodCIDRs = ranges
 		}
 	}
 	return decisions
@@ -110,12 +112,10 @@ func conflict(c record.Claim, taken []record.Claim) error {
 	return nil
 }
 
-func podCIDRsBut(name string, claims []record.Claim) []netip.Prefix {
+func podCIDRs(claims []record.Claim) []netip.Prefix {
 	var out []netip.Prefix
 	for _, c := range claims {
-		if c.Name != name {
-			out = append(out, c.PodCIDRs...)
-		}
+		out = append(out, c.PodCIDRs...)
 	}
 	return out
 }

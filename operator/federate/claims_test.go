@@ -59,15 +59,17 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-func TestDecideTellsEachOfTheOthersAddresses(t *testing.T) {
-	got := Decide(eastMesh(), []v1alpha1.MeshCluster{meshCluster("west", 2, 0, "10.2.0.0/16"), meshCluster("north", 3, 0, "10.3.0.0/16")})
-	var west []string
-	for _, p := range got["west"].Claim.MeshPodCIDRs {
-		west = append(west, p.String())
-	}
-	slices.Sort(west)
-	if strings.Join(west, " ") != "10.1.0.0/16 10.3.0.0/16" {
-		t.Errorf("west may not use as node addresses: %v", west)
+func TestNoNodeMayHaveAnAddressOfAnyClustersPods(t *testing.T) {
+	got := Decide(eastMesh(), []v1alpha1.MeshCluster{meshCluster("west", 2, 0, "10.2.0.0/16"), meshCluster("north", 3, 0, "10.3.0.0/16"), meshCluster("twin", 3, 0, "10.4.0.0/16")})
+	for _, name := range []string{"west", "north"} {
+		var ranges []string
+		for _, p := range got[name].Claim.MeshPodCIDRs {
+			ranges = append(ranges, p.String())
+		}
+		slices.Sort(ranges)
+		if strings.Join(ranges, " ") != "10.1.0.0/16 10.2.0.0/16 10.3.0.0/16" {
+			t.Errorf("%s may not use as node addresses: %v", name, ranges)
+		}
 	}
 }
 

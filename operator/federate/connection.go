@@ -53,7 +53,7 @@ type Connection struct {
 	restart   error
 }
 
-// Status tells how the exchange with the store goes.
+// Status says how the exchange with the store goes.
 type Status struct {
 	// Err says why there is no connection: settings that can't be used, or a *store.OpenError. Nil: there is one.
 	Err      error
@@ -114,7 +114,7 @@ func (c *Connection) nudge() {
 	}
 }
 
-// Status tells how things are now.
+// Status says how things are now.
 func (c *Connection) Status() Status {
 	c.mu.Lock()
 	s, p := c.status, c.publisher

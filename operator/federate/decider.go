@@ -98,7 +98,7 @@ func (d *Decider) decide(ctx context.Context) {
 	}
 	var list v1alpha1.MeshClusterList
 	if err := d.Cache.List(ctx, &list); err != nil {
-		d.Log.Error("list MeshClusters", "err", err)
+		d.Log.Error("list MeshClusters", "error", err)
 		return
 	}
 	d.Intake.SetDecisions(Decide(mesh, list.Items))

@@ -24,7 +24,7 @@ import (
 const MeshName = "mesh"
 
 // Discoverer writes a MeshCluster for each cluster that shows up in the shared etcd, with what it claims at that
-// moment; from then on the object and not the cluster's word counts. It runs on the leader.
+// moment; from then on the object counts, and not what the cluster says. It runs on the leader.
 //
 // +kubebuilder:rbac:groups=fairlead.dev,resources=meshclusters,verbs=get;list;watch;create
 type Discoverer struct {
@@ -88,7 +88,7 @@ func (d *Discoverer) look(ctx context.Context) {
 	// The objects and not the Intake's decisions, which may lag behind: a conflict with any of them has to show.
 	var known v1alpha1.MeshClusterList
 	if err := d.Client.List(ctx, &known); err != nil {
-		d.Log.Error("list MeshClusters", "err", err)
+		d.Log.Error("list MeshClusters", "error", err)
 		return
 	}
 	decisions, refused := Decide(&mesh.Spec, known.Items), map[string]string{}

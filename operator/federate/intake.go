@@ -14,8 +14,6 @@ package federate
 
 import (
 	"log/slog"
-	"maps"
-	"slices"
 	"sync"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
@@ -35,26 +33,32 @@ type Hub interface {
 type Intake struct {
 	hub Hub
 	log *slog.Logger
-	// forget tells the watcher to give up a cluster whose MeshCluster was deleted.
+	// forget makes the watcher give up a cluster, because its MeshCluster was deleted.
 	forget func(cluster string)
 
+	deciding sync.Mutex // held by SetDecisions, which gives mu up now and then
+
 	mu        sync.Mutex
+	mesh      *v1alpha1.ClusterMeshSpec
 	own       string
 	ownClaim  *record.Claim
-	localDone bool
 	impostor  string
 	decisions map[string]Decision
 	remotes   map[string]*remote
 	ownState  store.ClusterState
-	keys      *nodeKeys
+	shared    *shared
 	notify    []func()
+	slice     int // how many records are judged at a time
+	// statesChanged: what the hub says of clusters is to be made anew. That costs as much as there are clusters.
+	statesChanged bool
 }
 
 // NewIntake makes an Intake that feeds a hub.
 func NewIntake(hub Hub, log *slog.Logger) *Intake {
 	return &Intake{
 		hub: hub, log: log, forget: func(string) {},
-		decisions: map[string]Decision{}, remotes: map[string]*remote{}, keys: newNodeKeys(),
+		decisions: map[string]Decision{}, remotes: map[string]*remote{},
+		shared: &shared{keys: newNodeKeys(), addresses: newNodeAddresses()}, slice: sliceSize,
 	}
 }
 
@@ -81,12 +85,14 @@ func (i *Intake) Changed(mesh *v1alpha1.ClusterMeshSpec, d export.Delta) {
 			changes = append(changes, i.localNode(c)...)
 		}
 	}
-	i.localDone = mesh != nil
 	i.deliver(changes)
 }
 
 func (i *Intake) setOwn(mesh *v1alpha1.ClusterMeshSpec) {
-	i.own, i.ownClaim = "", nil
+	if i.mesh == mesh {
+		return
+	}
+	i.mesh, i.own, i.ownClaim, i.statesChanged = mesh, "", nil, true
 	if mesh == nil {
 		return
 	}
@@ -98,20 +104,21 @@ func (i *Intake) setOwn(mesh *v1alpha1.ClusterMeshSpec) {
 
 func (i *Intake) localNode(c export.Change) []*relayv1.Change {
 	if c.Record == nil {
-		i.keys.release(c.Key)
+		i.shared.keys.release(c.Key)
 		return nil
 	}
-	loser := i.keys.seize(c.Key, c.Record)
+	loser := i.shared.keys.seize(c.Key, c.Record)
 	r := i.remotes[record.ClusterOf(loser)]
 	if loser == "" || r == nil {
 		return nil
 	}
 	i.log.Warn("another cluster's node announced the WireGuard key of a node of this cluster; it is withdrawn", "record", loser, "node", c.Key)
-	if change := r.withdraw(loser, i.keys); change != nil {
-		r.reject(loser, &record.Error{Reason: record.ReasonDuplicate, Field: "node.wireguard_public_key", Detail: "is already the key of " + c.Key})
-		return []*relayv1.Change{change}
+	h := r.kinds[record.KindNode][loser]
+	if h == nil || h.good == nil {
+		return nil
 	}
-	return nil
+	r.refuse(loser, h, duplicateKey(c.Key))
+	return []*relayv1.Change{r.withdraw(loser, h)}
 }
 
 // Records implements store.Handler.
@@ -123,25 +130,29 @@ func (i *Intake) Records(cluster string, events []store.Event) {
 		i.ownRecords(events)
 		return
 	}
-	r := i.remotes[cluster]
-	if r == nil {
-		r = newRemote(cluster)
-		i.remotes[cluster] = r
-	}
-	d, decided := i.decisions[cluster]
+	r, claim := i.remote(cluster), i.judging(cluster)
 	var changes []*relayv1.Change
 	for _, ev := range events {
 		r.store(ev)
-		if !decided || d.Claim == nil || d.Frozen {
+		if claim == nil || r.later(record.Kind(ev.Key)) {
 			continue
 		}
-		change, refused := r.judge(ev.Key, *d.Claim, i.keys)
+		change, refused := r.judge(ev.Key, claim)
+		i.note(r, refused)
 		if change != nil {
 			changes = append(changes, change)
 		}
-		i.tell(cluster, refused)
 	}
 	i.deliver(changes)
+}
+
+func (i *Intake) remote(cluster string) *remote {
+	r := i.remotes[cluster]
+	if r == nil {
+		r = newRemote(cluster, i.shared)
+		i.remotes[cluster] = r
+	}
+	return r
 }
 
 // ownRecords looks only for somebody else who writes in this cluster's name.
@@ -171,61 +182,18 @@ func (i *Intake) Cluster(cluster string, state store.ClusterState) {
 		i.ownState = state
 		return
 	}
-	r := i.remotes[cluster]
-	if r == nil {
-		r = newRemote(cluster)
-		i.remotes[cluster] = r
-	}
+	r, claim := i.remote(cluster), i.judging(cluster)
 	if r.state.Stale != state.Stale {
 		i.log.Info("cluster's heartbeat", "cluster", cluster, "stale", state.Stale, "why", state.Why)
 	}
+	i.statesChanged = i.statesChanged || r.state.Stale != state.Stale || r.state.Synced != state.Synced
 	r.state = state
 	var changes []*relayv1.Change
-	if d := i.decisions[cluster]; d.Claim != nil && !d.Frozen {
-		changes = r.retryDuplicates(*d.Claim, i.keys)
+	if claim != nil {
+		r.complete = state.Synced
+		changes = r.retryWaiting(claim)
 	}
 	i.deliver(changes)
-}
-
-// SetDecisions takes what the MeshCluster objects say now, and judges anew what they changed.
-func (i *Intake) SetDecisions(decisions map[string]Decision) {
-	i.mu.Lock()
-	defer i.changed()
-	defer i.mu.Unlock()
-	was := i.decisions
-	i.decisions = decisions
-	var changes []*relayv1.Change
-	for _, name := range slices.Sorted(maps.Keys(decisions)) {
-		d, r := decisions[name], i.remotes[name]
-		if r == nil || d.Claim == nil || d.Frozen || sameDecision(was[name], d) {
-			continue
-		}
-		cs, fresh := r.judgeAll(*d.Claim, i.keys)
-		changes = append(changes, cs...)
-		for _, f := range fresh {
-			i.tell(name, f)
-		}
-	}
-	var gone []string
-	for name := range was {
-		if _, still := decisions[name]; still {
-			continue
-		}
-		gone = append(gone, name)
-		if r := i.remotes[name]; r != nil {
-			for _, key := range r.sortedKeys() {
-				if c := r.withdraw(key, i.keys); c != nil {
-					changes = append(changes, c)
-				}
-			}
-			delete(i.remotes, name)
-		}
-	}
-	i.deliver(changes)
-	for _, name := range gone {
-		i.log.Info("MeshCluster deleted: the cluster is forgotten, and comes back as new if it is alive", "cluster", name)
-		i.forget(name)
-	}
 }
 
 // deliver hands changes and the clusters' states to the agents, in this order: a cluster is called synced only after
@@ -233,33 +201,22 @@ func (i *Intake) SetDecisions(decisions map[string]Decision) {
 func (i *Intake) deliver(changes []*relayv1.Change) {
 	if len(changes) > 0 {
 		if err := i.hub.Apply(changes); err != nil {
-			i.log.Error("hand records to the agents", "err", err)
+			i.log.Error("hand records to the agents", "error", err)
 		}
 	}
-	i.hub.SetClusters(i.clusterStates())
+	if i.statesChanged {
+		i.statesChanged = false
+		i.hub.SetClusters(i.clusterStates())
+	}
 }
 
-func (i *Intake) clusterStates() []*relayv1.ClusterState {
-	var states []*relayv1.ClusterState
-	if i.own != "" {
-		states = append(states, &relayv1.ClusterState{Name: i.own, Synced: i.localDone})
-	}
-	for _, name := range slices.Sorted(maps.Keys(i.decisions)) {
-		st := &relayv1.ClusterState{Name: name, Stale: true}
-		if r := i.remotes[name]; r != nil && i.decisions[name].Claim != nil {
-			st.Synced, st.Stale = r.state.Synced, r.state.Stale
-		}
-		states = append(states, st)
-	}
-	return states
-}
-
-func (i *Intake) tell(cluster string, refused *rejection) {
+// note counts and logs a refusal that was not known before, if there is one.
+func (i *Intake) note(r *remote, refused *refusal) {
 	if refused == nil {
 		return
 	}
-	rejectedTotal.WithLabelValues(cluster, string(refused.reason)).Inc()
-	i.remotes[cluster].speak.Do(func() {
-		i.log.Warn("record refused", "cluster", cluster, "key", refused.key, "why", refused.message)
+	rejectedTotal.WithLabelValues(r.name, string(refused.reason)).Inc()
+	r.logged.Do(func() {
+		i.log.Warn("record refused", "cluster", r.name, "key", refused.key, "why", refused.message)
 	})
 }

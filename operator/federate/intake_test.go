@@ -25,8 +25,10 @@ import (
 
 // agents is a hub that keeps what agents would have.
 type agents struct {
-	records  map[string]*recordv1.Record
-	clusters string
+	records   map[string]*recordv1.Record
+	states    map[string]*relayv1.ClusterState
+	clusters  string
+	announced int // how often the clusters' states came
 }
 
 func (a *agents) Apply(changes []*relayv1.Change) error {
@@ -42,7 +44,10 @@ func (a *agents) Apply(changes []*relayv1.Change) error {
 
 func (a *agents) SetClusters(states []*relayv1.ClusterState) {
 	var s []string
+	a.states = map[string]*relayv1.ClusterState{}
+	a.announced++
 	for _, c := range states {
+		a.states[c.GetName()] = c
 		s = append(s, fmt.Sprintf("%s synced=%t stale=%t", c.GetName(), c.GetSynced(), c.GetStale()))
 	}
 	a.clusters = strings.Join(s, ", ")
@@ -263,7 +268,7 @@ func TestWireGuardKeyBelongsToOneNode(t *testing.T) {
 	s.wantKeys("west/nodes/n1")
 	s.wantRejected("north", "north/nodes/n1 Duplicate")
 
-	// Our own nodes' word counts most, even if they come last.
+	// Our own nodes count most, even if they come last.
 	own := node("east", "n1", "192.0.2.5", 1)
 	s.intake.Changed(eastMesh(), export.Delta{Local: []export.Change{{Key: "east/nodes/n1", Record: own}}})
 	s.wantKeys("east/nodes/n1")

@@ -4,8 +4,6 @@
 package federate
 
 import (
-	"fmt"
-
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 )
@@ -28,7 +26,7 @@ func (n *nodeKeys) take(key string, rec *recordv1.Record) error {
 		return nil
 	}
 	if other, held := n.holder[public]; public != "" && held && other != key {
-		return &record.Error{Reason: record.ReasonDuplicate, Field: "node.wireguard_public_key", Detail: fmt.Sprintf("is already the key of %s", other)}
+		return duplicateKey(other)
 	}
 	n.release(key)
 	if public != "" {
@@ -37,7 +35,11 @@ func (n *nodeKeys) take(key string, rec *recordv1.Record) error {
 	return nil
 }
 
-// seize notes a key of this cluster's own node, whose word counts more, and names the record that loses it.
+func duplicateKey(holder string) error {
+	return &record.Error{Reason: record.ReasonDuplicate, Field: "node.wireguard_public_key", Detail: "is already the key of " + holder}
+}
+
+// seize notes a key of this cluster's own node, which counts more, and names the record that loses it.
 func (n *nodeKeys) seize(key string, rec *recordv1.Record) (loser string) {
 	public := rec.GetNode().GetWireguardPublicKey()
 	if other, held := n.holder[public]; public != "" && held && other != key {

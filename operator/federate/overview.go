@@ -25,7 +25,6 @@ func init() { metrics.Registry.MustRegister(rejectedTotal) }
 // Rejection is a record that was refused, and why.
 type Rejection struct {
 	Key, Message string
-	sequence     int
 }
 
 // RemoteOverview sums up another cluster.
@@ -48,15 +47,15 @@ type Overview struct {
 // maxRejections shown of a cluster.
 const maxRejections = 10
 
-// Overview gives the state of things.
+// Overview gives the state of things. It costs as much as there are clusters, whatever they hold.
 func (i *Intake) Overview() Overview {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	o := Overview{Own: i.ownState, Impostor: i.impostor, Remotes: map[string]RemoteOverview{}}
 	for name, r := range i.remotes {
 		ro := RemoteOverview{
-			State: r.state, Records: maps.Clone(r.counts), Rejected: len(r.rejected),
-			Rejections: r.newestRejections(maxRejections), Announced: r.announce,
+			State: r.state, Records: maps.Clone(r.counts), Rejected: r.refused.count,
+			Rejections: r.refused.show(maxRejections), Announced: r.announce,
 		}
 		if d, ok := i.decisions[name]; ok {
 			ro.Decision = &d
@@ -82,11 +81,4 @@ func foreignClaim(c *recordv1.Cluster, own record.Claim) string {
 		return fmt.Sprintf("a cluster with clusterID %d publishes under the name %q too (this one has %d)", c.GetId(), own.Name, own.ID)
 	}
 	return ""
-}
-
-func sameDecision(a, b Decision) bool {
-	if a.Frozen != b.Frozen || (a.Claim == nil) != (b.Claim == nil) {
-		return false
-	}
-	return a.Claim == nil || fmt.Sprint(*a.Claim) == fmt.Sprint(*b.Claim)
 }

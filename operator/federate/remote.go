@@ -5,7 +5,8 @@ package federate
 
 import (
 	"bytes"
-	"cmp"
+	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -17,173 +18,211 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/store"
 )
 
-// remote is another cluster: what lies in the store of it, and what of that the agents have.
+// remote is another cluster: what lies in the store of it, and what of that was taken.
 //
 // Both are kept, because they part ways: a record that fails validation leaves its last good value with the agents, a
-// frozen cluster changes in the store alone, and a changed MeshCluster makes everything be judged anew.
+// frozen cluster changes in the store alone, and a changed MeshCluster makes records be judged anew.
 type remote struct {
 	name     string
 	state    store.ClusterState
-	raw      map[string][]byte // in the store
-	good     map[string][]byte // with the agents
-	rejected map[string]rejection
-	sequence int
-	counts   map[string]int32 // of good, by kind
+	kinds    map[string]map[string]*held // kind → key → record
+	counts   map[string]int32            // of good records, by kind
+	refused  refusals
+	waiting  map[string]bool // nodes refused because another one has their key
 	announce *recordv1.Cluster
-	// speak keeps a cluster that floods us with broken records from flooding the log as well; metrics count them all.
-	speak rate.Sometimes
+	shared   *shared
+
+	// backlog lists the kinds that are still to be judged by a new claim, the first of them under way.
+	backlog []string
+	// complete: the good records are all there are, but for refused ones and kinds in the backlog. A cluster that is frozen
+	// stays as complete as it was.
+	complete bool
+	// logged keeps a cluster that floods us with broken records from flooding the log as well; metrics count them all.
+	logged rate.Sometimes
 }
 
-// rejection is a record that was refused; later ones have a higher sequence.
-type rejection struct {
-	key      string
-	reason   record.Reason
-	message  string
-	sequence int
+// held is one record. raw and good are the same bytes most of the time.
+type held struct {
+	raw     []byte // in the store; nil: not there
+	good    []byte // taken; nil: never, or withdrawn
+	refused *refusal
+	size    int // in the store, if that is more than is kept
 }
 
-func newRemote(name string) *remote {
+// shared is what is known of the nodes of all clusters.
+type shared struct {
+	keys      *nodeKeys
+	addresses *nodeAddresses
+}
+
+func newRemote(name string, s *shared) *remote {
 	return &remote{
-		name: name, raw: map[string][]byte{}, good: map[string][]byte{},
-		rejected: map[string]rejection{}, counts: map[string]int32{},
-		speak: rate.Sometimes{First: 10, Interval: time.Second},
+		name: name, kinds: map[string]map[string]*held{}, counts: map[string]int32{}, refused: newRefusals(),
+		waiting: map[string]bool{}, shared: s, logged: rate.Sometimes{First: 10, Interval: time.Second},
 	}
 }
 
 // store notes what lies in the store now.
 func (r *remote) store(ev store.Event) {
-	if ev.Value == nil {
-		delete(r.raw, ev.Key)
-	} else {
-		r.raw[ev.Key] = ev.Value
-	}
-	if record.Kind(ev.Key) == record.KindCluster {
-		r.announce = nil
-		// Not judged by a claim, for there may be none yet; only whether it speaks for its own prefix.
-		if rec, err := record.Unmarshal(ev.Value); err == nil && ev.Value != nil && rec.GetCluster() == r.name && rec.GetClusterInfo().GetName() == r.name {
-			r.announce = rec.GetClusterInfo()
+	kind := record.Kind(ev.Key)
+	h := r.kinds[kind][ev.Key]
+	if h == nil {
+		h = &held{}
+		if r.kinds[kind] == nil {
+			r.kinds[kind] = map[string]*held{}
 		}
+		r.kinds[kind][ev.Key] = h
+	}
+	h.raw, h.size = ev.Value, 0
+	if len(ev.Value) > record.MaxSize {
+		// Refused whatever is in it, and nothing to keep in memory.
+		h.raw, h.size = []byte{}, len(ev.Value)
+	}
+	switch kind {
+	case record.KindCluster:
+		r.announce = r.announced(h)
+	case record.KindNode:
+		r.shared.addresses.set(ev.Key, decode(h).GetNode())
+	}
+	if h.raw == nil && h.good == nil {
+		r.remove(ev.Key, h)
 	}
 }
 
-// judge decides about one key and gives the change for the agents, nil if there is none. fresh is a refusal that was
-// not known before.
-func (r *remote) judge(key string, claim record.Claim, keys *nodeKeys) (change *relayv1.Change, fresh *rejection) {
-	data, stored := r.raw[key]
-	if !stored {
-		delete(r.rejected, key)
-		return r.withdraw(key, keys), nil
+// remove forgets a record that neither the store nor an agent has.
+func (r *remote) remove(key string, h *held) {
+	r.accepted(key, h)
+	delete(r.kinds[record.Kind(key)], key)
+}
+
+// announced is what a cluster says of itself. It isn't judged by a claim, for there may be none yet; only whether it is
+// of the prefix that it lies in.
+func (r *remote) announced(h *held) *recordv1.Cluster {
+	rec := decode(h)
+	if rec.GetCluster() != r.name || rec.GetClusterInfo().GetName() != r.name {
+		return nil
 	}
-	rec, err := record.Unmarshal(data)
-	if err == nil {
-		err = record.Validate(key, rec, claim)
+	return rec.GetClusterInfo()
+}
+
+// decode gives a record as it lies in the store, nil if there is none or it is none.
+func decode(h *held) *recordv1.Record {
+	if h.raw == nil || h.size > 0 {
+		return nil
 	}
-	if err == nil {
-		err = keys.take(key, rec)
-	}
+	rec, err := record.Unmarshal(h.raw)
 	if err != nil {
-		return nil, r.reject(key, err)
+		return nil
 	}
-	delete(r.rejected, key)
-	if bytes.Equal(r.good[key], data) {
+	return rec
+}
+
+// judge decides about one key and gives the change for the agents, nil if there is none. fresh is a refusal that was not
+// known before.
+func (r *remote) judge(key string, claim *record.Claim) (change *relayv1.Change, fresh *refusal) {
+	h := r.kinds[record.Kind(key)][key]
+	if h == nil {
 		return nil, nil
 	}
-	if _, had := r.good[key]; !had {
+	if h.raw == nil {
+		change := r.withdraw(key, h)
+		r.remove(key, h)
+		return change, nil
+	}
+	rec, err := h.validate(key, claim)
+	if err == nil {
+		err = r.shared.keys.take(key, rec)
+	}
+	if err != nil {
+		return nil, r.refuse(key, h, err)
+	}
+	r.accepted(key, h)
+	if h.good != nil && bytes.Equal(h.good, h.raw) {
+		return nil, nil
+	}
+	if h.good == nil {
 		r.counts[record.Kind(key)]++
 	}
-	r.good[key] = data
-	return &relayv1.Change{Key: key, Record: rec}, nil
+	h.good = h.raw
+	return r.forAgents(key, rec), nil
+}
+
+func (h *held) validate(key string, claim *record.Claim) (*recordv1.Record, error) {
+	if h.size > 0 {
+		return nil, &record.Error{Reason: record.ReasonTooLarge, Detail: fmt.Sprintf("record has %d bytes, more than %d", h.size, record.MaxSize)}
+	}
+	rec, err := record.Unmarshal(h.raw)
+	if err != nil {
+		return nil, err
+	}
+	return rec, record.Validate(key, rec, *claim)
+}
+
+// forAgents is a change of a good record as agents get it. They take no policies of other clusters, so they are sent
+// none: those are only counted.
+func (r *remote) forAgents(key string, rec *recordv1.Record) *relayv1.Change {
+	if record.Kind(key) == record.KindPolicy {
+		return nil
+	}
+	return &relayv1.Change{Key: key, Record: rec}
+}
+
+// rejudge is judge after the claim changed: what the claim no longer allows is withdrawn even if it was good before.
+func (r *remote) rejudge(key string, claim *record.Claim) (change *relayv1.Change, fresh *refusal) {
+	h := r.kinds[record.Kind(key)][key]
+	change, fresh = r.judge(key, claim)
+	if h == nil || h.refused == nil || h.good == nil {
+		return change, fresh
+	}
+	good := held{raw: h.good}
+	if _, err := good.validate(key, claim); err != nil {
+		return r.withdraw(key, h), fresh
+	}
+	return change, fresh
 }
 
 // withdraw takes a record from the agents.
-func (r *remote) withdraw(key string, keys *nodeKeys) *relayv1.Change {
-	if _, had := r.good[key]; !had {
+func (r *remote) withdraw(key string, h *held) *relayv1.Change {
+	if h.good == nil {
 		return nil
 	}
-	delete(r.good, key)
+	h.good = nil
 	r.counts[record.Kind(key)]--
-	keys.release(key)
-	return &relayv1.Change{Key: key}
+	r.shared.keys.release(key)
+	return r.forAgents(key, nil)
 }
 
-func (r *remote) reject(key string, err error) *rejection {
-	was, known := r.rejected[key]
-	now := rejection{key: key, reason: record.ReasonOf(err), message: err.Error()}
-	if known && was.reason == now.reason && was.message == now.message {
+func (r *remote) refuse(key string, h *held, err error) (fresh *refusal) {
+	now, another := r.refused.note(h.refused, key, err)
+	h.refused = now
+	if now.reason == record.ReasonDuplicate {
+		r.waiting[key] = true
+	} else {
+		delete(r.waiting, key)
+	}
+	if !another {
 		return nil
 	}
-	r.sequence++
-	now.sequence = r.sequence
-	r.rejected[key] = now
-	return &now
+	return now
 }
 
-// judgeAll brings the agents' view in line with a claim, new or changed. What the claim no longer allows is withdrawn
-// even if it was good before.
-func (r *remote) judgeAll(claim record.Claim, keys *nodeKeys) (changes []*relayv1.Change, fresh []*rejection) {
-	for _, key := range r.sortedKeys() {
-		change, refused := r.judge(key, claim, keys)
-		if refused != nil {
-			fresh = append(fresh, refused)
-		}
-		if change != nil {
-			changes = append(changes, change)
-			continue
-		}
-		if _, refused := r.rejected[key]; !refused {
-			continue
-		}
-		if good, ok := r.good[key]; ok && !stillValid(key, good, claim) {
-			changes = append(changes, r.withdraw(key, keys))
-		}
-	}
-	return changes, fresh
+func (r *remote) accepted(key string, h *held) {
+	r.refused.drop(h.refused)
+	h.refused = nil
+	delete(r.waiting, key)
 }
 
-// retryDuplicates judges again what was refused because another node had its key: that one may be gone.
-func (r *remote) retryDuplicates(claim record.Claim, keys *nodeKeys) (changes []*relayv1.Change) {
-	for key, rej := range r.rejected {
-		if rej.reason != record.ReasonDuplicate {
-			continue
-		}
-		if change, _ := r.judge(key, claim, keys); change != nil {
+// retryWaiting judges again what was refused because another node had its key: that one may be gone.
+func (r *remote) retryWaiting(claim *record.Claim) (changes []*relayv1.Change) {
+	for _, key := range slices.Sorted(maps.Keys(r.waiting)) {
+		if change, _ := r.judge(key, claim); change != nil {
 			changes = append(changes, change)
 		}
 	}
 	return changes
 }
 
-func stillValid(key string, data []byte, claim record.Claim) bool {
-	rec, err := record.Unmarshal(data)
-	return err == nil && record.Validate(key, rec, claim) == nil
-}
-
-// sortedKeys lists every key known, identities before endpoints and so on.
-func (r *remote) sortedKeys() []string {
-	set := map[string]bool{}
-	for k := range r.raw {
-		set[k] = true
-	}
-	for k := range r.good {
-		set[k] = true
-	}
-	keys := make([]string, 0, len(set))
-	for k := range set {
-		keys = append(keys, k)
-	}
-	kinds := record.Kinds()
-	slices.SortFunc(keys, func(a, b string) int {
-		return cmp.Or(cmp.Compare(slices.Index(kinds, record.Kind(a)), slices.Index(kinds, record.Kind(b))), cmp.Compare(a, b))
-	})
-	return keys
-}
-
-// newestRejections gives at most n, newest first.
-func (r *remote) newestRejections(n int) []Rejection {
-	out := make([]Rejection, 0, len(r.rejected))
-	for key, rej := range r.rejected {
-		out = append(out, Rejection{Key: key, Message: rej.message, sequence: rej.sequence})
-	}
-	slices.SortFunc(out, func(a, b Rejection) int { return cmp.Compare(b.sequence, a.sequence) })
-	return out[:min(n, len(out))]
+// later says whether a kind's turn in the backlog is still to come, so that its records need not be judged now.
+func (r *remote) later(kind string) bool {
+	return len(r.backlog) > 1 && slices.Contains(r.backlog[1:], kind)
 }

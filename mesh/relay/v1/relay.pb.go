@@ -186,10 +186,14 @@ func (x *Change) GetRecord() *v1.Record {
 }
 
 // Batch is applied whole. A snapshot may span batches: the first has snapshot_start, the last snapshot_end; what the
-// agent holds and the snapshot did not mention is gone only after snapshot_end.
+// agent holds and the snapshot did not mention is gone only after snapshot_end. A new snapshot may start before the last
+// one ended, and then takes its place.
+//
+// In a snapshot and in a delta, records come in the order of their kinds (mesh/record.Kinds), removals in the reverse order
+// after all others: a record never comes before one that it names, such as an endpoint's identity.
 type Batch struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	At            *ResumePoint           `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"`
+	At            *ResumePoint           `protobuf:"bytes,1,opt,name=at,proto3" json:"at,omitempty"` // everything up to here was sent; absent within a snapshot
 	SnapshotStart bool                   `protobuf:"varint,2,opt,name=snapshot_start,json=snapshotStart,proto3" json:"snapshot_start,omitempty"`
 	SnapshotEnd   bool                   `protobuf:"varint,3,opt,name=snapshot_end,json=snapshotEnd,proto3" json:"snapshot_end,omitempty"`
 	Changes       []*Change              `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`

@@ -33,7 +33,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 type RelayClient interface {
-	// Subscribe sends a snapshot (or, if the resume point is still in history, only what changed since), then deltas.
+	// Subscribe sends a snapshot (or, if all removals since the resume point are still known, only what changed since),
+	// then deltas. The stream's header comes as soon as the agent is accepted; a snapshot may have to wait for others.
 	Subscribe(ctx context.Context, in *SubscribeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Batch], error)
 	// Report carries the node's state up. Agents call it on change and at least every minute.
 	Report(ctx context.Context, in *ReportRequest, opts ...grpc.CallOption) (*ReportResponse, error)
@@ -80,7 +81,8 @@ func (c *relayClient) Report(ctx context.Context, in *ReportRequest, opts ...grp
 // All implementations must embed UnimplementedRelayServer
 // for forward compatibility.
 type RelayServer interface {
-	// Subscribe sends a snapshot (or, if the resume point is still in history, only what changed since), then deltas.
+	// Subscribe sends a snapshot (or, if all removals since the resume point are still known, only what changed since),
+	// then deltas. The stream's header comes as soon as the agent is accepted; a snapshot may have to wait for others.
 	Subscribe(*SubscribeRequest, grpc.ServerStreamingServer[Batch]) error
 	// Report carries the node's state up. Agents call it on change and at least every minute.
 	Report(context.Context, *ReportRequest) (*ReportResponse, error)
