@@ -6,14 +6,15 @@ package policy
 import (
 	"net/netip"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 )
 
 // Kinds of policies that are understood.
 const (
-	KindNetworkPolicy            = "NetworkPolicy"
-	KindMeshNetworkPolicy        = "MeshNetworkPolicy"
-	KindClusterMeshNetworkPolicy = "ClusterMeshNetworkPolicy"
+	KindNetworkPolicy            = v1alpha1.KindNetworkPolicy
+	KindMeshNetworkPolicy        = v1alpha1.KindMeshNetworkPolicy
+	KindClusterMeshNetworkPolicy = v1alpha1.KindClusterMeshNetworkPolicy
 )
 
 // Input is all that verdicts depend on.
