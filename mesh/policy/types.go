@@ -3,13 +3,16 @@
 
 package policy
 
-import "github.com/fairlead-mesh/fairlead/mesh/record"
+import (
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+)
 
 // Kinds of policies that are understood.
 const (
-	KindNetworkPolicy            = "NetworkPolicy"
-	KindMeshNetworkPolicy        = "MeshNetworkPolicy"
-	KindClusterMeshNetworkPolicy = "ClusterMeshNetworkPolicy"
+	KindNetworkPolicy            = v1alpha1.KindNetworkPolicy
+	KindMeshNetworkPolicy        = v1alpha1.KindMeshNetworkPolicy
+	KindClusterMeshNetworkPolicy = v1alpha1.KindClusterMeshNetworkPolicy
 )
 
 // Direction of a connection, seen from the subject.

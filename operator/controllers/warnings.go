@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/recorder"
 
@@ -17,7 +16,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/operator/export"
 )
 
-// Warnings tells the owners of objects what is wrong with them, as events. It runs on the leader.
+// Warnings sends events to the owners of objects that can't be used as they are. It runs on the leader.
 type Warnings struct {
 	reader client.Reader
 	events recorder.EventRecorder
@@ -77,12 +76,9 @@ func objectOf(kind string) client.Object {
 		return &corev1.Service{}
 	case "EndpointSlice":
 		return &discoveryv1.EndpointSlice{}
-	case export.KindNetworkPolicy:
-		return &networkingv1.NetworkPolicy{}
-	case export.KindMeshNetworkPolicy:
-		return &v1alpha1.MeshNetworkPolicy{}
-	case export.KindClusterMeshNetworkPolicy:
-		return &v1alpha1.ClusterMeshNetworkPolicy{}
+	}
+	if k, ok := v1alpha1.PolicyKindNamed(kind); ok {
+		return k.New()
 	}
 	return nil
 }
