@@ -146,29 +146,33 @@ func (k *kernel) pods() (map[netip.Addr]uint32, error) {
 	}
 }
 
-// backends is how many backends a service has, and those in its slots.
-func (k *kernel) backends(service int) (int, map[bpf.Backend]bool, error) {
-	key := bpf.Service4Key{Addr: workload.ServiceAddress(service).As4(), Port: workload.ServicePort, Proto: unix.IPPROTO_TCP}
-	var row bpf.Service
-	err := k.services.Lookup(&key, &row)
+// service is a service's row, and whether there is one.
+func (k *kernel) service(number int) (row bpf.Service, ok bool, err error) {
+	key := bpf.Service4Key{Addr: workload.ServiceAddress(number).As4(), Port: workload.ServicePort, Proto: unix.IPPROTO_TCP}
+	err = k.services.Lookup(&key, &row)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return 0, nil, nil
+		return row, false, nil
 	}
 	if err != nil {
-		return 0, nil, fmt.Errorf("look up service %d: %w", service, err)
+		return row, false, fmt.Errorf("look up service %d: %w", number, err)
 	}
-	out := map[bpf.Backend]bool{}
-	for slot := range row.Backends {
-		var b bpf.Backend
-		err := k.slots.Lookup(&bpf.SlotKey{Service: row.ID, Slot: slot}, &b)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return 0, nil, fmt.Errorf("look up slot %d of service %d: %w", slot, service, err)
-		}
-		if err == nil {
-			out[b] = true
+	return row, true, nil
+}
+
+// backends are a service's slots, in order.
+func (k *kernel) backends(number int) ([]bpf.Backend, error) {
+	row, _, err := k.service(number)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]bpf.Backend, row.Backends)
+	for slot := range out {
+		err := k.slots.Lookup(&bpf.SlotKey{Service: row.ID, Slot: uint32(slot)}, &out[slot])
+		if err != nil {
+			return nil, fmt.Errorf("look up slot %d of service %d: %w", slot, number, err)
 		}
 	}
-	return int(row.Backends), out, nil
+	return out, nil
 }
 
 // memory is what the kernel charges for all maps of the datapath, in bytes.

@@ -250,7 +250,7 @@ func (r *rig) awaitProgrammed() error {
 // await polls until done, and shows how far it is each few seconds.
 func (r *rig) await(what string, done func() (bool, string, error)) error {
 	shown := time.Now()
-	for deadline := time.Now().Add(limit); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(poll) {
 		ok, how, err := done()
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)

@@ -70,12 +70,18 @@ func (c *Cluster) probePod(turn int) pod {
 	return pod{name: "probe", node: turn % c.Shape.Nodes, host: lastHost + 1 + uint8(turn/c.Shape.Nodes%probeHosts), identity: c.identity(0)}
 }
 
-// NewIdentity publishes a label set like that of identity i under a new number, for measurements of one change.
-func (c *Cluster) NewIdentity(serial, like int) Change {
-	rec := c.identityRecord(like)
+// NewIdentity is a label set that nobody had before and that policies' peers match, and the probe's pod that has it now.
+func (c *Cluster) NewIdentity(serial int) (identity, pod Change, addr netip.Addr) {
+	rec := c.identityRecord(serial)
 	rec.GetIdentity().Id = c.identity(30000 + serial)
 	rec.GetIdentity().Labels["serial"] = fmt.Sprint(serial)
-	return c.change(rec, nil, nil)
+	was := c.probePod(c.probes)
+	c.probes++
+	p := c.probePod(c.probes)
+	p.identity = rec.GetIdentity().GetId()
+	addr = c.address(p.node, p.host)
+	pod = c.change(c.endpointRecord(p), nil, map[netip.Addr]uint32{c.address(was.node, was.host): 0, addr: p.identity})
+	return c.change(rec, nil, nil), pod, addr
 }
 
 func (c *Cluster) change(put, gone *recordv1.Record, want map[netip.Addr]uint32) Change {

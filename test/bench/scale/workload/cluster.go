@@ -64,7 +64,8 @@ func NewCluster(name string, number uint8, s Shape) *Cluster {
 		c.nextHost[n], c.used[n] = firstHost, map[uint8]bool{}
 	}
 	for e := range s.Endpoints {
-		c.pods = append(c.pods, c.newPod(e%s.Nodes, c.identity(e%s.Identities)))
+		node, turn := e%s.Nodes, e/s.Nodes // pods of one node have different identities
+		c.pods = append(c.pods, c.newPod(node, c.identity((7*node+turn)%s.Identities)))
 	}
 	return c
 }

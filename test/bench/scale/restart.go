@@ -1,0 +1,72 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/bench/scale/roles"
+)
+
+// measureRestarts restarts one part after the other while clusters change. A part is down for two seconds.
+func (s *Size) measureRestarts(r *rig, c *churn) error {
+	stop := c.start(scaleTestRates)
+	defer stop()
+	const down = 2 * time.Second
+	for _, part := range []struct {
+		name     string
+		into     *Restart
+		end      func() error
+		begin    func() error
+		newAgent bool // whose counters begin at zero
+	}{
+		{
+			"store", &s.RestartStore,
+			func() error { return r.store.Call("stop", roles.None{}, nil) },
+			func() error { return r.store.Call("up", roles.None{}, nil) }, false,
+		},
+		{"operator", &s.RestartOperator, func() error { r.operator.Kill(); return nil }, r.startOperator, false},
+		{"agent", &s.RestartAgent, func() error { r.agent.Kill(); return nil }, r.startAgent, true},
+	} {
+		r.say("restart of the %s", part.name)
+		time.Sleep(2 * settled) // what the part before upset is on the disk
+		before, err := r.read()
+		if err != nil {
+			return err
+		}
+		if part.into == &s.RestartOperator {
+			before.operatorIO.Read = 0
+		}
+		if part.newAgent {
+			before.state.Received = 0
+		}
+		if err := part.end(); err != nil {
+			return err
+		}
+		time.Sleep(down)
+		arrives := make(chan error, 1)
+		asked := make(chan time.Time, 1)
+		go func() { // a change made while the part is down
+			asked <- time.Now()
+			_, err := c.probe(limit)
+			arrives <- err
+		}()
+		<-asked
+		begin := time.Now()
+		if err := part.begin(); err != nil {
+			return err
+		}
+		if err := <-arrives; err != nil {
+			return err
+		}
+		part.into.CaughtUp = ms(time.Since(begin))
+		after, err := r.read()
+		if err != nil {
+			return err
+		}
+		part.into.OperatorRead = after.operatorIO.Read - before.operatorIO.Read
+		part.into.AgentRead = after.state.Received - before.state.Received
+	}
+	return nil
+}
