@@ -32,7 +32,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/roles"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/workload"
 )

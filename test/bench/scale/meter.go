@@ -6,7 +6,7 @@ package main
 import (
 	"time"
 
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/roles"
 )
 

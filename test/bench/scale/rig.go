@@ -22,7 +22,7 @@ import (
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
 	"github.com/fairlead-mesh/fairlead/mesh/store"
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/roles"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/workload"
 )

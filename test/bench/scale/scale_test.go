@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/roles"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/workload"
 )

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/roles"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/workload"
 )

@@ -22,7 +22,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/operator/controllers"
 	"github.com/fairlead-mesh/fairlead/operator/federate"
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 )
 
 // measureStatus lets the operator's status controller go over 500 policies that 100 nodes report, with an API server that

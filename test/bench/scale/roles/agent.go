@@ -14,7 +14,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/agent"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/datapath"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 )
 
 // AgentConfig of a node agent. It is to run in a network namespace of its own.
@@ -58,10 +58,10 @@ type agentRole struct {
 func serveAgent(log *slog.Logger) error {
 	a := &agentRole{log: log, ended: make(chan error, 1)}
 	return process.Serve(process.Handlers{
-		"start":   call(func(cfg AgentConfig) (None, error) { a.cfg = cfg; return None{}, a.start() }),
-		"state":   call(func(None) (AgentState, error) { return a.state(), nil }),
-		"applied": call(a.applied),
-		"heap":    call(heap),
+		"start":   process.Call(func(cfg AgentConfig) (None, error) { a.cfg = cfg; return None{}, a.start() }),
+		"state":   process.Call(func(None) (AgentState, error) { return a.state(), nil }),
+		"applied": process.Call(a.applied),
+		"heap":    process.Call(heap),
 	})
 }
 

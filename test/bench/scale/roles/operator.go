@@ -28,7 +28,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/store"
 	"github.com/fairlead-mesh/fairlead/operator/export"
 	"github.com/fairlead-mesh/fairlead/operator/federate"
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 )
 
 // Member is a cluster as a MeshCluster object describes it.
@@ -77,10 +77,10 @@ type operator struct {
 func serveOperator(log *slog.Logger) error {
 	o := &operator{log: log}
 	return process.Serve(process.Handlers{
-		"start":    call(func(cfg OperatorConfig) (None, error) { o.cfg = cfg; return None{}, o.start() }),
-		"progress": call(func(None) (Progress, error) { return o.progress(), nil }),
-		"apply":    call(func(file string) (uint64, error) { return o.apply(file) }),
-		"heap":     call(heap),
+		"start":    process.Call(func(cfg OperatorConfig) (None, error) { o.cfg = cfg; return None{}, o.start() }),
+		"progress": process.Call(func(None) (Progress, error) { return o.progress(), nil }),
+		"apply":    process.Call(func(file string) (uint64, error) { return o.apply(file) }),
+		"heap":     process.Call(heap),
 	})
 }
 

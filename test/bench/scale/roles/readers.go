@@ -11,7 +11,7 @@ import (
 	"time"
 
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 )
 
 // ReadersConfig of agents beside the measured one, which only read.
@@ -29,8 +29,8 @@ func serveReaders() error {
 	var w wire
 	var batches atomic.Int64
 	return process.Serve(process.Handlers{
-		"start": call(func(cfg ReadersConfig) (None, error) { return None{}, startReaders(cfg, &w, &batches) }),
-		"state": call(func(None) (ReadersState, error) {
+		"start": process.Call(func(cfg ReadersConfig) (None, error) { return None{}, startReaders(cfg, &w, &batches) }),
+		"state": process.Call(func(None) (ReadersState, error) {
 			return ReadersState{batches.Load(), w.received.Load(), w.dials.Load()}, nil
 		}),
 	})

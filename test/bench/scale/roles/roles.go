@@ -10,7 +10,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -18,7 +17,7 @@ import (
 	"sync/atomic"
 
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 )
 
 // Names of the roles.
@@ -43,17 +42,6 @@ func Serve(role string) error {
 		return serveReaders()
 	}
 	return fmt.Errorf("there is no role %q", role)
-}
-
-// call adapts a function to process.Handlers.
-func call[A, R any](f func(A) (R, error)) func(json.RawMessage) (any, error) {
-	return func(raw json.RawMessage) (any, error) {
-		var args A
-		if err := json.Unmarshal(raw, &args); err != nil {
-			return nil, fmt.Errorf("read arguments: %w", err)
-		}
-		return f(args)
-	}
 }
 
 // None is for commands without arguments, or without an answer.

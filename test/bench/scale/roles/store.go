@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/mesh/store/storetest"
-	"github.com/fairlead-mesh/fairlead/test/bench/scale/process"
+	"github.com/fairlead-mesh/fairlead/test/bench/process"
 )
 
 // StoreConfig of the shared etcd.
@@ -27,15 +27,15 @@ func serveStore() error {
 	var etcd *storetest.Etcd
 	var t *benchT
 	return errors.Join(process.Serve(process.Handlers{
-		"start": call(func(cfg StoreConfig) (None, error) {
+		"start": process.Call(func(cfg StoreConfig) (None, error) {
 			t = &benchT{dir: cfg.Dir}
 			etcd = storetest.Start(t, cfg.Users...)
 			return None{}, writeCredentials(etcd, cfg)
 		}),
-		"endpoint": call(func(None) (string, error) { return etcd.Endpoint(), nil }),
-		"stop":     call(func(None) (None, error) { etcd.Stop(); return None{}, nil }),
-		"up":       call(func(None) (None, error) { etcd.Up(); return None{}, nil }),
-		"heap":     call(heap),
+		"endpoint": process.Call(func(None) (string, error) { return etcd.Endpoint(), nil }),
+		"stop":     process.Call(func(None) (None, error) { etcd.Stop(); return None{}, nil }),
+		"up":       process.Call(func(None) (None, error) { etcd.Up(); return None{}, nil }),
+		"heap":     process.Call(heap),
 	}), t.end())
 }
 

@@ -50,6 +50,11 @@ type Child struct {
 
 // Start runs this binary again as a role and waits until it is ready. Its log goes to dir. namespaces are clone(2) flags.
 func Start(role, dir string, config any, namespaces uintptr) (*Child, error) {
+	return StartAsking(role, dir, config, nil, namespaces)
+}
+
+// StartAsking is Start for a role that has an answer when it is ready.
+func StartAsking(role, dir string, config, answer any, namespaces uintptr) (*Child, error) {
 	c := &Child{Role: role, log: filepath.Join(dir, role+".log"), Started: time.Now()}
 	self, err := os.Executable()
 	if err != nil {
@@ -75,7 +80,7 @@ func Start(role, dir string, config any, namespaces uintptr) (*Child, error) {
 		return nil, fmt.Errorf("start %s: %w", role, err)
 	}
 	c.in, c.out = json.NewEncoder(c.stdin), json.NewDecoder(bufio.NewReader(stdout))
-	if err := c.Call("start", config, nil); err != nil {
+	if err := c.Call("start", config, answer); err != nil {
 		c.Stop()
 		return nil, err
 	}
@@ -161,4 +166,15 @@ func answer(h Handlers, req request) response {
 		return response{Error: err.Error()}
 	}
 	return response{Value: raw}
+}
+
+// Call adapts a function of one argument to a handler.
+func Call[A, R any](f func(A) (R, error)) func(json.RawMessage) (any, error) {
+	return func(raw json.RawMessage) (any, error) {
+		var args A
+		if err := json.Unmarshal(raw, &args); err != nil {
+			return nil, fmt.Errorf("read arguments: %w", err)
+		}
+		return f(args)
+	}
 }
