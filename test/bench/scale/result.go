@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,14 +187,17 @@ func load() string {
 	return string(first)
 }
 
-// save writes a result; parts that this run didn't measure stay as an earlier run of the same label left them.
+// save writes a result. Parts that this run didn't measure stay as an earlier run left them, if that was of the same
+// commit under the same label.
 func (r *Result) save(path string) error {
-	if old, err := loadResult(path); err == nil {
-		r.merge(old)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	whole := *r
+	whole.Sizes = slices.Clone(r.Sizes)
+	if old, err := loadResult(path); err == nil && old.Commit == r.Commit {
+		whole.complete(old)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	text, err := json.MarshalIndent(r, "", " ")
+	text, err := json.MarshalIndent(whole, "", " ")
 	if err != nil {
 		return fmt.Errorf("encode the result: %w", err)
 	}
@@ -203,25 +207,18 @@ func (r *Result) save(path string) error {
 	return nil
 }
 
-func (r *Result) merge(old *Result) {
+// complete takes from an older result what this one lacks.
+func (r *Result) complete(old *Result) {
 	for _, s := range old.Sizes {
 		if !slices.ContainsFunc(r.Sizes, func(n Size) bool { return n.Clusters == s.Clusters }) {
 			r.Sizes = append(r.Sizes, s)
 		}
 	}
 	slices.SortFunc(r.Sizes, func(a, b Size) int { return a.Clusters - b.Clusters })
-	if r.Services == nil {
-		r.Services = old.Services
-	}
-	if r.Policies == nil {
-		r.Policies = old.Policies
-	}
-	if r.Status == nil {
-		r.Status = old.Status
-	}
-	if r.Million == nil {
-		r.Million = old.Million
-	}
+	r.Services = cmp.Or(r.Services, old.Services)
+	r.Policies = cmp.Or(r.Policies, old.Policies)
+	r.Status = cmp.Or(r.Status, old.Status)
+	r.Million = cmp.Or(r.Million, old.Million)
 }
 
 func loadResult(path string) (*Result, error) {
