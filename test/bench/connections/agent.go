@@ -46,9 +46,9 @@ func runAgent(cfg NodeConfig) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("open the datapath: %w", err)
 	}
-	doors := agent.OfDatapath(d, cfg.World.Cgroup)
+	doors := agent.OfDatapath(d, cfg.Setup.Cgroup)
 	doors.Links = endpoints.Links(endpoints.Kernel{NodeAddresses: func() []netip.Addr { return []netip.Addr{nodeAddress} }})
-	if !cfg.World.Policy {
+	if !cfg.Setup.Policy {
 		doors.Links = noPods{doors.Links}
 	}
 	hub := relay.NewHub(relay.DefaultHistory)
@@ -69,7 +69,7 @@ func runAgent(cfg NodeConfig) (time.Duration, error) {
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(context.Background(), "") }()
 
-	if err := put(hub, base(cfg.World)); err != nil {
+	if err := put(hub, base(cfg.Setup)); err != nil {
 		return 0, err
 	}
 	hub.SetClusters([]*relayv1.ClusterState{{Name: cluster, Synced: true, Local: true}})
@@ -77,7 +77,7 @@ func runAgent(cfg NodeConfig) (time.Duration, error) {
 		return 0, err
 	}
 	start := time.Now()
-	if err := put(hub, serviceRecords(cfg.World.Services)); err != nil {
+	if err := put(hub, serviceRecords(cfg.Setup.Services)); err != nil {
 		return 0, err
 	}
 	err = applied(a, hub, ended)
@@ -116,7 +116,7 @@ func put(hub *relay.Hub, recs []*recordv1.Record) error {
 }
 
 // base is the node, its two pods and the policies about them. Pods of one node meet no tunnel, so there is none.
-func base(w World) []*recordv1.Record {
+func base(w Setup) []*recordv1.Record {
 	recs := []*recordv1.Record{
 		{Cluster: cluster, Payload: &recordv1.Record_ClusterInfo{ClusterInfo: &recordv1.Cluster{
 			Name: cluster, Id: clusterID, MeshId: "bench", PodCidrs: []string{pods.String()}, ServiceCidrs: []string{"10.96.0.0/12"},
@@ -182,5 +182,5 @@ func serviceRecords(n int) []*recordv1.Record {
 type noPods struct{ endpoints.Links }
 
 func (noPods) HostSide(addr netip.Addr) (links.Link, error) {
-	return links.Link{}, fmt.Errorf("%w for %s: this world wants none", links.ErrNotFound, addr)
+	return links.Link{}, fmt.Errorf("%w for %s: this setup wants none", links.ErrNotFound, addr)
 }

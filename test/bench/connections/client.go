@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// figures are the medians of one round in one world.
+// figures are the medians of one round in one setup.
 type figures struct {
 	connect    time.Duration // connect() and close()
 	exchange   time.Duration // connect(), one byte there and back, close()
@@ -23,7 +23,7 @@ type figures struct {
 	timePassed time.Duration
 }
 
-// round measures a world once, from a thread in its client's pod.
+// round measures a setup once, from a thread in its client's pod.
 func (l *live) round(operations int) (f figures, err error) {
 	start := time.Now()
 	err = l.inClient(func() error {
@@ -81,10 +81,10 @@ func (l *live) measure(n int, f func(i int) error) (time.Duration, error) {
 
 // target of connection number i: services in turn, neighbours in time not being neighbours in any list.
 func (l *live) target(i int) netip.AddrPort {
-	if l.world.Direct {
+	if l.setup.Direct {
 		return netip.AddrPortFrom(serverPod.Addr(), backendPort)
 	}
-	return netip.AddrPortFrom(frontend(i*7919%l.world.Services), 80)
+	return netip.AddrPortFrom(frontend(i*7919%l.setup.Services), 80)
 }
 
 func (l *live) connect(i int) (int, error) { return dial(l.target(i)) }

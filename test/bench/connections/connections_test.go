@@ -26,11 +26,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// What is measured is what it is said to be: in each world every service leads to the server, and where there is a policy,
+// What is measured is what it is said to be: in each setup every service leads to the server, and where there is a policy,
 // a port that it doesn't name can't be reached.
 func TestWorldsAreWhatTheySay(t *testing.T) {
 	const count = 3
-	b, err := open(t.TempDir(), worldsOf([]int{count}, regexp.MustCompile("")), t.Logf)
+	b, err := open(t.TempDir(), setupsOf([]int{count}, regexp.MustCompile("")), t.Logf)
 	t.Cleanup(func() {
 		if err := b.close(); err != nil {
 			t.Error(err)
@@ -39,7 +39,7 @@ func TestWorldsAreWhatTheySay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range b.worlds {
+	for _, l := range b.setups {
 		err := l.inClient(func() error {
 			for i := range count {
 				if err := l.connectAndAsk(i); err != nil {
@@ -49,7 +49,7 @@ func TestWorldsAreWhatTheySay(t *testing.T) {
 			return nil
 		})
 		if err != nil {
-			t.Errorf("%s: %v", l.world.Name, err)
+			t.Errorf("%s: %v", l.setup.Name, err)
 		}
 		err = l.inClient(func() error {
 			s, err := dial(netip.AddrPortFrom(serverPod.Addr(), deniedPort))
@@ -58,18 +58,18 @@ func TestWorldsAreWhatTheySay(t *testing.T) {
 			}
 			return err
 		})
-		if l.world.Policy && err == nil {
-			t.Errorf("%s: the policy lets a port through that it doesn't name", l.world.Name)
+		if l.setup.Policy && err == nil {
+			t.Errorf("%s: the policy lets a port through that it doesn't name", l.setup.Name)
 		}
-		if !l.world.Policy && err != nil {
-			t.Errorf("%s: without a policy: %v", l.world.Name, err)
+		if !l.setup.Policy && err != nil {
+			t.Errorf("%s: without a policy: %v", l.setup.Name, err)
 		}
 	}
 }
 
-// A service's address leads nowhere without rules or programs, or else the figures of all worlds would be of the direct one.
+// A service's address leads nowhere without rules or programs, or else the figures of all setups would be of the direct one.
 func TestDirectTranslatesNothing(t *testing.T) {
-	b, err := open(t.TempDir(), []World{{Name: direct, Direct: true}}, t.Logf)
+	b, err := open(t.TempDir(), []Setup{{Name: direct, Direct: true}}, t.Logf)
 	t.Cleanup(func() {
 		if err := b.close(); err != nil {
 			t.Error(err)
@@ -78,7 +78,7 @@ func TestDirectTranslatesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.worlds[0].inClient(func() error {
+	if err := b.setups[0].inClient(func() error {
 		s, err := dial(netip.AddrPortFrom(frontend(0), 80))
 		if err == nil {
 			_ = unix.Close(s)

@@ -5,9 +5,9 @@
 // Fairlead's real programs (its real agent attaches them and fills their maps) and a policy at both ends, beside the rule
 // sets that kube-proxy would have written on the node, and beside nothing.
 //
-// Each row is a world of its own: a node and two pods in network namespaces. All worlds are up at once and rounds go
+// Each row is a setup of its own: a node and two pods in network namespaces. All setups are up at once and rounds go
 // through them in turn, on one CPU, so that whatever disturbs the machine disturbs all. A figure is the median over the
-// rounds of (the round's median in this world, minus the same round's median in the direct world).
+// rounds of (the round's median in this setup, minus the same round's median in the direct setup).
 //
 //	go run ./test/bench/connections [-services 1,1000,5000] [-rounds 11] [-operations 1000]
 package main
@@ -84,19 +84,19 @@ func ownMounts() error {
 
 func run() error {
 	list := flag.String("services", "1,1000,5000", "how many services there are")
-	rounds := flag.Int("rounds", 11, "rounds through all worlds")
-	operations := flag.Int("operations", 1000, "connections a round and world, of each kind")
-	only := flag.String("run", "", "only worlds whose name matches this regular expression (direct is always there)")
+	rounds := flag.Int("rounds", 11, "rounds through all setups")
+	operations := flag.Int("operations", 1000, "connections a round and setup, of each kind")
+	only := flag.String("run", "", "only setups whose name matches this regular expression (direct is always there)")
 	flag.Parse()
 	match, err := regexp.Compile(*only)
 	if err != nil {
 		return fmt.Errorf("-run: %w", err)
 	}
 	var counts []int
-	for word := range strings.SplitSeq(*list, ",") {
-		n, err := strconv.Atoi(strings.TrimSpace(word))
+	for item := range strings.SplitSeq(*list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(item))
 		if err != nil || n < 1 || n > 60_000 {
-			return fmt.Errorf("-services: %q is no number from 1 to 60000", word)
+			return fmt.Errorf("-services: %q is no number from 1 to 60000", item)
 		}
 		counts = append(counts, n)
 	}
@@ -106,7 +106,7 @@ func run() error {
 	if err := oneCPU(); err != nil {
 		return err
 	}
-	return measure(worldsOf(counts, match), *rounds, *operations)
+	return measure(setupsOf(counts, match), *rounds, *operations)
 }
 
 // oneCPU puts all threads of this process, and so all processes that it starts, on the last CPU, before all others there.
@@ -140,36 +140,37 @@ func oneCPU() error {
 	return nil
 }
 
-// worldsOf lists the rows, direct first.
-func worldsOf(counts []int, only *regexp.Regexp) []World {
+// setupsOf lists the rows, direct first.
+func setupsOf(counts []int, only *regexp.Regexp) []Setup {
 	largest := counts[len(counts)-1]
-	worlds := []World{{Name: direct, Direct: true}}
-	add := func(w World) {
+	setups := []Setup{{Name: direct, Direct: true}}
+	add := func(w Setup) {
 		if only.MatchString(w.Name) {
-			worlds = append(worlds, w)
+			setups = append(setups, w)
 		}
 	}
 	const yes = "its own" // the bench names the cgroup when it makes it
 	for _, rules := range []string{"iptables-legacy", "iptables-nft", "nftables"} {
 		for _, n := range counts {
-			add(World{Name: rules, Rules: rules, Services: n})
+			add(Setup{Name: rules, Rules: rules, Services: n})
 		}
 	}
 	for _, n := range counts {
-		add(World{Name: "Fairlead, policy at both ends", Services: n, Agent: true, Policy: true, Cgroup: yes})
+		add(Setup{Name: "Fairlead, policy at both ends", Services: n, Agent: true, Policy: true, Cgroup: yes})
 	}
 	for _, n := range counts {
-		add(World{Name: "Fairlead, policy only, no service", Services: n, Agent: true, Policy: true, Direct: true})
+		add(Setup{Name: "Fairlead, policy only, no service", Services: n, Agent: true, Policy: true, Direct: true})
 	}
-	add(World{Name: "Fairlead, sockets only", Services: largest, Agent: true, Cgroup: yes})
-	add(World{Name: "Fairlead beside nftables", Services: largest, Rules: "nftables", Agent: true, Policy: true, Cgroup: yes})
-	add(World{Name: "Fairlead beside iptables-legacy", Services: largest, Rules: "iptables-legacy", Agent: true, Policy: true, Cgroup: yes})
-	return worlds
+	add(Setup{Name: "Fairlead, sockets only", Services: largest, Agent: true, Cgroup: yes})
+	for _, rules := range []string{"nftables", "iptables-legacy", "iptables-nft"} {
+		add(Setup{Name: "Fairlead beside " + rules, Services: largest, Rules: rules, Agent: true, Policy: true, Cgroup: yes})
+	}
+	return setups
 }
 
 const direct = "direct"
 
-func measure(worlds []World, rounds, operations int) (err error) {
+func measure(setups []Setup, rounds, operations int) (err error) {
 	began := time.Now()
 	say := func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "[%5.1fs] %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
@@ -178,7 +179,7 @@ func measure(worlds []World, rounds, operations int) (err error) {
 	if err != nil {
 		return fmt.Errorf("make a folder for the run: %w", err)
 	}
-	b, err := open(dir, worlds, say)
+	b, err := open(dir, setups, say)
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
 	done := make(chan struct{})
@@ -205,16 +206,16 @@ func measure(worlds []World, rounds, operations int) (err error) {
 	if err != nil {
 		return err
 	}
-	all := make([][]figures, len(b.worlds))
+	all := make([][]figures, len(b.setups))
 	for round := range rounds {
-		for i, l := range b.worlds {
+		for i, l := range b.setups {
 			f, err := l.round(operations)
 			if err != nil {
-				return fmt.Errorf("%s, %d services: %w", l.world.Name, l.world.Services, err)
+				return fmt.Errorf("%s, %d services: %w", l.setup.Name, l.setup.Services, err)
 			}
 			all[i] = append(all[i], f)
 		}
 		say("round %d of %d", round+1, rounds)
 	}
-	return printTable(os.Stdout, b.worlds, all, operations)
+	return printTable(os.Stdout, b.setups, all, operations)
 }

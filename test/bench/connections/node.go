@@ -21,7 +21,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/test/bench/process"
 )
 
-// The node of every world: a client's pod and a server's, each behind a veth, with the node between them.
+// The node of every setup: a client's pod and a server's, each behind a veth, with the node between them.
 var (
 	pods        = netip.MustParsePrefix("10.1.0.0/16")
 	clientPod   = netip.MustParsePrefix("10.1.1.2/24")
@@ -50,8 +50,8 @@ func frontend(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{10, 96 + byte(i>>16), byte(i >> 8), byte(i)})
 }
 
-// World is one way for connections to go.
-type World struct {
+// Setup is one way for connections to go.
+type Setup struct {
 	Name     string
 	Services int
 	Rules    string // of the node: "", iptables-legacy, iptables-nft, nftables
@@ -61,9 +61,9 @@ type World struct {
 	Direct   bool   // the client connects to the pod and not to a service
 }
 
-// NodeConfig of a world's node.
+// NodeConfig of a setup's node.
 type NodeConfig struct {
-	World World
+	Setup Setup
 	Pins  string // in a BPF file system
 }
 
@@ -89,11 +89,11 @@ func serveNode() error {
 				return s, err
 			}
 			start := time.Now()
-			if err := rules(cfg.World); err != nil {
+			if err := rules(cfg.Setup); err != nil {
 				return s, err
 			}
 			s.Programmed = time.Since(start)
-			if !cfg.World.Agent {
+			if !cfg.Setup.Agent {
 				return s, nil
 			}
 			s.Programmed, err = runAgent(cfg)
@@ -189,7 +189,7 @@ func sysctl(name, value string) error {
 }
 
 // rules loads the node's rule set.
-func rules(w World) error {
+func rules(w Setup) error {
 	var cmd *exec.Cmd
 	var text string
 	switch w.Rules {

@@ -17,7 +17,7 @@ import (
 // ServerConfig lists the network namespaces to listen in.
 type ServerConfig struct{ Namespaces []string }
 
-// serveServers answers in every world's server pod: one byte for each byte that comes, until the client closes. Plain
+// serveServers answers in every setup's server pod: one byte for each byte that comes, until the client closes. Plain
 // system calls on threads of their own, so that no scheduler but the kernel's is measured.
 func serveServers() error {
 	return process.Serve(process.Handlers{

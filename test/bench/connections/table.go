@@ -16,21 +16,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// printTable prints what each world adds to the first one, which is direct.
-func printTable(out io.Writer, worlds []*live, all [][]figures, operations int) error {
+// printTable prints what each setup adds to the first one, which is direct.
+func printTable(out io.Writer, setups []*live, all [][]figures, operations int) error {
 	base := all[0]
 	fmt.Fprintf(out, "%s\n", machine())
 	fmt.Fprintf(out, "one CPU, %d rounds × %d; µs added to direct, median of rounds (least to most)\n", len(base), operations)
 	fmt.Fprintf(out, "direct itself: connect+close %s, connect+request %s, request %s µs\n\n",
 		middle(base, of(connect)), middle(base, of(exchange)), middle(base, of(roundTrip)))
 	w := tabwriter.NewWriter(out, 2, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "world\tservices\tconnect+close\tconnect+request\trequest, open connection\tprogrammed in")
-	for i, l := range worlds[1:] {
+	fmt.Fprintln(w, "setup\tservices\tconnect+close\tconnect+request\trequest, open connection\tprogrammed in")
+	for i, l := range setups[1:] {
 		rounds := all[i+1]
 		added := func(f func(figures) time.Duration) string {
 			return middle(rounds, func(r int, x figures) time.Duration { return f(x) - f(base[r]) })
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", l.world.Name, l.world.Services,
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", l.setup.Name, l.setup.Services,
 			added(connect), added(exchange), added(roundTrip), programmed(l))
 	}
 	if err := w.Flush(); err != nil {

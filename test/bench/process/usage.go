@@ -69,11 +69,11 @@ func readFields(path string) (map[string]int64, error) {
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
 		name, rest, ok := strings.Cut(lines.Text(), ":")
-		words := strings.Fields(rest)
-		if !ok || len(words) == 0 {
+		values := strings.Fields(rest)
+		if !ok || len(values) == 0 {
 			continue
 		}
-		if n, err := strconv.ParseInt(words[0], 10, 64); err == nil {
+		if n, err := strconv.ParseInt(values[0], 10, 64); err == nil {
 			out[name] = n
 		}
 	}

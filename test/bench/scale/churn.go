@@ -109,7 +109,7 @@ func (c *churn) probe(within time.Duration) (time.Duration, error) {
 func (c *churn) probes(during, pause time.Duration) ([]time.Duration, error) {
 	var out []time.Duration
 	for end := time.Now().Add(during); time.Now().Before(end); time.Sleep(pause) {
-		took, err := c.probe(2 * time.Minute)
+		took, err := c.probe(limit)
 		if err != nil {
 			return out, err
 		}

@@ -124,13 +124,13 @@ func parse() (o options, err error) {
 }
 
 func numbers(list string) (out []int, err error) {
-	for word := range strings.SplitSeq(list, ",") {
-		if word = strings.TrimSpace(word); word == "" {
+	for item := range strings.SplitSeq(list, ",") {
+		if item = strings.TrimSpace(item); item == "" {
 			continue
 		}
-		n, err := strconv.Atoi(word)
+		n, err := strconv.Atoi(item)
 		if err != nil || n < 1 {
-			return nil, fmt.Errorf("%q is no number from 1 on", word)
+			return nil, fmt.Errorf("%q is no number from 1 on", item)
 		}
 		out = append(out, n)
 	}
@@ -165,11 +165,12 @@ func run() error {
 		_ = os.RemoveAll(dir)
 		os.Exit(130)
 	}()
-	if err := measure(o, dir); err != nil {
+	err = measure(o, dir)
+	if err != nil {
 		keep = true
-		return fmt.Errorf("%w (logs of the parts: %s)", err, dir)
+		err = fmt.Errorf("%w (logs of the parts: %s)", err, dir)
 	}
-	return render(o.out)
+	return errors.Join(err, render(o.out))
 }
 
 // measure runs all that was asked for, and keeps each part's figures as soon as it has them.
@@ -192,6 +193,7 @@ func measure(o options, dir string) error {
 		result.Seconds = time.Since(began).Seconds()
 		return result.save(path)
 	}
+	var failed error
 	for i, n := range o.sizes {
 		at := filepath.Join(dir, fmt.Sprintf("size-%d", n))
 		say := progress(fmt.Sprintf("%d clusters (%d of %d)", n, i+1, len(o.sizes)), began)
@@ -202,6 +204,10 @@ func measure(o options, dir string) error {
 		result.Sizes = append(result.Sizes, s)
 		if err := save(); err != nil {
 			return err
+		}
+		if len(s.Failed) > 0 {
+			failed = errors.Join(failed, fmt.Errorf("%d clusters: %s", n, strings.Join(s.Failed, "; ")))
+			continue // its logs stay
 		}
 		_ = os.RemoveAll(at)
 	}
@@ -217,7 +223,7 @@ func measure(o options, dir string) error {
 		}
 	}
 	fmt.Fprintf(os.Stderr, "measured in %s; figures are in %s\n", time.Since(began).Round(time.Second), path)
-	return nil
+	return failed
 }
 
 func progress(what string, began time.Time) func(string, ...any) {

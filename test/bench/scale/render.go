@@ -144,6 +144,11 @@ func sizeTable(b *strings.Builder, sizes []Size) {
 		b.WriteString("\n")
 	}
 	b.WriteString("\n")
+	for _, s := range sizes {
+		for _, failed := range s.Failed {
+			fmt.Fprintf(b, "Failed with %d clusters: %s\n\n", s.Clusters, failed)
+		}
+	}
 }
 
 func others(b *strings.Builder, r *Result) {

@@ -19,7 +19,7 @@ func (s *Size) measureRestarts(r *rig, c *churn) error {
 		into     *Restart
 		end      func() error
 		begin    func() error
-		newAgent bool // whose counters begin at zero
+		newAgent bool // its counters begin at zero
 	}{
 		{
 			"store", &s.RestartStore,

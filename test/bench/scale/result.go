@@ -65,6 +65,9 @@ type Size struct {
 	RestartStore, RestartOperator, RestartAgent Restart
 
 	Readers Readers
+
+	// Failed parts, with the reason. What comes after them was measured all the same.
+	Failed []string `json:",omitempty"`
 }
 
 // Change is the cost of one change.

@@ -19,7 +19,7 @@ import (
 )
 
 // node is the agent's node. Its devices are real, in a network namespace of its own, so that programs are attached to
-// them; nobody is behind them. Which is whose is known here and not asked of the kernel, as it would be of pods that run.
+// them; nobody is behind them. Which pod has which device is known here; an agent would ask the kernel about pods that run.
 type node struct {
 	address netip.Addr
 	pods    map[netip.Addr]links.Link

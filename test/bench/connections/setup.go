@@ -19,25 +19,25 @@ import (
 	"github.com/fairlead-mesh/fairlead/test/bench/process"
 )
 
-// live is a world that is up.
+// live is a setup that is up.
 type live struct {
-	world  World
+	setup  Setup
 	node   *process.Child
 	state  NodeState
 	cgroup string
 }
 
-// bench is all worlds at once, so that rounds can go from one to the next within milliseconds.
+// bench is all setups at once, so that rounds can go from one to the next within milliseconds.
 type bench struct {
 	dir    string
-	cgroup string // of this bench; worlds have theirs below it
+	cgroup string // of this bench; setups have theirs below it
 	home   string // where this process was
-	worlds []*live
+	setups []*live
 	server *process.Child
 }
 
-// open starts worlds. Close it, also after an error.
-func open(dir string, worlds []World, say func(string, ...any)) (*bench, error) {
+// open starts setups. Close it, also after an error.
+func open(dir string, setups []Setup, say func(string, ...any)) (*bench, error) {
 	b := &bench{dir: dir}
 	if err := os.MkdirAll(b.bpffs(), 0o700); err != nil {
 		return b, fmt.Errorf("prepare %s: %w", dir, err)
@@ -49,7 +49,7 @@ func open(dir string, worlds []World, say func(string, ...any)) (*bench, error) 
 		return b, err
 	}
 	var servers ServerConfig
-	for i, w := range worlds {
+	for i, w := range setups {
 		l, err := b.start(i, w)
 		if err != nil {
 			return b, fmt.Errorf("%s, %d services: %w", w.Name, w.Services, err)
@@ -64,12 +64,12 @@ func open(dir string, worlds []World, say func(string, ...any)) (*bench, error) 
 
 func (b *bench) bpffs() string { return filepath.Join(b.dir, "bpf") }
 
-func (b *bench) start(i int, w World) (*live, error) {
-	l := &live{world: w, cgroup: filepath.Join(b.cgroup, fmt.Sprintf("world-%d", i))}
+func (b *bench) start(i int, w Setup) (*live, error) {
+	l := &live{setup: w, cgroup: filepath.Join(b.cgroup, fmt.Sprintf("setup-%d", i))}
 	if err := os.Mkdir(l.cgroup, 0o755); err != nil {
 		return nil, fmt.Errorf("make a cgroup: %w", err)
 	}
-	b.worlds = append(b.worlds, l)
+	b.setups = append(b.setups, l)
 	if w.Agent && w.Cgroup != "" {
 		w.Cgroup = l.cgroup
 	}
@@ -77,7 +77,7 @@ func (b *bench) start(i int, w World) (*live, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make a folder: %w", err)
 	}
-	cfg := NodeConfig{World: w, Pins: filepath.Join(b.bpffs(), fmt.Sprint(i))}
+	cfg := NodeConfig{Setup: w, Pins: filepath.Join(b.bpffs(), fmt.Sprint(i))}
 	node, err := process.StartAsking(roleNode, dir, cfg, &l.state, unix.CLONE_NEWNET)
 	if err != nil {
 		return nil, err
@@ -113,7 +113,7 @@ func awaitHooks(pins string) error {
 
 // close takes everything down. Namespaces end with the processes that hold them.
 func (b *bench) close() error {
-	for _, l := range b.worlds {
+	for _, l := range b.setups {
 		if l.node != nil {
 			l.node.Stop()
 		}
@@ -125,7 +125,7 @@ func (b *bench) close() error {
 	if b.home != "" {
 		errs = append(errs, enter(b.home))
 	}
-	for _, l := range b.worlds {
+	for _, l := range b.setups {
 		errs = append(errs, ignoreMissing(os.Remove(l.cgroup)))
 	}
 	if b.cgroup != "" {
