@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 
 // What is measured is what it is said to be: in each setup every service leads to the server, and where there is a policy,
 // a port that it doesn't name can't be reached.
-func TestWorldsAreWhatTheySay(t *testing.T) {
+func TestSetupsAreWhatTheySay(t *testing.T) {
 	const count = 3
 	b, err := open(t.TempDir(), setupsOf([]int{count}, regexp.MustCompile("")), t.Logf)
 	t.Cleanup(func() {

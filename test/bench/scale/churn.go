@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -92,17 +93,22 @@ func (c *churn) changes() int {
 // probe makes the first cluster move a pod, and waits until the kernel knows. The clock starts when the cluster's
 // publisher is given the change.
 func (c *churn) probe(within time.Duration) (time.Duration, error) {
+	took, _, err := c.move(within)
+	return took, err
+}
+
+// move is probe that also gives the address that nobody has any more.
+func (c *churn) move(within time.Duration) (took time.Duration, from netip.Addr, err error) {
 	c.mu.Lock()
-	ch, addr := c.rig.mesh.Clusters[0].Probe()
-	id := ch.Want[addr]
+	ch, to, from := c.rig.mesh.Clusters[0].Probe()
 	start := time.Now()
 	c.publish(ch)
 	c.mu.Unlock()
-	seen, err := c.rig.kernel.awaitAddress(addr, id, within)
+	seen, err := c.rig.kernel.awaitAddress(to, ch.Want[to], within)
 	if err != nil {
-		return 0, fmt.Errorf("probe: %w", err)
+		return 0, from, fmt.Errorf("probe: %w", err)
 	}
-	return seen.Sub(start), nil
+	return seen.Sub(start), from, nil
 }
 
 // probes for a while, pausing between them.

@@ -86,6 +86,25 @@ func (r *rig) series(n int, most time.Duration, make func(i int) (time.Duration,
 		Latency: quantiles(latency), CPU: quantiles(cpu), MeanCPU: ms(after.agent-before.agent) / float64(made),
 		Garbage: int64(after.agentHeap.Allocated-before.agentHeap.Allocated) / made,
 		Wire:    (after.state.Received - before.state.Received) / made,
-		Disk:    (after.agentIO.Disk - before.agentIO.Disk) / made,
 	}, nil
+}
+
+// diskOfOne is what the agent writes to its disk for one change. Changes that follow each other at once share a write.
+func (r *rig) diskOfOne(c *churn) (int64, error) {
+	const changes = 4
+	before, err := r.agent.IO()
+	if err != nil {
+		return 0, err
+	}
+	for range changes {
+		if _, err := c.probe(limit); err != nil {
+			return 0, err
+		}
+		time.Sleep(settled)
+		if err := r.agent.Idle(limit); err != nil {
+			return 0, err
+		}
+	}
+	after, err := r.agent.IO()
+	return (after.Disk - before.Disk) / changes, err
 }

@@ -93,14 +93,14 @@ var lines = []line{
 	{"… agent's peak", func(s Size) string { return mib(s.Churn.AgentPeak) }},
 	{"… written to the agent's disk a second / a change", func(s Size) string { return size(s.Churn.DiskPerSecond) + " / " + size(s.Churn.DiskPerChange) }},
 	{"… reconnects, problems", func(s Size) string { return fmt.Sprintf("%d, %d", s.Churn.Reconnects, len(s.Churn.Problems)) }},
-	{"Store restarts: caught up / operator read", func(s Size) string {
-		return seconds(s.RestartStore.CaughtUp) + " / " + size(s.RestartStore.OperatorRead)
+	{"Store restarts: caught up / pruned / operator read", func(s Size) string {
+		return s.RestartStore.times() + " / " + size(s.RestartStore.OperatorRead)
 	}},
-	{"Operator restarts: caught up / operator read / agent read", func(s Size) string {
-		return seconds(s.RestartOperator.CaughtUp) + " / " + size(s.RestartOperator.OperatorRead) + " / " + size(s.RestartOperator.AgentRead)
+	{"Operator restarts: caught up / pruned / operator read / agent read", func(s Size) string {
+		return s.RestartOperator.times() + " / " + size(s.RestartOperator.OperatorRead) + " / " + size(s.RestartOperator.AgentRead)
 	}},
-	{"Agent restarts: caught up / agent read", func(s Size) string {
-		return seconds(s.RestartAgent.CaughtUp) + " / " + size(s.RestartAgent.AgentRead)
+	{"Agent restarts: caught up / pruned / agent read", func(s Size) string {
+		return s.RestartAgent.times() + " / " + size(s.RestartAgent.AgentRead)
 	}},
 	{"Beside 2 slow and 5 stuck readers: writer → kernel, p50 / p99", func(s Size) string { return pair(s.Readers.Latency) }},
 	{"… operator's live heap before → after", func(s Size) string { return mib(s.Readers.HeapBefore) + " → " + mib(s.Readers.HeapAfter) }},
@@ -185,6 +185,14 @@ func others(b *strings.Builder, r *Result) {
 }
 
 // Figures for people.
+
+// times of a restart. Results of older runs lack the second.
+func (r Restart) times() string {
+	if r.Pruned == 0 {
+		return seconds(r.CaughtUp) + " / –"
+	}
+	return seconds(r.CaughtUp) + " / " + seconds(r.Pruned)
+}
 
 func seconds(milliseconds float64) string {
 	if milliseconds < 1000 {

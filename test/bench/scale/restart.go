@@ -4,6 +4,7 @@
 package main
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/roles"
@@ -45,22 +46,30 @@ func (s *Size) measureRestarts(r *rig, c *churn) error {
 			return err
 		}
 		time.Sleep(down)
-		arrives := make(chan error, 1)
-		asked := make(chan time.Time, 1)
+		type arrival struct {
+			from netip.Addr
+			err  error
+		}
+		arrives, asked := make(chan arrival, 1), make(chan struct{})
 		go func() { // a change made while the part is down
-			asked <- time.Now()
-			_, err := c.probe(limit)
-			arrives <- err
+			close(asked)
+			_, from, err := c.move(limit)
+			arrives <- arrival{from, err}
 		}()
 		<-asked
 		begin := time.Now()
 		if err := part.begin(); err != nil {
 			return err
 		}
-		if err := <-arrives; err != nil {
-			return err
+		there := <-arrives
+		if there.err != nil {
+			return there.err
 		}
 		part.into.CaughtUp = ms(time.Since(begin))
+		if _, err := r.kernel.awaitAddress(there.from, 0, limit); err != nil {
+			return err
+		}
+		part.into.Pruned = ms(time.Since(begin))
 		after, err := r.read()
 		if err != nil {
 			return err

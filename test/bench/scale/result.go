@@ -77,7 +77,7 @@ type Change struct {
 	MeanCPU float64   // what the agent does later (reports, the disk) included
 	Garbage int64     // allocated by the agent
 	Wire    int64     // received by the agent
-	Disk    int64     // written by the agent
+	Disk    int64     // written by the agent for one that comes alone
 }
 
 // Churn is a mesh at work.
@@ -99,7 +99,8 @@ type Churn struct {
 
 // Restart of one part, under churn.
 type Restart struct {
-	CaughtUp     float64 // part is started → a change made while it was down is in the kernel
+	CaughtUp     float64 // part is started → an address that a pod got while it was down is in the kernel
+	Pruned       float64 // … and the address that the pod had before is not
 	OperatorRead int64   // bytes that the operator read meanwhile: a full list is about as much as all records
 	AgentRead    int64   // from the relay
 }

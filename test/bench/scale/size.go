@@ -55,7 +55,10 @@ func measureSize(dir string, p plan, say func(string, ...any)) (s Size, err erro
 		{"operator", true, func() error { return s.measureOperator(r) }},
 		{"agent", true, func() error { return s.measureBootstrap(r) }},
 		{"one change at a time", false, func() (err error) {
-			s.Quiet, err = r.series(30, time.Minute, func(int) (time.Duration, error) { return c.probe(limit) })
+			if s.Quiet, err = r.series(30, time.Minute, func(int) (time.Duration, error) { return c.probe(limit) }); err != nil {
+				return err
+			}
+			s.Quiet.Disk, err = r.diskOfOne(c)
 			return err
 		}},
 		{"churn", false, func() error { return s.measureChurn(r, c, p.seconds) }},

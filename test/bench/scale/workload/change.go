@@ -56,14 +56,14 @@ func (c *Cluster) Node() Change {
 	return c.change(c.nodeRecord(n, c.keys), nil, nil)
 }
 
-// Probe moves one certain pod to an address that was free for long, and gives that address. It is how a run sees when a
-// change arrives.
-func (c *Cluster) Probe() (Change, netip.Addr) {
+// Probe moves one certain pod to an address that was free for long. It is how a run sees when a change arrives: to has an
+// identity then, and from, the address before, has none.
+func (c *Cluster) Probe() (ch Change, to, from netip.Addr) {
 	was := c.probePod(c.probes)
 	c.probes++
 	p := c.probePod(c.probes)
-	addr := c.address(p.node, p.host)
-	return c.change(c.endpointRecord(p), nil, map[netip.Addr]uint32{c.address(was.node, was.host): 0, addr: p.identity}), addr
+	to, from = c.address(p.node, p.host), c.address(was.node, was.host)
+	return c.change(c.endpointRecord(p), nil, map[netip.Addr]uint32{from: 0, to: p.identity}), to, from
 }
 
 func (c *Cluster) probePod(turn int) pod {
