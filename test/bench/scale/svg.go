@@ -100,6 +100,7 @@ func (c curve) svg() []byte {
 		text(left-8, at+4, "end", grey, short(math.Pow(10, d))+" "+c.unit)
 	}
 	text((left+width-right)/2, height-12, "middle", grey, "endpoints in the mesh")
+	var labels []float64
 	for i, s := range c.series {
 		colour := colours[i%len(colours)]
 		var path bytes.Buffer
@@ -111,10 +112,20 @@ func (c curve) svg() []byte {
 			fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`+"\n", x(p.x), y(p.y), colour)
 		}
 		last := s.points[len(s.points)-1]
-		text(x(last.x)+8, y(last.y)+4, "start", colour, fmt.Sprintf("%s, %s", s.name, short(last.y)))
+		text(x(last.x)+8, free(&labels, y(last.y)+4), "start", colour, fmt.Sprintf("%s, %s", s.name, short(last.y)))
 	}
 	b.WriteString("</svg>\n")
 	return b.Bytes()
+}
+
+// free is the height for a label, moved down from where it should be until it covers none of those before it.
+func free(taken *[]float64, y float64) float64 {
+	const line = 14
+	for slices.ContainsFunc(*taken, func(other float64) bool { return math.Abs(other-y) < line }) {
+		y++
+	}
+	*taken = append(*taken, y)
+	return y
 }
 
 // decades are whole powers of ten around all points, at least one apart.
