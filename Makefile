@@ -18,7 +18,7 @@ BINARIES := operator=./operator nodeagent=./nodeagent fairlead-cni=./nodeagent/c
             kubectl-fairlead=./kubectl-fairlead lab=./hack/lab demo=./hack/demo sample=./test/sample
 
 # What needs a machine of its own kind comes last and one after the other: real clusters, then nothing beside them.
-PACKAGES   = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench -e /test/script)
+PACKAGES   = $(shell go list ./... | grep -v -e /test/e2e -e /test/script)
 # Where goroutines meet. The stories of test/script run all of it at once, so they run only here.
 RACE       = ./mesh/relay/... ./nodeagent/apply/... ./nodeagent/flow/... ./nodeagent/intake/... ./nodeagent/table/... \
              ./operator/controllers/... ./operator/federate/... ./operator/identities/... ./operator/observe/... ./operator/report/... \
@@ -99,6 +99,15 @@ test-e2e: tools ## The demo's claims and bad input, asserted on two real cluster
 bench: ## Measure the datapath and the control plane (on the demo's clusters; starts them if there are none)
 	go run ./hack/lab tools
 	go run ./test/bench/datapath
+	go run ./test/bench/connections
 	go test -run '^$$' -bench . -timeout 30m ./test/bench/...
 	@go run ./hack/lab status | grep -q '^instance' || go run ./hack/demo up
 	go run ./test/bench/controlplane
+
+.PHONY: bench-scale
+bench-scale: ## Measure the control path at 1 to 250 clusters into docs/scale.md (root; SIZES=1,10 for less, LABEL names the result)
+	go run ./test/bench/scale -sizes '$(SIZES)' -label '$(LABEL)'
+	go run ./test/bench/scale -only services,policies,status -label '$(LABEL)'
+
+SIZES ?= 1,10,100,250
+LABEL ?= today

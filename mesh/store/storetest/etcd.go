@@ -101,6 +101,7 @@ func (e *Etcd) Up() {
 	conf.ClientTLSInfo.ClientCertAuth = true
 	conf.BcryptCost = uint(bcrypt.MinCost)
 	conf.UnsafeNoFsync = true
+	conf.QuotaBackendBytes = 8 << 30 // for meshes of millions of records
 	conf.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
 	server, err := embed.StartEtcd(conf)
 	if err != nil {
