@@ -148,6 +148,20 @@ func BenchmarkPlannerChange(b *testing.B) {
 			run(b, p, 1, func(i int) { p.SetEndpoint("c7", "shop", "new", map[bool]*record.Endpoint{true: rec}[i%2 == 0]) })
 		})
 	}
+	b.Run("endpoint/by its address, beside 5,000", func(b *testing.B) {
+		for i := range 5000 {
+			name := fmt.Sprint("crowd", i)
+			p.SetEndpoint("c7", "shop", name, &record.Endpoint{Namespace: "shop", Name: name, Node: "n11", Addresses: []netip.Addr{scaleAddr(10, 7, 200+i/250, i%250)}, Identity: identity.Of(8, 300)})
+		}
+		rec := &record.Endpoint{Namespace: "shop", Name: "new", Node: "n11", Addresses: []netip.Addr{scaleAddr(10, 7, 21, 99)}, Identity: identity.Of(8, 300)}
+		p.SetEndpoint("c7", "shop", "new", nil)
+		p.Step()
+		run(b, p, 1, func(i int) { p.SetEndpoint("c7", "shop", "new", map[bool]*record.Endpoint{true: rec}[i%2 == 0]) })
+		for i := range 5000 {
+			p.SetEndpoint("c7", "shop", fmt.Sprint("crowd", i), nil)
+		}
+		p.Step()
+	})
 	b.Run("node/key", func(b *testing.B) {
 		rec := *w.nodes[[2]string{"c7", "n10"}]
 		run(b, p, 0, func(i int) {

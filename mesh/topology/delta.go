@@ -3,7 +3,10 @@
 
 package topology
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Delta is what a Step changed. Each key is there once, and only if what belongs to it is not what it was.
 type Delta struct {
@@ -48,16 +51,25 @@ func newPeerChange(index uint16, before, after *Peer) PeerChange {
 	case before.PublicKey != after.PublicKey:
 		c.Added, c.Removed = after.AllowedIPs, before.AllowedIPs
 	default:
-		c.Added, c.Removed = difference(after.AllowedIPs, before.AllowedIPs), difference(before.AllowedIPs, after.AllowedIPs)
+		old, want := trim(before.AllowedIPs, after.AllowedIPs)
+		c.Added, c.Removed = difference(want, old), difference(old, want)
 	}
 	return c
 }
 
+// trim cuts off two lists what they begin and end with alike, which is most of a long one.
+func trim(a, b []netip.Prefix) (_, _ []netip.Prefix) {
+	for len(a) > 0 && len(b) > 0 && a[0] == b[0] {
+		a, b = a[1:], b[1:]
+	}
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
+}
+
 // difference lists what is in a and not in b, both sorted.
 func difference(a, b []netip.Prefix) []netip.Prefix {
-	if len(a) > 0 && len(b) > 0 && &a[0] == &b[0] && len(a) == len(b) {
-		return nil
-	}
 	var out []netip.Prefix
 	for _, x := range a {
 		for len(b) > 0 && b[0].Compare(x) < 0 {
@@ -70,22 +82,26 @@ func difference(a, b []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// merge is old without removed and with added, each sorted.
+// merge is old without removed and with added, each sorted; what is in both was removed and added again. What lies between
+// the changes is copied as it is.
 func merge(old, added, removed []netip.Prefix) []netip.Prefix {
-	out := make([]netip.Prefix, 0, max(0, len(old)+len(added)-len(removed)))
-	for _, x := range old {
-		for len(added) > 0 && added[0].Compare(x) < 0 {
-			out, added = append(out, added[0]), added[1:]
+	out := make([]netip.Prefix, 0, len(old)+len(added))
+	for len(added) > 0 || len(removed) > 0 {
+		add := len(removed) == 0 || len(added) > 0 && added[0].Compare(removed[0]) <= 0
+		from := &removed
+		if add {
+			from = &added
 		}
-		if len(added) > 0 && added[0] == x {
-			continue // removed and added again
+		x := (*from)[0]
+		*from = (*from)[1:]
+		i, there := slices.BinarySearchFunc(old, x, netip.Prefix.Compare)
+		out = append(out, old[:i]...)
+		if old = old[i:]; there {
+			old = old[1:]
 		}
-		for len(removed) > 0 && removed[0].Compare(x) < 0 {
-			removed = removed[1:]
-		}
-		if len(removed) == 0 || removed[0] != x {
+		if add {
 			out = append(out, x)
 		}
 	}
-	return append(out, added...)
+	return append(out, old...)
 }

@@ -223,7 +223,7 @@ func TestPlannerForgets(t *testing.T) {
 			"ranges": p.ranges.claims.Len(), "allowed": p.allowed.claims.Len(), "v4": len(p.addresses.v4), "v6": len(p.addresses.v6),
 			"others": len(p.addresses.others), "node addresses": p.addresses.nodes.Len(), "disputes": len(p.disputes),
 			"keys": len(p.keys), "indexes": len(p.Indexes()), "peers": len(p.peers), "mesh": len(p.mesh), "CIDRs": len(p.cidrs),
-			"routes": len(p.routes), "within": p.within, "outside": p.outside, "problems": len(p.Problems()) - 1,
+			"routes": len(p.routes), "within": p.within, "outside": p.outside, "problems": len(p.Problems()) - 1, "again": len(p.problems.again),
 		}
 		for what, n := range left {
 			if n != 0 {
@@ -287,4 +287,19 @@ func TestManyClaimOne(t *testing.T) {
 	k.step(t, w, p)
 	w.setEndpoint(p, "c", "x", "n1", nil)
 	k.step(t, w, p)
+}
+
+// A node's address that is a pod's, too, is claimed twice. When the pod goes the other claim is still a problem.
+func TestProblemWithTwoCauses(t *testing.T) {
+	w, k := emptyWorld(false), newKernel()
+	p := NewPlanner(Config{Self: "n0", Cluster: "b"})
+	w.setNode(p, "b", "n1", node("b", "n1", "192.0.2.1", "10.1.1.0/24").Node)
+	w.setNode(p, "b", "n2", node("b", "n2", "10.1.1.5", "10.1.2.0/24").Node)
+	w.setEndpoint(p, "b", "shop", "p", endpoint("b", "p", "n2", "10.1.1.5", 1<<16|256).Endpoint)
+	k.step(t, w, p)
+	w.setEndpoint(p, "b", "shop", "p", nil)
+	k.step(t, w, p)
+	if want := "nodes b/n1 and b/n2 both claim 10.1.1.5/32; b/n1 keeps it"; !slices.Contains(p.Problems(), want) {
+		t.Errorf("problems %q", p.Problems())
+	}
 }

@@ -92,25 +92,42 @@ func (p problem) String() string {
 // order of events was, and costs what it shows.
 type problems struct {
 	lines  *btree.BTreeG[problem]
+	again  map[problem]int // how often lines were added beyond the first time
 	counts map[problem]int
 }
 
 func newProblems() *problems {
 	return &problems{
 		lines:  btree.NewG(8, func(a, b problem) bool { return a.compare(b) < 0 }),
+		again:  map[problem]int{},
 		counts: map[problem]int{},
 	}
 }
 
-func (p *problems) add(line problem)    { p.lines.ReplaceOrInsert(line) }
-func (p *problems) remove(line problem) { p.lines.Delete(line) }
+// add adds a line. A problem that has two causes is added twice, listed once, and goes when it was removed twice.
+func (p *problems) add(line problem) {
+	if _, there := p.lines.ReplaceOrInsert(line); there {
+		p.again[line]++
+	}
+}
 
-// set adds or removes a line.
+func (p *problems) remove(line problem) {
+	switch n := p.again[line]; {
+	case n > 1:
+		p.again[line] = n - 1
+	case n == 1:
+		delete(p.again, line)
+	default:
+		p.lines.Delete(line)
+	}
+}
+
+// set adds or removes a line that has one cause.
 func (p *problems) set(line problem, there bool) {
 	if there {
-		p.add(line)
+		p.lines.ReplaceOrInsert(line)
 	} else {
-		p.remove(line)
+		p.lines.Delete(line)
 	}
 }
 
