@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf/link"
@@ -77,6 +78,10 @@ func Open(cfg Config) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening maps in %s: %w", cfg.Dir, err)
 	}
+	if err := continueEpoch(cfg.Dir, maps, replaced); err != nil {
+		maps.Close()
+		return nil, err
+	}
 	programs, err := bpf.LoadPrograms(maps)
 	if err != nil {
 		maps.Close()
@@ -94,6 +99,22 @@ func Open(cfg Config) (*Datapath, error) {
 	}
 	d.log.Warn("maps of another layout are replaced", "maps", replaced)
 	return d, nil
+}
+
+// continueEpoch lets a new fl_config go on from the old one's epoch: flows that outlive an upgrade bear epochs of the old
+// map.
+func continueEpoch(dir string, maps *bpf.Maps, replaced []string) error {
+	if !slices.Contains(replaced, bpf.MapConfig) {
+		return nil
+	}
+	epoch, err := bpf.PinnedEpoch(dir)
+	if err != nil {
+		return fmt.Errorf("going on from the policy epoch of the map that is replaced: %w", err)
+	}
+	if err := maps.Config.Put(uint32(0), &bpf.Config{PolicyEpoch: epoch, FullEpoch: epoch}); err != nil {
+		return fmt.Errorf("writing map %s: %w", bpf.MapConfig, err)
+	}
+	return nil
 }
 
 // Mode says how programs are attached.

@@ -26,7 +26,7 @@ import (
 // small maps: the tests are about the door, and run beside each other.
 var small = map[string]uint32{
 	bpf.MapIpcache4: 64, bpf.MapIpcache6: 64, bpf.MapCIDR4: 64, bpf.MapCIDR6: 64, bpf.MapCT4: 64, bpf.MapCT6: 64,
-	bpf.MapPolicy: 4, bpf.MapSubjects: 64, bpf.MapServices4: 64, bpf.MapServices6: 64, bpf.MapSlots: 64,
+	bpf.MapGroups: 4, bpf.MapIdentities: 64, bpf.MapClasses: 64, bpf.MapGuard4: 64, bpf.MapGuard6: 64, bpf.MapSubjects: 64, bpf.MapServices4: 64, bpf.MapServices6: 64, bpf.MapSlots: 64,
 	bpf.MapSockRev: 64, bpf.MapAffinity: 64, bpf.MapFrags: 64, bpf.MapRuleStats: 64, bpf.MapEventSeen: 64,
 	bpf.MapPeers: 16,
 }
@@ -156,7 +156,7 @@ func TestAFullMapSaysSo(t *testing.T) {
 		defer d.Close()
 		var err error
 		for i := range uint32(1000) { // a hash without preallocation may take some more than its size
-			if err = put(d.Entries(), bpf.PolicyKey{Subject: i + 1}, bpf.PolicyEntry{}); err != nil {
+			if err = put(d.Groups(), bpf.GroupKey{Group: i + 1}, bpf.GroupChunk{}); err != nil {
 				break
 			}
 		}
