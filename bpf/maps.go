@@ -24,7 +24,9 @@ import (
 // failed upgrade ever empties a map under a running program. When fl_config is
 // among them, its epochs go on from PinnedEpoch.
 //
-// sizes overrides max_entries by map name; a pinned map keeps its own size.
+// sizes overrides max_entries by map name. A pinned map that has another size
+// than asked is replaced like one of another layout; one that no size is asked
+// for keeps its own.
 func OpenMaps(dir string, sizes map[string]uint32) (m *Maps, replaced []string, err error) {
 	spec, err := loadMaps()
 	if err != nil {
@@ -42,6 +44,10 @@ func OpenMaps(dir string, sizes map[string]uint32) (m *Maps, replaced []string, 
 			ms.MaxEntries = n
 		}
 		pinned, err := openPinned(dir, name, ms)
+		if n, asked := sizes[name]; asked && err == nil && pinned.MaxEntries() != n {
+			pinned.Close()
+			err = ebpf.ErrMapIncompatible
+		}
 		switch {
 		case err == nil:
 			field.Set(reflect.ValueOf(pinned))
@@ -58,6 +64,30 @@ func OpenMaps(dir string, sizes map[string]uint32) (m *Maps, replaced []string, 
 		field.Set(reflect.ValueOf(fresh))
 	}
 	return m, replaced, nil
+}
+
+// MapSpecs describes every map as maps.h defines it, by name.
+func MapSpecs() (map[string]*ebpf.MapSpec, error) {
+	spec, err := loadMaps()
+	if err != nil {
+		return nil, fmt.Errorf("reading the embedded maps object: %w", err)
+	}
+	return spec.Maps, nil
+}
+
+// OpenPinned opens the map that is pinned in dir under this name, whatever its
+// size, if its layout is the one of this version. The error is fs.ErrNotExist
+// or ebpf.ErrMapIncompatible otherwise.
+func OpenPinned(dir, name string) (*ebpf.Map, error) {
+	specs, err := MapSpecs()
+	if err != nil {
+		return nil, err
+	}
+	ms, ok := specs[name]
+	if !ok {
+		return nil, fmt.Errorf("there is no map %s", name)
+	}
+	return openPinned(dir, name, ms)
 }
 
 // openPinned returns fs.ErrNotExist when there is no such pin.

@@ -269,7 +269,8 @@ func TestNothingOpensOnTheWay(t *testing.T) {
 		n := newNode(t)
 		defer func() { n.stop() }()
 		n.kernel.faults.after = n.mustNotOpen
-		refusals := rapid.SliceOfN(rapid.IntRange(0, 12), 1, 60).Draw(t, "refusals")
+		rate := rapid.SampledFrom([]int{1, 3, 12}).Draw(t, "rate")
+		refusals := rapid.SliceOfN(rapid.IntRange(0, rate), 1, 60).Draw(t, "refusals")
 		calls, broken := 0, rapid.Bool().Draw(t, "refusing")
 		n.kernel.faults.refuse = func() bool {
 			calls++
@@ -279,8 +280,8 @@ func TestNothingOpensOnTheWay(t *testing.T) {
 		n.kernel.groups.size, n.kernel.members.size = size("groups"), size("members")
 		n.kernel.subjects.size, n.kernel.ranges.size = size("subjects"), size("ranges")
 		for range rapid.IntRange(1, 15).Draw(t, "steps") {
-			switch rapid.IntRange(0, 5).Draw(t, "what") {
-			case 0:
+			switch rapid.IntRange(0, 7).Draw(t, "what") {
+			case 0, 6:
 				n.policies = append(n.policies, drawPolicies(t))
 			case 1:
 				n.pods = append(n.pods, drawLabels(t))
@@ -293,7 +294,7 @@ func TestNothingOpensOnTheWay(t *testing.T) {
 				n.loop.Resync()
 			case 4:
 				n.pass()
-			case 5:
+			default:
 				n.plan()
 				n.pass()
 			}
@@ -348,6 +349,28 @@ func TestAPolicyIsSeenAsAWhole(t *testing.T) {
 			before = after
 		}
 	})
+}
+
+// Until a new agent has planned, what the former one put in force stays.
+func TestARestartKeepsThePolicyInForce(t *testing.T) {
+	n := newNode(t)
+	defer func() { n.stop() }()
+	n.pods = append(n.pods, labels{400: 1 << label1})
+	n.policies = append(n.policies, policies{300: {isolated: true, rules: []rule{{selector: label1}}}, 301: {}})
+	n.plan()
+	n.untilReady()
+	want := n.verdicts()
+	n.kernel.faults.after = func() {
+		if got := n.verdicts(); !maps.Equal(got, want) {
+			t.Fatalf("verdicts changed: %v, want %v", got, want)
+		}
+	}
+	n.start()
+	n.pass()
+	n.pass()
+	n.plan()
+	n.untilReady()
+	n.mustBe()
 }
 
 func (n *node) untilReady() {

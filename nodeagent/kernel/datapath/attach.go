@@ -45,9 +45,27 @@ func (d *Datapath) spots(role table.Role) []spot {
 }
 
 // Attach puts a role's programs on an interface, or swaps them where older ones sit.
+//
+// During an upgrade some interfaces have new programs and maps already and others old ones. Nothing opens by that: the
+// maps that the new programs read were filled before, and each packet is judged at its pod's own hooks. But a flow that
+// one hook of a pod opened must be known to the other, so the hooks of one interface are swapped back to back, and what
+// the old flow table holds is copied before.
 func (d *Datapath) Attach(role table.Role, ifindex uint32) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if !d.copied {
+		if err := d.carry(); err != nil {
+			return err
+		}
+		d.copied = true
+	}
+	if d.mode != Clsact {
+		for _, s := range d.spots(role) {
+			if err := d.load(s.pin(ifindex)); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+	}
 	for _, s := range d.spots(role) {
 		var err error
 		if d.mode == Clsact {
@@ -128,18 +146,14 @@ func (d *Datapath) attachLink(s spot, ifindex uint32) error {
 // swap gives a pinned link another program. It reports false if there is no such link, or a stale one (whose device or
 // cgroup is gone, judged by valid), which it then removes.
 func (d *Datapath) swap(name string, program *ebpf.Program, valid func(link.Link) (bool, error)) (bool, error) {
-	l, held := d.links[name]
-	if !held {
-		var err error
-		l, err = link.LoadPinnedLink(filepath.Join(d.linkDir(), name), nil)
-		if errors.Is(err, os.ErrNotExist) {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("opening pinned link %s: %w", name, err)
-		}
-		d.links[name] = l
+	err := d.load(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
 	}
+	if err != nil {
+		return false, err
+	}
+	l := d.links[name]
 	ok, err := valid(l)
 	if err != nil {
 		return false, fmt.Errorf("looking at pinned link %s: %w", name, err)
@@ -147,20 +161,34 @@ func (d *Datapath) swap(name string, program *ebpf.Program, valid func(link.Link
 	if !ok {
 		return false, d.unpin(name)
 	}
-	if held {
+	if d.own[name] {
 		return true, nil // attached by this very run
 	}
 	if err := l.Update(program); err != nil {
 		return false, fmt.Errorf("swapping the program of link %s: %w", name, err)
 	}
+	d.own[name] = true
 	return true, nil
+}
+
+// load opens a pinned link, unless it is open already.
+func (d *Datapath) load(name string) error {
+	if _, held := d.links[name]; held {
+		return nil
+	}
+	l, err := link.LoadPinnedLink(filepath.Join(d.linkDir(), name), nil)
+	if err != nil {
+		return fmt.Errorf("opening pinned link %s: %w", name, err)
+	}
+	d.links[name] = l
+	return nil
 }
 
 func (d *Datapath) pin(name string, l link.Link) error {
 	if err := l.Pin(filepath.Join(d.linkDir(), name)); err != nil {
 		return errors.Join(fmt.Errorf("pinning link %s: %w", name, err), l.Close())
 	}
-	d.links[name] = l
+	d.links[name], d.own[name] = l, true
 	return nil
 }
 
@@ -174,6 +202,7 @@ func (d *Datapath) unpin(name string) error {
 		return nil
 	}
 	delete(d.links, name)
+	delete(d.own, name)
 	return l.Close()
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf/link"
@@ -34,7 +35,7 @@ const (
 type Config struct {
 	Dir   string            // DefaultDir if empty
 	Mode  Mode              // Auto if empty
-	Sizes map[string]uint32 // of maps that aren't to have their default size
+	Sizes map[string]uint32 // of maps that aren't to keep the size they have or get the default one, see [ParseSizes]
 	Log   *slog.Logger
 }
 
@@ -47,8 +48,11 @@ type Datapath struct {
 	programs *bpf.Programs
 	// replaced are maps of an older layout that the running programs still use, see Settle.
 	replaced []string
+	carried  []carried
+	copied   bool // before the first program was swapped
 
 	mu    sync.Mutex
+	own   map[string]bool      // links that bear this run's programs
 	links map[string]link.Link // by pin name; a handle that nobody holds would be closed by the garbage collector
 }
 
@@ -77,6 +81,10 @@ func Open(cfg Config) (*Datapath, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening maps in %s: %w", cfg.Dir, err)
 	}
+	if err := continueEpoch(cfg.Dir, maps, replaced); err != nil {
+		maps.Close()
+		return nil, err
+	}
 	programs, err := bpf.LoadPrograms(maps)
 	if err != nil {
 		maps.Close()
@@ -84,7 +92,7 @@ func Open(cfg Config) (*Datapath, error) {
 	}
 	d := &Datapath{
 		dir: cfg.Dir, mode: cfg.Mode, log: cfg.Log, maps: maps, programs: programs,
-		replaced: replaced, links: map[string]link.Link{},
+		replaced: replaced, links: map[string]link.Link{}, own: map[string]bool{},
 	}
 	if d.mode == Auto {
 		d.mode = d.probeMode()
@@ -92,19 +100,51 @@ func Open(cfg Config) (*Datapath, error) {
 	if len(replaced) == 0 {
 		return d, d.pinMaps()
 	}
-	d.log.Warn("maps of another layout are replaced", "maps", replaced)
+	d.log.Warn("maps of another layout or size are replaced", "maps", replaced)
+	if d.carried, err = carriedOver(cfg.Dir, maps, replaced); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	return d, nil
+}
+
+// continueEpoch lets a new fl_config go on from the old one's epoch: flows that outlive an upgrade bear epochs of the old
+// map.
+func continueEpoch(dir string, maps *bpf.Maps, replaced []string) error {
+	if !slices.Contains(replaced, bpf.MapConfig) {
+		return nil
+	}
+	epoch, err := bpf.PinnedEpoch(dir)
+	if err != nil {
+		return fmt.Errorf("going on from the policy epoch of the map that is replaced: %w", err)
+	}
+	if err := maps.Config.Put(uint32(0), &bpf.Config{PolicyEpoch: epoch, FullEpoch: epoch}); err != nil {
+		return fmt.Errorf("writing map %s: %w", bpf.MapConfig, err)
+	}
+	return nil
+}
+
+// Sizes returns how many rows each map has room for.
+func (d *Datapath) Sizes() map[string]uint32 {
+	out := map[string]uint32{}
+	for name, m := range d.maps.ByName() {
+		out[name] = m.MaxEntries()
+	}
+	return out
 }
 
 // Mode says how programs are attached.
 func (d *Datapath) Mode() Mode { return d.mode }
 
-// Settle is called when the maps are filled and the programs attached. If an upgrade replaced maps, only now are the
-// new ones pinned: had it failed on the way, the old programs would go on with the old maps.
+// Settle is called when the maps are filled and the programs attached. If an upgrade or another size replaced maps, only
+// now are the new ones pinned: had it failed on the way, the old programs would go on with the old maps.
 func (d *Datapath) Settle() error {
 	if len(d.replaced) == 0 {
 		return nil
 	}
+	if err := d.carry(); err != nil {
+		return err
+	}
+	d.dropCarried()
 	if err := d.pinMaps(); err != nil {
 		return err
 	}
@@ -127,6 +167,7 @@ func (d *Datapath) Close() error {
 	for _, l := range d.links {
 		errs = append(errs, l.Close())
 	}
+	d.dropCarried()
 	d.programs.Close()
 	d.maps.Close()
 	return errors.Join(errs...)

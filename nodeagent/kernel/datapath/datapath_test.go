@@ -6,10 +6,12 @@ package datapath
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -26,7 +28,7 @@ import (
 // small maps: the tests are about the door, and run beside each other.
 var small = map[string]uint32{
 	bpf.MapIpcache4: 64, bpf.MapIpcache6: 64, bpf.MapCIDR4: 64, bpf.MapCIDR6: 64, bpf.MapCT4: 64, bpf.MapCT6: 64,
-	bpf.MapGroups: 4, bpf.MapSubjects: 64, bpf.MapServices4: 64, bpf.MapServices6: 64, bpf.MapSlots: 64,
+	bpf.MapGroups: 4, bpf.MapIdentities: 64, bpf.MapClasses: 64, bpf.MapGuard4: 64, bpf.MapGuard6: 64, bpf.MapSubjects: 64, bpf.MapServices4: 64, bpf.MapServices6: 64, bpf.MapSlots: 64,
 	bpf.MapSockRev: 64, bpf.MapAffinity: 64, bpf.MapFrags: 64, bpf.MapRuleStats: 64, bpf.MapEventSeen: 64,
 	bpf.MapPeers: 16,
 }
@@ -156,7 +158,7 @@ func TestAFullMapSaysSo(t *testing.T) {
 		defer d.Close()
 		var err error
 		for i := range uint32(1000) { // a hash without preallocation may take some more than its size
-			if err = put(d.Entries(), bpf.PolicyKey{Subject: i + 1}, bpf.PolicyEntry{}); err != nil {
+			if err = put(d.Groups(), bpf.GroupKey{Group: i + 1}, bpf.GroupChunk{}); err != nil {
 				break
 			}
 		}
@@ -291,5 +293,153 @@ func TestWithoutABPFFileSystemTheReasonIsPlain(t *testing.T) {
 	_, err := Open(Config{Dir: filepath.Join(t.TempDir(), "fairlead")})
 	if err == nil || !contains(err, ErrNoBPFFS) {
 		t.Errorf("error = %v, want %v", err, ErrNoBPFFS)
+	}
+}
+
+// A map that gets another size is filled beside the old one. What packets wrote goes over, what the new programs wrote
+// since stays, and until everything is in place a restart finds the old maps.
+func TestAnotherSizeLosesNoFlow(t *testing.T) {
+	node(t, func(t *testing.T, dir string) {
+		ifindex := veth(t, "pod0")
+		flow := func(port uint16) bpf.CT4Key { return bpf.CT4Key{PodPort: port, PeerPort: 80, Proto: 6} }
+		addr, row := netip.MustParseAddr("10.1.2.3"), bpf.Remote{Identity: 65800}
+
+		old := open(t, dir, TCX)
+		check(t, put(old.Addresses(), addr, row))
+		check(t, old.SetEpochs(7, 3))
+		check(t, old.Attach(table.RolePod, ifindex))
+		check(t, old.maps.CT4.Put(flow(1), bpf.CTEntry{RuleID: 1}))
+
+		sizes := maps.Clone(small)
+		sizes[bpf.MapCT4], sizes[bpf.MapIpcache4], sizes[bpf.MapConfig] = 4096, 128, 1
+		d, err := Open(Config{Dir: dir, Mode: TCX, Sizes: sizes})
+		check(t, err)
+		defer d.Close()
+		if got := d.Sizes()[bpf.MapCT4]; got != 4096 {
+			t.Errorf("the new map has room for %d flows", got)
+		}
+		if rows, err := have(d.Addresses()); err != nil || len(rows) != 0 {
+			t.Errorf("the new map of addresses holds %v, %v before it is filled", rows, err)
+		}
+		check(t, put(d.Addresses(), addr, row))
+		check(t, d.Attach(table.RolePod, ifindex))
+		check(t, d.maps.CT4.Put(flow(1), bpf.CTEntry{RuleID: 11}))  // by a new program
+		check(t, old.maps.CT4.Put(flow(2), bpf.CTEntry{RuleID: 2})) // by one that isn't swapped yet
+		pinned, err := bpf.OpenPinned(dir, bpf.MapCT4)
+		check(t, err)
+		if pinned.MaxEntries() != small[bpf.MapCT4] {
+			t.Errorf("a map for %d flows is pinned before everything is in place", pinned.MaxEntries())
+		}
+		check(t, pinned.Close())
+		check(t, d.Settle())
+		for port, want := range map[uint16]uint32{1: 11, 2: 2} {
+			var e bpf.CTEntry
+			if err := d.maps.CT4.Lookup(flow(port), &e); err != nil || e.RuleID != want {
+				t.Errorf("flow %d: rule %d, want %d (%v)", port, e.RuleID, want, err)
+			}
+		}
+		if policy, full, err := d.Epochs(); err != nil || policy != 7 || full != 3 {
+			t.Errorf("epochs %d and %d, %v", policy, full, err)
+		}
+		check(t, old.Close())
+
+		// From now on the size is the map's own.
+		again, err := Open(Config{Dir: dir, Mode: TCX})
+		check(t, err)
+		defer again.Close()
+		if got := again.Sizes()[bpf.MapCT4]; got != 4096 || len(again.replaced) != 0 {
+			t.Errorf("after a restart: room for %d flows, replaced %v", got, again.replaced)
+		}
+	})
+}
+
+// A batch that meets a full map: what is there already is written, what is new is refused row by row, and the reason names
+// the map and the flag.
+func TestAFullMapTakesWhatItHas(t *testing.T) {
+	node(t, func(t *testing.T, dir string) {
+		d := open(t, dir, TCX)
+		defer d.Close()
+		ctx := context.Background()
+		var keys []netip.Addr
+		var values []bpf.Remote
+		for i := range 512 {
+			keys = append(keys, netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}))
+			values = append(values, bpf.Remote{Identity: 1})
+		}
+		errs := d.Addresses().Update(ctx, keys, values)
+		rows, err := have(d.Addresses())
+		check(t, err)
+		var full *FullError
+		for i, key := range keys {
+			_, there := rows[key]
+			if there != (errs[i] == nil) {
+				t.Fatalf("%s: there %t, error %v", key, there, errs[i])
+			}
+			if errs[i] != nil && (!errors.As(errs[i], &full) || full.Map != bpf.MapIpcache4 || full.Size != small[bpf.MapIpcache4]) {
+				t.Fatalf("%s: error %v", key, errs[i])
+			}
+		}
+		if full == nil || len(rows) < int(small[bpf.MapIpcache4]) {
+			t.Fatalf("%d rows of 512 are there, the last error is %v", len(rows), full)
+		}
+		for i := range values {
+			values[i].Identity = 2
+		}
+		d.Addresses().Update(ctx, keys, values)
+		again, err := have(d.Addresses())
+		check(t, err)
+		for key := range rows {
+			if again[key].Identity != 2 {
+				t.Errorf("%s was there and is not written: %v", key, again[key])
+			}
+		}
+		// Deletion passes over what is not there.
+		if errs := d.Addresses().Delete(ctx, keys); errs != nil {
+			t.Errorf("deleting: %v", errors.Join(errs...))
+		}
+		if left, err := have(d.Addresses()); err != nil || len(left) != 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	})
+}
+
+// Tries and arrays take batches as hashes do.
+func TestBatchesOfEveryKindOfMap(t *testing.T) {
+	node(t, func(t *testing.T, dir string) {
+		d := open(t, dir, TCX)
+		defer d.Close()
+		batch(t, d.Ranges(), bpf.Remote{Identity: 9}, func(i int) netip.Prefix {
+			return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i)}), 16)
+		})
+		batch(t, d.Ranges(), bpf.Remote{Identity: 9}, func(i int) netip.Prefix {
+			return netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfd, byte(i)}), 16)
+		})
+		batch(t, d.Classes(), bpf.ClassSets{Sets: [32]uint64{5}}, func(i int) uint32 { return uint32(i) })
+		batch(t, d.Peers(), bpf.Peer{Flags: bpf.PeerReady}, func(i int) uint16 { return uint16(i % 16) })
+		batch(t, d.Guards(), 1, func(i int) netip.Prefix { return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i)}), 16) })
+	})
+}
+
+func batch[K, V comparable](t *testing.T, to Target[K, V], value V, key func(int) K) {
+	t.Helper()
+	want := map[K]V{}
+	for i := range 40 {
+		want[key(i)] = value
+	}
+	keys := slices.Collect(maps.Keys(want))
+	values := slices.Repeat([]V{value}, len(keys))
+	if errs := to.Update(context.Background(), keys, values); errs != nil {
+		t.Errorf("writing: %v", errors.Join(errs...))
+	}
+	got, err := have(to)
+	check(t, err)
+	if !maps.Equal(got, want) {
+		t.Errorf("%T holds %v, want %v", to, got, want)
+	}
+	if errs := to.Delete(context.Background(), keys); errs != nil {
+		t.Errorf("removing: %v", errors.Join(errs...))
+	}
+	if got, err := have(to); err != nil || len(got) != 0 {
+		t.Errorf("%T holds %v after removal, %v", to, got, err)
 	}
 }

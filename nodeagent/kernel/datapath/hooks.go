@@ -4,7 +4,9 @@
 package datapath
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
@@ -15,16 +17,34 @@ func (d *Datapath) Hooks() Target[table.Hook, table.Attachment] { return hooks{d
 type hooks struct{ d *Datapath }
 
 func (h hooks) Update(_ context.Context, keys []table.Hook, _ []table.Attachment) []error {
-	return each(keys, func(hook table.Hook) error { return h.d.Attach(hook.Role, hook.Ifindex) })
+	// What guards the node's edge comes before what sends there.
+	order := make([]int, len(keys))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortFunc(order, func(a, b int) int {
+		return cmp.Or(cmp.Compare(rank(keys[a].Role), rank(keys[b].Role)), cmp.Compare(keys[a].Ifindex, keys[b].Ifindex))
+	})
+	var errs []error
+	for _, i := range order {
+		if err := h.d.Attach(keys[i].Role, keys[i].Ifindex); err != nil {
+			if errs == nil {
+				errs = make([]error, len(keys))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+func rank(r table.Role) int {
+	return slices.Index([]table.Role{table.RoleUplink, table.RoleTunnel, table.RolePod}, r)
 }
 
 func (h hooks) Delete(_ context.Context, keys []table.Hook) []error {
-	return each(keys, func(hook table.Hook) error { return h.d.Detach(hook.Role, hook.Ifindex) })
-}
-
-func each(keys []table.Hook, do func(table.Hook) error) (errs []error) {
+	var errs []error
 	for i, hook := range keys {
-		if err := do(hook); err != nil {
+		if err := h.d.Detach(hook.Role, hook.Ifindex); err != nil {
 			if errs == nil {
 				errs = make([]error, len(keys))
 			}

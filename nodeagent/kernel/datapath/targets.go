@@ -19,28 +19,19 @@ type Target[K, V comparable] interface {
 	Have(ctx context.Context, visit func(keys []K, values []V)) error
 }
 
-// Sets is fl_sets.
+func same(i uint32) uint32 { return i }
+
+// Sets is fl_sets, an array: 0 is a bit that nobody has.
 func (d *Datapath) Sets() Target[uint32, uint64] {
-	return same(Map[uint32, uint64]{bpf.MapSets, d.maps.Sets})
+	return array[uint32, uint64]{Map[uint32, uint64]{bpf.MapSets, d.maps.Sets}, same, same}
 }
 
-// Classes is fl_classes.
+// Classes is fl_classes, an array: a class that nobody has is in no set.
 func (d *Datapath) Classes() Target[uint32, bpf.ClassSets] {
-	return same(Map[uint32, bpf.ClassSets]{bpf.MapClasses, d.maps.Classes})
+	return array[uint32, bpf.ClassSets]{Map[uint32, bpf.ClassSets]{bpf.MapClasses, d.maps.Classes}, same, same}
 }
 
-// AddressEpochs is fl_address_epochs.
-func (d *Datapath) AddressEpochs() Target[uint32, uint32] {
-	return same(Map[uint32, uint32]{bpf.MapAddressEpochs, d.maps.AddressEpochs})
-}
-
-// same is an array that is indexed by its key.
-func same[V comparable](m Map[uint32, V]) array[uint32, V] {
-	itself := func(i uint32) uint32 { return i }
-	return array[uint32, V]{Map: m, index: itself, key: itself}
-}
-
-// Members is fl_identities.
+// Members is fl_identities: which class an identity is in.
 func (d *Datapath) Members() Target[uint32, bpf.IdentityClass] {
 	return Map[uint32, bpf.IdentityClass]{bpf.MapIdentities, d.maps.Identities}
 }
@@ -50,14 +41,19 @@ func (d *Datapath) Groups() Target[bpf.GroupKey, bpf.GroupChunk] {
 	return Map[bpf.GroupKey, bpf.GroupChunk]{bpf.MapGroups, d.maps.Groups}
 }
 
+// Subjects is fl_subjects, both banks.
+func (d *Datapath) Subjects() Target[bpf.SubjectKey, bpf.Subject] {
+	return Map[bpf.SubjectKey, bpf.Subject]{bpf.MapSubjects, d.maps.Subjects}
+}
+
+// AddressEpochs is fl_address_epochs, an array.
+func (d *Datapath) AddressEpochs() Target[uint32, uint32] {
+	return array[uint32, uint32]{Map[uint32, uint32]{bpf.MapAddressEpochs, d.maps.AddressEpochs}, same, same}
+}
+
 // Guards is fl_guard4 and fl_guard6.
 func (d *Datapath) Guards() Target[netip.Prefix, uint32] {
 	return byPrefix[uint32](bpf.MapGuard4, bpf.MapGuard6, d.maps.Guard4, d.maps.Guard6)
-}
-
-// Subjects is fl_subjects.
-func (d *Datapath) Subjects() Target[bpf.SubjectKey, bpf.Subject] {
-	return Map[bpf.SubjectKey, bpf.Subject]{bpf.MapSubjects, d.maps.Subjects}
 }
 
 // Addresses is fl_ipcache4 and fl_ipcache6.
@@ -108,7 +104,7 @@ func (d *Datapath) Settings() (bpf.Config, error) {
 	return cfg, nil
 }
 
-// SetSettings writes fl_config, whole: programs see all of it change at once.
+// SetSettings writes fl_config. Programs read the two epochs in one load and the other fields one by one.
 func (d *Datapath) SetSettings(cfg bpf.Config) error {
 	if err := d.maps.Config.Put(uint32(0), &cfg); err != nil {
 		return fmt.Errorf("writing map %s: %w", bpf.MapConfig, err)
@@ -116,13 +112,13 @@ func (d *Datapath) SetSettings(cfg bpf.Config) error {
 	return nil
 }
 
-// Epochs reads the epochs of fl_config.
+// Epochs reads the epochs in fl_config: of the policy in force, and the one before which flows are judged in full.
 func (d *Datapath) Epochs() (policy, full uint32, err error) {
 	cfg, err := d.Settings()
 	return cfg.PolicyEpoch, cfg.FullEpoch, err
 }
 
-// SetEpochs writes the epochs of fl_config.
+// SetEpochs writes both in one update and leaves the rest as it is. Nobody else may write fl_config meanwhile.
 func (d *Datapath) SetEpochs(policy, full uint32) error {
 	cfg, err := d.Settings()
 	if err != nil {
@@ -132,17 +128,8 @@ func (d *Datapath) SetEpochs(policy, full uint32) error {
 	return d.SetSettings(cfg)
 }
 
-// Fence returns when no program runs any more that read fl_config before the call.
+// Fence returns when no program runs any more that began before the call.
 func (d *Datapath) Fence() error { return d.maps.Fence() }
-
-// Sizes are the maps' max_entries by name.
-func (d *Datapath) Sizes() map[string]uint32 {
-	out := map[string]uint32{}
-	for name, m := range d.maps.ByName() {
-		out[name] = m.MaxEntries()
-	}
-	return out
-}
 
 // Counters sums fl_metrics over all CPUs. Zero counters are left out.
 func (d *Datapath) Counters() (map[Counter]bpf.Counter, error) {
