@@ -287,7 +287,8 @@ const (
 	SetWords      = 0x20
 	SetCount      = 0x800
 	AddressEpochs = 0x1000
-	CacheRows     = 0x4000
+	DeniedRows    = 0x10000
+	EventRows     = 0x4000
 )
 
 // Enum affinity_kind.

@@ -28,8 +28,16 @@ struct denied_slot {
 _Static_assert(sizeof(struct denied) == 64, "a cache line");
 _Static_assert(sizeof(struct denied_key) == sizeof(union denied_words), "all of it is compared");
 
+static __always_inline bool denied_same_key(const struct denied_slot *s, const struct denied *row)
+{
+	const __u64 *word = (const __u64 *)row;
+
+	return word[0] == s->k.word[0] && word[1] == s->k.word[1] && word[2] == s->k.word[2];
+}
+
 static __always_inline void denied_find(const struct pod_ctx *c, struct denied_slot *s)
 {
+	struct denied *two;
 	__u32 index;
 
 	__builtin_memcpy(s->k.key.peer, ctx_peer_addr(c), 16);
@@ -38,8 +46,14 @@ static __always_inline void denied_find(const struct pod_ctx *c, struct denied_s
 	s->k.key.proto = c->p.proto;
 	s->k.key.dir = c->dir;
 	s->hash = rows_hash(s->k.word[0], s->k.word[1], s->k.word[2]);
-	index = rows_index(s->hash);
+	index = rows_index(s->hash, FL_DENIED_ROWS);
 	s->row = bpf_map_lookup_elem(&fl_denied, &index);
+	if (!s->row || denied_same_key(s, s->row))
+		return;
+	index ^= 1;
+	two = bpf_map_lookup_elem(&fl_denied, &index);
+	if (two && (denied_same_key(s, two) || rows_older(two->tick, s->row->tick)))
+		s->row = two;
 }
 
 static __always_inline __u32 denied_sum(const struct denied *d, __u64 hash)
@@ -48,20 +62,13 @@ static __always_inline __u32 denied_sum(const struct denied *d, __u64 hash)
 	       d->rule_id * 13 + d->reason * 17 + d->family * 19;
 }
 
-static __always_inline bool denied_same_key(const struct denied_slot *s)
-{
-	const __u64 *word = (const __u64 *)s->row;
-
-	return word[0] == s->k.word[0] && word[1] == s->k.word[1] && word[2] == s->k.word[2];
-}
-
 /* Was this very thing denied in this tick? */
 static __always_inline enum reason denied_before(struct pod_ctx *c, const struct denied_slot *s)
 {
 	struct denied *d = s->row;
 
 	/* ::a00:1 and 10.0.0.1 look the same in sixteen bytes. */
-	if (!d || !denied_same_key(s) || d->tick != c->now || d->epoch != c->epoch ||
+	if (!d || !denied_same_key(s, d) || d->tick != c->now || d->epoch != c->epoch ||
 	    d->address_epoch != c->address_epoch || d->family != c->p.family ||
 	    d->sum != denied_sum(d, s->hash))
 		return FL_REASON_NONE;
@@ -88,7 +95,7 @@ static __always_inline void denied_remember(struct pod_ctx *c, const struct deni
 
 	if (!s->row || (reason != FL_REASON_POLICY_DENIED && reason != FL_REASON_DEFAULT_DENIED))
 		return;
-	if (denied_same_key(s))
+	if (denied_same_key(s, s->row))
 		c->stands_for = s->row->folded;
 	d.sum = denied_sum(&d, s->hash);
 	*s->row = d;

@@ -50,7 +50,7 @@ static __always_inline bool event_same(const struct event_seen *seen, const unio
  * if neither is the key's yet. */
 static __always_inline struct event_seen *event_row(const union event_words *k)
 {
-	__u32 index = rows_index(rows_hash(k->word[0], k->word[1], 0)), next = index ^ 1;
+	__u32 index = rows_index(rows_hash(k->word[0], k->word[1], 0), FL_EVENT_ROWS), next = index ^ 1;
 	struct event_seen *one = bpf_map_lookup_elem(&fl_event_seen, &index);
 	struct event_seen *two = bpf_map_lookup_elem(&fl_event_seen, &next);
 
@@ -58,7 +58,7 @@ static __always_inline struct event_seen *event_row(const union event_words *k)
 		return one;
 	if (event_same(one, k))
 		return one;
-	if (event_same(two, k) || (__s32)(two->tick - one->tick) < 0)
+	if (event_same(two, k) || rows_older(two->tick, one->tick))
 		return two;
 	return one;
 }

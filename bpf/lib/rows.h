@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
-/* Arrays of FL_CACHE_ROWS rows that a hash indexes. */
+/* Arrays whose rows a hash indexes. A key may be in two of them, neighbours, so
+ * that keys seldom push each other out. */
 #ifndef FAIRLEAD_ROWS_H
 #define FAIRLEAD_ROWS_H
 
@@ -14,9 +15,15 @@ static __always_inline __u64 rows_hash(__u64 a, __u64 b, __u64 c)
 	return h ^ h >> 29;
 }
 
-static __always_inline __u32 rows_index(__u64 hash)
+static __always_inline __u32 rows_index(__u64 hash, __u32 rows)
 {
-	return hash >> 40 & (FL_CACHE_ROWS - 1);
+	return hash >> 40 & (rows - 1);
+}
+
+/* Which of two rows a new key takes: the one that has been quiet for longer. */
+static __always_inline bool rows_older(__u32 tick, __u32 than)
+{
+	return (__s32)(tick - than) < 0;
 }
 
 #endif

@@ -74,7 +74,7 @@ struct {
 	});
 } fl_fence SEC(".maps");
 
-FL_MAP(fl_denied, BPF_MAP_TYPE_ARRAY, __u32, struct denied, FL_CACHE_ROWS, 0);
+FL_MAP(fl_denied, BPF_MAP_TYPE_ARRAY, __u32, struct denied, FL_DENIED_ROWS, 0);
 
 FL_HASH(fl_services4, struct service4_key, struct service, 65536);
 FL_HASH(fl_services6, struct service6_key, struct service, 65536);
@@ -97,7 +97,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
 } fl_events SEC(".maps");
-FL_MAP(fl_event_seen, BPF_MAP_TYPE_ARRAY, __u32, struct event_seen, FL_CACHE_ROWS, 0);
+FL_MAP(fl_event_seen, BPF_MAP_TYPE_ARRAY, __u32, struct event_seen, FL_EVENT_ROWS, 0);
 FL_MAP(fl_event_budget, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct event_budget, 1, 0);
 
 #endif

@@ -273,8 +273,9 @@ enum policy_sizes {
 	FL_GROUP_LINES = 32, /* lines in a chunk */
 	FL_SET_WORDS = 32,
 	FL_SET_COUNT = FL_SET_WORDS * 64,
-	FL_ADDRESS_EPOCHS = 4096, /* a power of two, as the next */
-	FL_CACHE_ROWS = 16384, /* of fl_denied and fl_event_seen */
+	FL_ADDRESS_EPOCHS = 4096, /* powers of two, these three */
+	FL_DENIED_ROWS = 65536,
+	FL_EVENT_ROWS = 16384,
 };
 
 /* fl_subjects: the policy of a local identity in one direction, for each of
@@ -334,8 +335,8 @@ struct denied_key {
 	enum direction dir;
 };
 
-/* One cache line. A row belongs to whichever key was denied last of those that
- * hash to it. */
+/* One cache line. A row belongs to whichever key was denied last of those whose
+ * hash leads to it. */
 struct denied {
 	struct denied_key key;
 	__u32 tick; /* true in this tick only */
