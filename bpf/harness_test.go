@@ -105,7 +105,7 @@ func loadDatapath() (*datapath, error) {
 		MapCIDR4: 1024, MapCIDR6: 1024, MapGuard4: 64, MapGuard6: 64, MapSlots: 1024,
 		MapSubjects: 4096, MapGroups: 4096, MapIdentities: 4096, MapClasses: 1024,
 		MapServices4: 1024, MapServices6: 1024, MapSockRev: 1024, MapAffinity: 1024,
-		MapEventSeen: 1024, MapRuleStats: 1024, MapDenied: 1024,
+		MapRuleStats: 1024,
 	}
 	m, _, err := OpenMaps("", small)
 	if err != nil {
@@ -163,6 +163,37 @@ func (f *fixture) clear() {
 			f.must(m.Delete(key))
 		}
 	}
+	clearRows[Denied](f, f.maps.Denied)
+	clearRows[EventSeen](f, f.maps.EventSeen)
+}
+
+// clearRows empties an array that packets fill.
+func clearRows[R any](f *fixture, m *ebpf.Map) {
+	f.t.Helper()
+	keys := make([]uint32, m.MaxEntries())
+	for i := range keys {
+		keys[i] = uint32(i)
+	}
+	_, err := m.BatchUpdate(keys, make([]R, len(keys)), nil)
+	f.must(err)
+}
+
+// findRow looks for the only row of such an array that is wanted.
+func findRow[R any](f *fixture, m *ebpf.Map, wanted func(R) bool) (index uint32, row R) {
+	f.t.Helper()
+	n := int(m.MaxEntries())
+	keys, rows := make([]uint32, n), make([]R, n)
+	var cursor ebpf.MapBatchCursor
+	if _, err := m.BatchLookup(&cursor, keys, rows, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		f.t.Fatalf("reading %s: %v", m, err)
+	}
+	for i, r := range rows {
+		if wanted(r) {
+			return keys[i], r
+		}
+	}
+	f.t.Fatalf("%s has no such row", m)
+	return 0, row
 }
 
 // populate writes the cast.

@@ -273,7 +273,9 @@ enum policy_sizes {
 	FL_GROUP_LINES = 32, /* lines in a chunk */
 	FL_SET_WORDS = 32,
 	FL_SET_COUNT = FL_SET_WORDS * 64,
-	FL_ADDRESS_EPOCHS = 4096, /* a power of two */
+	FL_ADDRESS_EPOCHS = 4096, /* powers of two, these three */
+	FL_DENIED_ROWS = 65536,
+	FL_EVENT_ROWS = 16384,
 };
 
 /* fl_subjects: the policy of a local identity in one direction, for each of
@@ -323,8 +325,8 @@ struct class_sets {
 	__u64 sets[FL_SET_WORDS];
 };
 
-/* fl_denied: what policy denied in this tick, so that a flood of attempts
- * is answered by one lookup. The pod's port is left out: retries share a row. */
+/* fl_denied: what policy denied in this tick, so that a flood of attempts is
+ * answered by one lookup. The pod's port is left out: retries share a row. */
 struct denied_key {
 	__u8 peer[16];
 	__u32 subject;
@@ -333,7 +335,10 @@ struct denied_key {
 	enum direction dir;
 };
 
+/* One cache line. A row belongs to whichever key was denied last of those whose
+ * hash leads to it. */
 struct denied {
+	struct denied_key key;
 	__u32 tick; /* true in this tick only */
 	__u32 epoch; /* and for this policy */
 	__u32 address_epoch; /* and for this holder of the peer's address */
@@ -343,6 +348,8 @@ struct denied {
 	enum reason reason;
 	__u8 family;
 	__u8 pad[2];
+	__u32 sum; /* of all but folded: a row that two CPUs wrote is not believed */
+	__u64 pad2;
 };
 
 /* ---- services ---------------------------------------------------------- */
@@ -472,7 +479,9 @@ struct event_key {
 	__u8 pad[2];
 };
 
+/* fl_event_seen: the last event of each kind. */
 struct event_seen {
+	struct event_key key;
 	__u32 tick;
 	__u32 suppressed;
 };
