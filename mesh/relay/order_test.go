@@ -75,7 +75,12 @@ func TestNoEndpointWithoutItsIdentity(t *testing.T) {
 				b, _ := one(t, h, &at)
 				state.Apply(b)
 			},
-			"another stream": func(*rapid.T) { at = h.resume(state.Resume()) },
+			"another stream": func(*rapid.T) {
+				if state.Resume() == nil {
+					state = NewState() // what it held of half a snapshot is swept at the end of a whole one, not in order
+				}
+				at = h.resume(state.Resume())
+			},
 			"": func(rt *rapid.T) {
 				for key, rec := range state.All() {
 					if e := rec.GetEndpoint(); e != nil && state.Get(identity(e.GetIdentity()).GetKey()) == nil {
