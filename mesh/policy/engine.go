@@ -60,7 +60,7 @@ type Engine struct {
 	limits  Limits
 	forget  bool
 	started bool
-	restart bool // the kernel held something
+	unsure  bool // the kernel held something at the start, and flows did not forget yet
 	roomy   bool // the step before gave back chunks of groups
 }
 
