@@ -56,7 +56,7 @@ type Engine struct {
 	ghosts  map[uint32]*ident   // that the kernel holds, until the first Step
 	strays  strays
 
-	gone    map[uint32]struct{} // identities whose rows went since the last switch
+	gone    map[uint32]struct{} // identities with rows that went since the last switch
 	limits  Limits
 	forget  bool
 	started bool

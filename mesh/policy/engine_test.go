@@ -261,3 +261,57 @@ func TestRulesWithEqualHashes(t *testing.T) {
 		t.Errorf("alone, the other rule has another id: %+v", k.subjects)
 	}
 }
+
+// Who an egress rule about a named port lets a pod reach follows the peers' labels, their ports and their clusters, in
+// whatever order these become known.
+func TestNamedPortsFollowTheirPods(t *testing.T) {
+	m := parseMesh("named", `{"podSelector":{"matchLabels":{"app":"web"}},"egress":{"allow":[{"peers":[{"clusterSelector":{"matchLabels":{"env":"dev"}},"podSelector":{"matchLabels":{"app":"db"}}}],"ports":[{"name":"sql"}]}]}}`)
+	w := smallWorld(m.rec)
+	e, k := build(w)
+	far := identity.Of(2, 999)
+	expect := func(what string, ports ...uint16) {
+		t.Helper()
+		k.apply(e.Step())
+		r := NewReference(w)
+		for _, port := range []uint16{5432, 5433} {
+			c := Connection{Subject: web, Peer: far, Dir: Egress, Proto: protoTCP, Port: port}
+			if got, want := k.decide(c), r.Evaluate(c); got.Passes() != slices.Contains(ports, port) || got.Decision != want {
+				t.Errorf("%s: port %d: %+v, want %+v", what, port, got, want)
+			}
+		}
+	}
+	ports := func(numbers ...uint16) {
+		w.NamedPorts = map[uint32]map[string][]uint16{far: {"sql/TCP": numbers}}
+		e.SetNamedPorts(far, w.NamedPorts[far])
+	}
+	labels := func(app string) {
+		w.Identities[far] = pod("west", "shop", "app", app)
+		e.SetIdentity(far, w.Identities[far])
+	}
+	ports(5432)
+	expect("ports of an unknown identity")
+	labels("db")
+	expect("then its labels", 5432)
+	ports(5432, 5433)
+	expect("another number", 5432, 5433)
+	ports(5433)
+	expect("one number less", 5433)
+	labels("cache")
+	expect("labels that are not asked for")
+	labels("db")
+	expect("and back", 5433)
+	w.Clusters["west"] = map[string]string{"env": "prod"}
+	e.SetCluster("west", w.Clusters["west"])
+	expect("labels of the cluster that are not asked for")
+	if len(k.sets) != 0 || len(e.sets) != 0 {
+		t.Errorf("sets are left over: %v", k.sets)
+	}
+	w.Clusters["west"] = map[string]string{"env": "dev"}
+	e.SetCluster("west", w.Clusters["west"])
+	expect("and back", 5433)
+	delete(w.Identities, far)
+	e.SetIdentity(far, nil)
+	expect("an identity that is gone")
+	labels("db")
+	expect("and back", 5433)
+}
