@@ -8,7 +8,6 @@ import (
 	"maps"
 	"math/bits"
 	"slices"
-	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
@@ -27,50 +26,6 @@ func (e *Engine) newSet(s *set) *set {
 	e.bitless[s] = struct{}{}
 	e.idle[s] = struct{}{} // until somebody uses it
 	return s
-}
-
-// family returns the peers of an egress rule by what they call a port's name.
-func (e *Engine) family(r *rule, name string) *family {
-	key := r.pods
-	if r.anyPeer {
-		key = "any"
-	}
-	key += "\x02" + name
-	if f := e.families[key]; f != nil {
-		return f
-	}
-	f := newFamily(key, r, name)
-	for id := range e.callers[name] {
-		if i := e.index.pods[id]; i != nil && f.includes(e.clusters, i) {
-			f.update(id, e.named[id][name])
-		}
-	}
-	e.families[key] = f
-	e.byPort[name] = append(e.byPort[name], f)
-	e.lonely[f] = struct{}{} // until somebody uses it
-	return f
-}
-
-func (e *Engine) familySet(f *family, number uint16) *set {
-	if s := f.sets[number]; s != nil {
-		return s
-	}
-	f.sets[number] = e.newSet(&set{key: f.key + "\x02" + strconv.Itoa(int(number)), family: f, number: number})
-	return f.sets[number]
-}
-
-// updateFamilies takes over what an identity calls by a port's name.
-func (e *Engine) updateFamilies(id uint32, name string) {
-	i := e.index.pods[id]
-	for _, f := range e.byPort[name] {
-		var numbers []uint16
-		if i != nil && f.includes(e.clusters, i) {
-			numbers = e.named[id][name]
-		}
-		if f.update(id, numbers) {
-			maps.Copy(e.redraft, f.users)
-		}
-	}
 }
 
 // dropUses takes a profile out of the users of sets and families that it had before.
@@ -133,18 +88,6 @@ func (e *Engine) peerMembers(p *peer, orUnknown bool) []*ident {
 	if p.cidr.Bits() == 0 {
 		out = append(out, e.world)
 	}
-	return out
-}
-
-// callersOf returns the identities that give a port's name a number, ascending.
-func (e *Engine) callersOf(f *family, number uint16) []*ident {
-	var out []*ident
-	for id, numbers := range f.members {
-		if slices.Contains(numbers, number) {
-			out = append(out, e.index.pods[id])
-		}
-	}
-	slices.SortFunc(out, func(a, b *ident) int { return cmp.Compare(a.id, b.id) })
 	return out
 }
 
@@ -257,38 +200,6 @@ func (e *Engine) loseBit(s *set) {
 	e.bitless[s] = struct{}{}
 }
 
-func (e *Engine) useCIDRs(s *set) bool {
-	list := prefixes(s.peers)
-	for n, p := range list {
-		c, isNew := e.cidrs.use(p)
-		if c == nil {
-			for _, p := range list[:n] {
-				e.cidrs.release(p)
-			}
-			return false
-		}
-		if isNew {
-			e.cidrs.fresh = append(e.cidrs.fresh, c)
-		}
-	}
-	return true
-}
-
-func (e *Engine) releaseCIDRs(s *set) {
-	for _, p := range prefixes(s.peers) {
-		e.cidrs.release(p)
-	}
-}
-
-// placeCIDRs gives new CIDRs their identities' rows, and then the addresses these identities.
-func (e *Engine) placeCIDRs(d *Delta) {
-	for _, c := range e.cidrs.fresh {
-		e.place(c.ident)
-		d.Before.CIDRs[c.prefix] = &c.id
-	}
-	e.cidrs.fresh = nil
-}
-
 // freeSets removes sets that nobody uses, and gives back their bits and the ones that were replaced.
 func (e *Engine) freeSets(d *Delta) {
 	for s := range e.idle {
@@ -307,16 +218,7 @@ func (e *Engine) freeSets(d *Delta) {
 		}
 	}
 	clear(e.idle)
-	for f := range e.lonely {
-		if len(f.users) == 0 && e.families[f.key] == f {
-			delete(e.families, f.key)
-			e.byPort[f.name] = slices.DeleteFunc(e.byPort[f.name], func(o *family) bool { return o == f })
-			if len(e.byPort[f.name]) == 0 {
-				delete(e.byPort, f.name)
-			}
-		}
-	}
-	clear(e.lonely)
+	e.freeFamilies()
 	e.freeBits(d)
 }
 

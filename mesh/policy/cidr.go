@@ -17,6 +17,7 @@ import (
 type cidrs struct {
 	byPrefix map[netip.Prefix]*cidr
 	sorted   []netip.Prefix // those within a prefix follow it
+	unsorted bool           // some were added since
 	inUse    map[uint32]struct{}
 	last     uint32         // identity that was given out last
 	idle     []netip.Prefix // that may have no user any more
@@ -90,8 +91,7 @@ func (c *cidrs) use(p netip.Prefix) (used *cidr, isNew bool) {
 
 func (c *cidrs) insert(n *cidr) {
 	c.byPrefix[n.prefix] = n
-	at, _ := slices.BinarySearchFunc(c.sorted, n.prefix, comparePrefixes)
-	c.sorted = slices.Insert(c.sorted, at, n.prefix)
+	c.sorted, c.unsorted = append(c.sorted, n.prefix), true
 }
 
 func (c *cidrs) release(p netip.Prefix) {
@@ -112,10 +112,10 @@ func (c *cidrs) sweep() []*cidr {
 		}
 		delete(c.byPrefix, p)
 		delete(c.inUse, n.id)
-		if at, found := slices.BinarySearchFunc(c.sorted, p, comparePrefixes); found {
-			c.sorted = slices.Delete(c.sorted, at, at+1)
-		}
 		out = append(out, n)
+	}
+	if len(out) > 0 {
+		c.sorted = slices.DeleteFunc(c.sorted, func(p netip.Prefix) bool { return c.byPrefix[p] == nil })
 	}
 	c.idle = nil
 	return out
@@ -123,6 +123,10 @@ func (c *cidrs) sweep() []*cidr {
 
 // within returns the CIDRs in a prefix, itself included, that are not in except.
 func (c *cidrs) within(prefix netip.Prefix, except []netip.Prefix) []*ident {
+	if c.unsorted {
+		slices.SortFunc(c.sorted, comparePrefixes)
+		c.unsorted = false
+	}
 	var out []*ident
 	first := sort.Search(len(c.sorted), func(i int) bool { return comparePrefixes(c.sorted[i], prefix) >= 0 })
 	for _, p := range c.sorted[first:] {
@@ -141,4 +145,46 @@ func covers(a, b netip.Prefix) bool { return a.Bits() <= b.Bits() && a.Contains(
 
 func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// useCIDRs counts a set among the users of its CIDRs. False: there is no identity left for one.
+func (e *Engine) useCIDRs(s *set) bool {
+	list := prefixes(s.peers)
+	for n, p := range list {
+		c, isNew := e.cidrs.use(p)
+		if c == nil {
+			for _, p := range list[:n] {
+				e.cidrs.release(p)
+			}
+			return false
+		}
+		if isNew {
+			e.cidrs.fresh = append(e.cidrs.fresh, c)
+		}
+	}
+	return true
+}
+
+func (e *Engine) releaseCIDRs(s *set) {
+	for _, p := range prefixes(s.peers) {
+		e.cidrs.release(p)
+	}
+}
+
+// placeCIDRs gives new CIDRs their identities' rows, and then the addresses these identities.
+func (e *Engine) placeCIDRs(d *Delta) {
+	for _, c := range e.cidrs.fresh {
+		e.place(c.ident)
+		id := c.id
+		d.Before.CIDRs[c.prefix] = &id
+	}
+	e.cidrs.fresh = nil
+}
+
+// sweepCIDRs takes back the identities of CIDRs that no set names any more: first the addresses', then their rows.
+func (e *Engine) sweepCIDRs(d *Delta) {
+	for _, c := range e.cidrs.sweep() {
+		d.After.CIDRs[c.prefix] = nil
+		e.forgetIdentity(c.ident)
+	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
-// class is a row of fl_classes: identities that no peer set tells apart.
+// class is a row of fl_classes: identities that are in the same peer sets.
 type class struct {
 	id      uint32
 	base    uint8

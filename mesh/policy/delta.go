@@ -48,8 +48,9 @@ type Remembered struct {
 
 // Delta is what changes in the datapath's maps, in the order in which it must be written:
 //
-//  1. Forget: if set, raise both epochs of fl_config by 2 (the bank stays), so that every flow is judged anew in full before
-//     it relies on a class, group or set that it remembers. The numbers of some are about to get another meaning.
+//  1. Forget: if set, raise both epochs of fl_config by 2 (the bank stays) and wait for a grace period, so that every flow is
+//     judged anew in full before it relies on a class, group or set that it remembers, and no packet is underway with one.
+//     The numbers of some are about to get another meaning.
 //  2. Before, in the order of its fields. Nothing in force refers to what it adds, and what is in force keeps its meaning:
 //     a class's row changes only in bits that no subject's lines refer to, and an identity moves only between classes that
 //     differ in such bits. An identity that goes is dropped from here on.
@@ -76,8 +77,8 @@ type Delta struct {
 
 // Rows of the maps that subjects refer to. A nil value removes the row.
 type Rows struct {
-	Sets       map[uint16]uint64 // a hash of the selector; 0: the bit is free
-	Classes    map[uint32]*Bitmap
+	Sets       map[uint16]uint64  // a hash of the selector; 0: the bit is free
+	Classes    map[uint32]*Bitmap // never nil: a class that is free keeps its row
 	Identities map[uint32]*uint32 // identity → class
 	CIDRs      map[netip.Prefix]*uint32
 	Groups     map[uint32][]Line

@@ -56,11 +56,11 @@ type Engine struct {
 	ghosts  map[uint32]*ident   // that the kernel holds, until the first Step
 	strays  strays
 
-	gone    map[uint32]struct{} // identities whose rows went since the last switch
+	gone    map[uint32]struct{} // identities with rows that went since the last switch
 	limits  Limits
 	forget  bool
 	started bool
-	restart bool // the kernel held something
+	unsure  bool // the kernel held something at the start, and flows did not forget yet
 	roomy   bool // the step before gave back chunks of groups
 }
 

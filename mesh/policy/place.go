@@ -29,24 +29,15 @@ func (e *Engine) placeArrived() {
 	e.classes.eased = false
 }
 
-// sweepCIDRs takes back the identities of CIDRs that no set names any more: first the addresses', then their rows.
-func (e *Engine) sweepCIDRs(d *Delta) {
-	for _, c := range e.cidrs.sweep() {
-		d.After.CIDRs[c.prefix] = nil
-		e.forgetIdentity(c.ident)
-	}
-}
-
 // flush hands over the rows of classes and identities that changed. A class that is new is written before the switch in any
-// case, and one that is free is cleared after it.
+// case. One that is free keeps its row: a packet may have read its number a moment ago.
 func (e *Engine) flush(d *Delta, rows *Rows, after bool) {
 	c := e.classes
 	for _, cl := range c.touched {
 		cl.dirty = false
 		bits := cl.bits
 		switch {
-		case c.rows[cl.id] != cl:
-			d.After.Classes[cl.id] = nil
+		case c.rows[cl.id] != cl: // free
 		case after && cl.isNew:
 			d.Before.Classes[cl.id] = &bits
 		default:

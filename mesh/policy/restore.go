@@ -15,7 +15,7 @@ import (
 // refer to: their groups, the bits in these, and what the classes say about these bits. All other bits are free, whatever
 // an interrupted writer left in them.
 func (e *Engine) restore(r *Remembered) {
-	e.restart = len(r.Identities)+len(r.Groups)+len(r.Subjects) > 0
+	e.unsure = len(r.Identities)+len(r.Groups)+len(r.Subjects) > 0
 	maps.Copy(e.rows, r.Subjects)
 	var inForce Bitmap
 	for _, s := range r.Subjects {

@@ -57,7 +57,9 @@ func (e *Engine) end(d *Delta) {
 	if len(e.gone) > maxGone {
 		d.Switch = true
 	}
-	d.Forget = e.forget || !e.started && e.restart && d.writes()
+	// What flows remember from before a restart is not known.
+	d.Forget = e.forget || e.unsure && d.writes()
+	e.unsure = e.unsure && !d.Forget
 	d.Switch = d.Switch || d.Forget
 	if d.Switch {
 		clear(e.gone)
