@@ -68,7 +68,8 @@ func run(ctx context.Context, args []string) error {
 
 	// What lies between.
 	a, err := agent.New(agent.Config{
-		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"), Patience: patience,
+		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"), SaveEvery: o.saveEvery,
+		Patience:      patience,
 		EventsPerTick: uint32(o.events), SkipServices: skipServices, Problems: problems, Log: log,
 	}, doors, client)
 	if err != nil {

@@ -41,6 +41,8 @@ type Config struct {
 	Version  string
 	OwnCNI   bool
 	Snapshot string // file; empty: none is kept
+	// SaveEvery gathers what is written to the snapshot.
+	SaveEvery time.Duration
 	// Patience is how long an agent that starts with a snapshot waits for the relay's newer word.
 	Patience time.Duration
 	// EventsPerTick limits what the datapath tells, per CPU and tick (about a second).
@@ -99,7 +101,7 @@ func New(cfg Config, doors Doors, client *relay.Client) (*Agent, error) {
 		return nil, err
 	}
 	a.Intake = intake.New(intake.Config{
-		Tables: a.Tables, Node: cfg.Node, Snapshot: cfg.Snapshot, Version: cfg.Version, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
+		Tables: a.Tables, Node: cfg.Node, Snapshot: cfg.Snapshot, Every: cfg.SaveEvery, Version: cfg.Version, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
 	})
 	if a.loop, err = a.datapathLoop(); err != nil {
 		return nil, err
