@@ -10,8 +10,10 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni"
+	"github.com/fairlead-mesh/fairlead/nodeagent/intake"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/datapath"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
@@ -25,6 +27,7 @@ type options struct {
 	caFile     string
 	tokenFile  string
 	stateDir   string
+	saveEvery  time.Duration
 	socket     string
 	bpfDir     string
 	datapath   string
@@ -46,6 +49,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.caFile, "operator-ca", "/etc/fairlead/relay-ca/ca.crt", "authority of the relay's certificate")
 	f.StringVar(&o.tokenFile, "token", "/var/run/secrets/fairlead/token", "token that proves this agent to the relay")
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/fairlead", "where the last snapshot and the WireGuard key are kept")
+	f.DurationVar(&o.saveEvery, "save-every", intake.DefaultEvery, "records that changed are written to the state directory at most once in this time")
 	f.StringVar(&o.socket, "socket", report.DefaultSocket, "where observe and status ask")
 	f.StringVar(&o.bpfDir, "bpf-dir", datapath.DefaultDir, "where maps and programs are pinned")
 	f.StringVar(&o.datapath, "datapath", string(datapath.Auto), "how programs are attached: auto, tcx or clsact")
@@ -84,6 +88,9 @@ func (o options) check() error {
 	case datapath.Auto, datapath.TCX, datapath.Clsact:
 	default:
 		errs = append(errs, fmt.Errorf("--datapath=%q: want auto, tcx or clsact", o.datapath))
+	}
+	if o.saveEvery <= 0 {
+		errs = append(errs, fmt.Errorf("--save-every=%s: want more than 0", o.saveEvery))
 	}
 	if o.cni != "own" && o.cni != "none" {
 		errs = append(errs, fmt.Errorf("--cni=%q: want own or none", o.cni))

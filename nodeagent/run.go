@@ -67,7 +67,8 @@ func run(ctx context.Context, args []string) error {
 
 	// What lies between.
 	a := agent.New(agent.Config{
-		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"), RelayTimeout: relayTimeout,
+		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"), SaveEvery: o.saveEvery,
+		RelayTimeout: relayTimeout,
 		EventsPerTick: uint32(o.events), SkipServices: skipServices, Problems: problems, Log: log,
 	}, drivers, client)
 	node.agent = a

@@ -4,7 +4,6 @@
 package record
 
 import (
-	"cmp"
 	"fmt"
 	"strings"
 
@@ -82,10 +81,10 @@ func Parse(rec *recordv1.Record) (Object, error) {
 // Kinds lists every kind in the order in which records depend on each other: what is named comes before what names it.
 func Kinds() []string { return append([]string(nil), kinds...) }
 
-// Order compares two keys by kind, in the order of Kinds, then as text.
-func Order(a, b string) int {
-	return cmp.Or(cmp.Compare(rank(Kind(a)), rank(Kind(b))), cmp.Compare(a, b))
-}
+// Rank gives the place in Kinds of the kind of record that a key names. Whoever passes records on in the order of their
+// ranks, and removals in the reverse order, never names a record that the receiver lacks. A key that names no record has
+// the rank after the last.
+func Rank(key string) int { return rank(Kind(key)) }
 
 func rank(kind string) int {
 	for i, k := range kinds {

@@ -77,7 +77,7 @@ func TestNoEndpointWithoutItsIdentity(t *testing.T) {
 			},
 			"another stream": func(*rapid.T) {
 				if state.Resume() == nil {
-					state = NewState() // what it held of half a snapshot is swept at the end of a whole one, not in order
+					state = newMirror() // what it held of half a snapshot is swept at the end of a whole one, not in order
 				}
 				at = h.resume(state.Resume())
 			},

@@ -175,14 +175,14 @@ func (s *State) Saved() *relayv1.ResumePoint {
 // Applied is the newest batch's place in the stream, nil before the first snapshot's end. It is what a report names.
 func (s *State) Applied() *relayv1.ResumePoint { return proto.CloneOf(s.resume) }
 
-// Whole tells whether a whole snapshot was received since the last one began.
+// Whole reports whether a whole snapshot was received since the last one began.
 func (s *State) Whole() bool { return s.complete }
 
-// Current tells whether the records are those of a whole snapshot and the relay has said, since this State was made, how far
+// Current reports whether the records are those of a whole snapshot and the relay has said, since this State was made, how far
 // they are complete: a stream that was resumed has caught up then.
 func (s *State) Current() bool { return s.complete && s.heard }
 
-// Complete tells whether every record of a kind that a cluster has is held, so that what isn't held doesn't exist.
+// Complete reports whether every record of a kind that a cluster has is held, so that what isn't held doesn't exist.
 func (s *State) Complete(cluster, kind string) bool {
 	c := s.clusters[cluster]
 	if !s.complete || c == nil {

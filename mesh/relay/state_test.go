@@ -40,7 +40,7 @@ func TestCompletenessIsByClusterAndKind(t *testing.T) {
 		t.Errorf("removed %v, want %v", got, want)
 	}
 	if !s.Complete("east", record.KindIdentity) || s.Complete("east", record.KindEndpoint) || s.Complete("west", record.KindIdentity) {
-		t.Error("complete by another cluster's or kind's word")
+		t.Error("complete by what was said of another cluster or kind")
 	}
 	if s.Saved() != nil || s.Resume() == nil {
 		t.Errorf("saved %v, resume %v, while only this state knows what a sweep must judge", s.Saved(), s.Resume())
@@ -78,7 +78,7 @@ func TestOfTwoChangesOfAKeyTheLastCounts(t *testing.T) {
 	}
 }
 
-// What the disk says of completeness was true of another moment: between it and the relay's first word records came and went.
+// What the disk says of completeness was true of another moment: between it and the relay's first batch records came and went.
 func TestARestoredStateIsCompleteOnlyByTheRelay(t *testing.T) {
 	t.Parallel()
 	s := RestoreState([]*relayv1.ClusterState{{Name: "east", Synced: true, Local: true}}, at("e", 5))

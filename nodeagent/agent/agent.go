@@ -43,6 +43,8 @@ type Config struct {
 	Version  string
 	OwnCNI   bool
 	Snapshot string // file; empty: none is kept
+	// SaveEvery gathers what is written to the snapshot.
+	SaveEvery time.Duration
 	// RelayTimeout is how long an agent that starts with a snapshot waits for newer records from the relay.
 	RelayTimeout time.Duration
 	// EventsPerTick limits the datapath's events, per CPU and tick (about a second).
@@ -107,7 +109,7 @@ func New(cfg Config, drivers Drivers, client *relay.Client) *Agent {
 	a := &Agent{cfg: cfg, drivers: drivers, log: cfg.Log, relay: client, wakes: make(chan struct{}, 1), Flows: flow.NewRing(flowsKept)}
 	a.Tables = table.New()
 	a.Intake = intake.New(intake.Config{
-		Tables: a.Tables, Node: cfg.Node, Version: cfg.Version, Snapshot: cfg.Snapshot, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
+		Tables: a.Tables, Node: cfg.Node, Version: cfg.Version, Snapshot: cfg.Snapshot, Every: cfg.SaveEvery, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
 	})
 	a.loop = a.datapathLoop()
 	a.finder = endpoints.NewFinder(endpoints.FinderConfig{

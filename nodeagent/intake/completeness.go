@@ -18,7 +18,7 @@ import (
 //
 //   - A row made from policies or services of this cluster alone: Own, with their kinds.
 //   - An identity: what Identity says by the cluster that the number belongs to.
-//   - An address: what Address says by the clusters whose pod ranges contain it.
+//   - An address: what Address says by the clusters that have it in their pod ranges.
 //   - A range of addresses: what Range says.
 //   - Anything else that another cluster may have caused: All, with the kinds it is made from.
 //

@@ -18,7 +18,7 @@ import (
 
 // Config of the intake.
 type Config struct {
-	Tables   *table.Tables // whose RecordWriter nobody has taken
+	Tables   *table.Tables // their RecordWriter must be free
 	Node     string
 	Snapshot string        // file; empty: nothing is kept on disk
 	Version  string        // of this agent

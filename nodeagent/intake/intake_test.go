@@ -223,7 +223,7 @@ func TestTwinNamesDontFreezeANode(t *testing.T) {
 	}
 }
 
-func TestTheClusterIsNeverGuessedWhenTheRelaySpeaks(t *testing.T) {
+func TestTheClusterIsNeverGuessedFromARelaysRecords(t *testing.T) {
 	i := newIntake(t, "")
 	b := whole(1, node("evil", "east-1"))
 	b.Clusters = []*relayv1.ClusterState{{Name: "evil", Synced: true}}

@@ -43,7 +43,7 @@ func (i *Intake) memberList() []Member {
 }
 
 // guessCluster takes the one cluster that has a node of this node's name. Only a snapshot of an agent that didn't keep the
-// relay's word needs it; where two clusters have such a node the relay is waited for.
+// relay's answer needs it; where two clusters have such a node the relay is waited for.
 func (i *Intake) guessCluster() string {
 	found := ""
 	for key, n := range i.cfg.Tables.Nodes.All() {

@@ -65,7 +65,7 @@ type recordTable interface {
 	size() int
 }
 
-// derived makes a table whose rows are made from objects once, as they come; object is the way back.
+// derived makes a table whose rows are made from objects once, when they come; object is the way back.
 func derived[O record.Object, T comparable](r *RecordTables, derive func(key string, o O) T, object func(T) O) *Records[T] {
 	var kind O
 	t := &Records[T]{set: r, rows: map[string]T{}}
@@ -81,7 +81,7 @@ func derived[O record.Object, T comparable](r *RecordTables, derive func(key str
 	return t
 }
 
-// plain makes a table whose rows are the objects.
+// plain makes a table whose rows are the objects themselves.
 func plain[O object](r *RecordTables) *Records[O] {
 	return derived(r, func(_ string, o O) O { return o }, asItIs[O])
 }

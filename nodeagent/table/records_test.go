@@ -202,3 +202,36 @@ func TestRecordsHaveOneWriter(t *testing.T) {
 	}()
 	r.RecordWriter()
 }
+
+// Beside a writer a follower sees whole batches only, and readers get along.
+func TestABatchIsSeenAsAWhole(t *testing.T) {
+	r := newRecordTables()
+	w := r.RecordWriter()
+	const batches = 500
+	addr := netip.MustParseAddr("10.0.0.1")
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		for n := range uint32(batches) {
+			w.Write(func(x RecordTxn) {
+				for _, name := range []string{"a", "b"} {
+					x.Put("east/endpoints/shop/"+name, &record.Endpoint{Namespace: "shop", Name: name, Identity: n + 1, Addresses: []netip.Addr{addr}})
+				}
+			})
+		}
+	}()
+	f := r.FollowRecords()
+	seen := map[string]uint32{}
+	Visit(f, r.Endpoints, func(c Change[*record.Endpoint]) { seen[c.Key] = c.Now.Identity })
+	for seen["east/endpoints/shop/a"] < batches {
+		<-f.Watch()
+		f.Next()
+		if a, b := seen["east/endpoints/shop/a"], seen["east/endpoints/shop/b"]; a != b {
+			t.Fatalf("half a batch is visible: %d and %d", a, b)
+		}
+		if at := r.EndpointsAt(addr); len(at) == 1 || len(at) == 2 && at[0].Identity != at[1].Identity {
+			t.Fatalf("half a batch is found by address: %v", at)
+		}
+	}
+	<-written
+}

@@ -204,11 +204,14 @@ func (s *Switch) publish(ctx context.Context) error {
 		return err
 	}
 	if s.oweForget {
-		// By two: the bank in force stays.
+		// By two: the bank in force stays. What forgetting is for is written once every program has seen it.
 		if err := s.raise(2); err != nil {
 			return err
 		}
 		s.oweForget = false
+		if err := s.fence(); err != nil {
+			return err
+		}
 	}
 	want := s.effective()
 	next := s.banks[bankOf(s.epoch+1)]
