@@ -4,6 +4,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -54,7 +55,7 @@ func listen(path string, port int, ready chan<- error) {
 		if err := unix.Bind(s, &unix.SockaddrInet4{Port: port}); err != nil {
 			return -1, fmt.Errorf("bind port %d: %w", port, err)
 		}
-		return s, unix.Listen(s, 1024)
+		return s, errors.Join(unix.Listen(s, 1024), firstOfAll())
 	}()
 	ready <- err
 	if err != nil {

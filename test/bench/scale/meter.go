@@ -43,9 +43,9 @@ func (r *rig) read() (m reading, err error) {
 // settled is more than the agent waits before it writes to the disk.
 const settled = 3 * time.Second
 
-// series measures single changes: make starts one and gives when the kernel had it. It ends after n, or when it took
+// series measures single changes: change makes one and gives how long it took to be in the kernel. It ends after n, or when it took
 // longer than most.
-func (r *rig) series(n int, most time.Duration, make func(i int) (time.Duration, error)) (c Change, err error) {
+func (r *rig) series(n int, most time.Duration, change func(i int) (time.Duration, error)) (c Change, err error) {
 	if err := r.agent.Idle(limit); err != nil {
 		return c, err
 	}
@@ -63,7 +63,7 @@ func (r *rig) series(n int, most time.Duration, make func(i int) (time.Duration,
 		if err != nil {
 			return c, err
 		}
-		took, err := make(i)
+		took, err := change(i)
 		if err != nil {
 			return c, err
 		}

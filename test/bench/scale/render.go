@@ -74,7 +74,7 @@ var lines = []line{
 	}},
 	{"Agent: connect → kernel programmed", func(s Size) string { return seconds(s.Bootstrap) }},
 	{"… its CPU time", func(s Size) string { return seconds(s.BootstrapCPU) }},
-	{"… bytes on the wire", func(s Size) string { return mib(s.BootstrapWire) }},
+	{"… bytes on the wire", func(s Size) string { return size(s.BootstrapWire) }},
 	{"Agent: resident / peak / live heap", func(s Size) string {
 		return mib(s.AgentResident) + " / " + mib(s.AgentPeak) + " / " + mib(s.AgentHeap)
 	}},
