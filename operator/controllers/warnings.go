@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/recorder"
 
@@ -77,12 +76,9 @@ func objectOf(kind string) client.Object {
 		return &corev1.Service{}
 	case "EndpointSlice":
 		return &discoveryv1.EndpointSlice{}
-	case export.KindNetworkPolicy:
-		return &networkingv1.NetworkPolicy{}
-	case export.KindMeshNetworkPolicy:
-		return &v1alpha1.MeshNetworkPolicy{}
-	case export.KindClusterMeshNetworkPolicy:
-		return &v1alpha1.ClusterMeshNetworkPolicy{}
+	}
+	if k, ok := v1alpha1.PolicyKindNamed(kind); ok {
+		return k.New()
 	}
 	return nil
 }

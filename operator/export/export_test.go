@@ -119,7 +119,7 @@ func TestTwoViews(t *testing.T) {
 	s.SetService("shop", "taker", testService("taker", map[string]string{v1alpha1.AnnotationGlobal: "true", v1alpha1.AnnotationShared: "false"}))
 	s.SetSlice("shop", "taker-1", testSlice("taker-1", "taker", "10.1.1.5"))
 	s.SetSlice("shop", "orphan-1", testSlice("orphan-1", "nobody", "10.1.1.5"))
-	s.SetPolicy(FromNetworkPolicy(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "deny"}}))
+	s.SetPolicy(policyOf(&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "deny"}}))
 	v.take(s.Flush())
 
 	want := []string{
@@ -264,7 +264,7 @@ func TestProvenance(t *testing.T) {
 	s, v := NewState("v1"), newViews()
 	s.SetMesh(testMesh())
 	policy := func(name string, labels, annotations map[string]string) {
-		s.SetPolicy(FromMeshNetworkPolicy(&v1alpha1.MeshNetworkPolicy{
+		s.SetPolicy(policyOf(&v1alpha1.MeshNetworkPolicy{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: labels, Annotations: annotations},
 		}))
 	}
@@ -363,4 +363,9 @@ func TestBackendConditions(t *testing.T) {
 			t.Errorf("%s: got %v, want %q", fmt.Sprint(tt.c), got, tt.want)
 		}
 	}
+}
+
+func policyOf(o v1alpha1.PolicyObject) Policy {
+	kind, _ := v1alpha1.PolicyKindOf(o)
+	return PolicyOf(kind, o)
 }

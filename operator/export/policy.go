@@ -4,18 +4,8 @@
 package export
 
 import (
-	networkingv1 "k8s.io/api/networking/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
-)
-
-// Kinds of policy objects, as they are named in records.
-const (
-	KindNetworkPolicy            = "NetworkPolicy"
-	KindMeshNetworkPolicy        = "MeshNetworkPolicy"
-	KindClusterMeshNetworkPolicy = "ClusterMeshNetworkPolicy"
 )
 
 // Policy is a policy object of any dialect.
@@ -26,25 +16,11 @@ type Policy struct {
 	Labels, Annotations   map[string]string
 }
 
-// FromNetworkPolicy takes what export needs from a NetworkPolicy.
-func FromNetworkPolicy(p *networkingv1.NetworkPolicy) Policy {
-	return policyOf(KindNetworkPolicy, &p.ObjectMeta, p.Spec)
-}
-
-// FromMeshNetworkPolicy takes what export needs from a MeshNetworkPolicy.
-func FromMeshNetworkPolicy(p *v1alpha1.MeshNetworkPolicy) Policy {
-	return policyOf(KindMeshNetworkPolicy, &p.ObjectMeta, p.Spec)
-}
-
-// FromClusterMeshNetworkPolicy takes what export needs from a ClusterMeshNetworkPolicy.
-func FromClusterMeshNetworkPolicy(p *v1alpha1.ClusterMeshNetworkPolicy) Policy {
-	return policyOf(KindClusterMeshNetworkPolicy, &p.ObjectMeta, p.Spec)
-}
-
-func policyOf(kind string, m *metav1.ObjectMeta, spec any) Policy {
+// PolicyOf takes what export needs from a policy object of a kind.
+func PolicyOf(kind v1alpha1.PolicyKind, o v1alpha1.PolicyObject) Policy {
 	return Policy{
-		Kind: kind, Namespace: m.Namespace, Name: m.Name, Generation: m.Generation, Spec: spec,
-		Labels: m.Labels, Annotations: m.Annotations,
+		Kind: kind.Name, Namespace: o.GetNamespace(), Name: o.GetName(), Generation: o.GetGeneration(), Spec: kind.Spec(o),
+		Labels: o.GetLabels(), Annotations: o.GetAnnotations(),
 	}
 }
 

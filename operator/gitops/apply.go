@@ -15,7 +15,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/util/csaupgrade"
@@ -170,7 +169,8 @@ func (a applier) live(ctx context.Context, o Object) (*unstructured.Unstructured
 
 func objectOf(e v1alpha1.InventoryEntry) Object {
 	u := &unstructured.Unstructured{}
-	u.SetGroupVersionKind(schema.FromAPIVersionAndKind(kinds[e.Kind].apiVersion, e.Kind))
+	kind, _ := v1alpha1.PolicyKindNamed(e.Kind)
+	u.SetGroupVersionKind(kind.GroupVersion.WithKind(e.Kind))
 	u.SetNamespace(e.Namespace)
 	u.SetName(e.Name)
 	return Object{Unstructured: u, Path: e.Path}

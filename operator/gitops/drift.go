@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"sync"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -20,35 +19,15 @@ import (
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 )
 
-// newTyped gives an empty object of a policy kind; typed objects come from the cache.
-func newTyped(kind string) client.Object {
-	switch kind {
-	case "NetworkPolicy":
-		return &networkingv1.NetworkPolicy{}
-	case "MeshNetworkPolicy":
-		return &v1alpha1.MeshNetworkPolicy{}
-	case "ClusterMeshNetworkPolicy":
-		return &v1alpha1.ClusterMeshNetworkPolicy{}
-	}
-	return nil
-}
-
 // fingerprint sums up what a policy says and how it is marked; status and bookkeeping don't count.
 func fingerprint(o client.Object) (string, error) {
-	var spec any
-	switch p := o.(type) {
-	case *networkingv1.NetworkPolicy:
-		spec = p.Spec
-	case *v1alpha1.MeshNetworkPolicy:
-		spec = p.Spec
-	case *v1alpha1.ClusterMeshNetworkPolicy:
-		spec = p.Spec
-	default:
+	kind, known := v1alpha1.PolicyKindOf(o)
+	if !known {
 		return "", fmt.Errorf("%T is no policy", o)
 	}
-	data, err := json.Marshal([]any{spec, o.GetLabels(), o.GetAnnotations(), o.GetDeletionTimestamp() != nil})
+	data, err := json.Marshal([]any{kind.Spec(o), o.GetLabels(), o.GetAnnotations(), o.GetDeletionTimestamp() != nil})
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("sum up %s %s: %w", kind.Name, client.ObjectKeyFromObject(o), err)
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:]), nil
@@ -57,10 +36,11 @@ func fingerprint(o client.Object) (string, error) {
 // fingerprintUnstructured takes the way over the typed object, so that what was applied and what the cache holds are
 // summed up alike.
 func fingerprintUnstructured(u *unstructured.Unstructured) (string, error) {
-	typed := newTyped(u.GetKind())
-	if typed == nil {
+	kind, known := v1alpha1.PolicyKindNamed(u.GetKind())
+	if !known {
 		return "", fmt.Errorf("%s is no policy", u.GetKind())
 	}
+	typed := kind.New()
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, typed); err != nil {
 		return "", err
 	}
@@ -70,10 +50,11 @@ func fingerprintUnstructured(u *unstructured.Unstructured) (string, error) {
 // drifted says whether an object in the cluster no longer is what was applied.
 func drifted(ctx context.Context, r client.Reader, prints map[string]string, entries []v1alpha1.InventoryEntry) (bool, error) {
 	for _, e := range entries {
-		o := newTyped(e.Kind)
-		if o == nil {
+		kind, known := v1alpha1.PolicyKindNamed(e.Kind)
+		if !known {
 			continue
 		}
+		o := kind.New()
 		err := r.Get(ctx, client.ObjectKey{Namespace: e.Namespace, Name: e.Name}, o)
 		if apierrors.IsNotFound(err) {
 			return true, nil

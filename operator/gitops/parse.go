@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kjson "sigs.k8s.io/json"
@@ -35,19 +34,6 @@ func refOf(kind, namespace, name string) string {
 		return kind + "/" + name
 	}
 	return kind + "/" + namespace + "/" + name
-}
-
-// kindInfo is a kind that a policy repository may hold.
-type kindInfo struct {
-	apiVersion string
-	namespaced bool
-	typed      func() any // for strict decoding
-}
-
-var kinds = map[string]kindInfo{
-	"NetworkPolicy":            {"networking.k8s.io/v1", true, func() any { return new(networkingv1.NetworkPolicy) }},
-	"MeshNetworkPolicy":        {v1alpha1.GroupVersion.String(), true, func() any { return new(v1alpha1.MeshNetworkPolicy) }},
-	"ClusterMeshNetworkPolicy": {v1alpha1.GroupVersion.String(), false, func() any { return new(v1alpha1.ClusterMeshNetworkPolicy) }},
 }
 
 // Problem is one thing wrong in a tree.
@@ -169,21 +155,29 @@ func parseDocument(file string, doc document, targetNamespace string) (*Object, 
 		return fail(pos.first(), "not a Kubernetes object")
 	}
 	u := &unstructured.Unstructured{Object: content}
-	kind, apiVersion := u.GetKind(), u.GetAPIVersion()
-	info, known := kinds[kind]
+	name, apiVersion := u.GetKind(), u.GetAPIVersion()
+	kind, known := v1alpha1.PolicyKindNamed(name)
 	switch {
-	case kind == "" || apiVersion == "":
+	case name == "" || apiVersion == "":
 		return fail(pos.first(), "apiVersion and kind are needed")
-	case !known || info.apiVersion != apiVersion:
-		return fail(pos.of("kind"), "kind %s of %s: only NetworkPolicy, MeshNetworkPolicy and ClusterMeshNetworkPolicy may be in a policy repository", kind, apiVersion)
+	case !known || kind.GroupVersion.String() != apiVersion:
+		return fail(pos.of("kind"), "kind %s of %s: only %s may be in a policy repository", name, apiVersion, policyKindNames())
 	}
-	if ps := strictProblems(file, raw, info.typed(), pos); len(ps) > 0 {
+	if ps := strictProblems(file, raw, kind.New(), pos); len(ps) > 0 {
 		return nil, ps
 	}
-	if ps := checkMetadata(file, u, info, targetNamespace, pos); len(ps) > 0 {
+	if ps := checkMetadata(file, u, kind, targetNamespace, pos); len(ps) > 0 {
 		return nil, ps
 	}
 	return &Object{Unstructured: u, Path: file, Line: pos.first()}, nil
+}
+
+func policyKindNames() string {
+	var names []string
+	for _, k := range v1alpha1.PolicyKinds() {
+		names = append(names, k.Name)
+	}
+	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
 }
 
 // strictProblems decodes into the kind's Go type, where an unknown field is an error: a misspelt "ingres" would
@@ -208,7 +202,7 @@ func strictProblems(file string, raw []byte, into any, pos positions) []Problem 
 	return problems
 }
 
-func checkMetadata(file string, u *unstructured.Unstructured, info kindInfo, targetNamespace string, pos positions) []Problem {
+func checkMetadata(file string, u *unstructured.Unstructured, kind v1alpha1.PolicyKind, targetNamespace string, pos positions) []Problem {
 	var problems []Problem
 	add := func(field, format string, args ...any) {
 		problems = append(problems, Problem{file, pos.of(field), fmt.Sprintf(format, args...)})
@@ -217,11 +211,11 @@ func checkMetadata(file string, u *unstructured.Unstructured, info kindInfo, tar
 		add("metadata.name", "metadata.name %q: %s", u.GetName(), errs[0])
 	}
 	switch {
-	case !info.namespaced && u.GetNamespace() != "":
+	case !kind.Namespaced && u.GetNamespace() != "":
 		add("metadata.namespace", "a %s belongs to no namespace", u.GetKind())
-	case info.namespaced && u.GetNamespace() == "" && targetNamespace == "":
+	case kind.Namespaced && u.GetNamespace() == "" && targetNamespace == "":
 		add("metadata", "metadata.namespace is missing and the PolicySource has no targetNamespace")
-	case info.namespaced && u.GetNamespace() == "":
+	case kind.Namespaced && u.GetNamespace() == "":
 		u.SetNamespace(targetNamespace)
 	}
 	if _, has := u.Object["status"]; has {

@@ -7,7 +7,6 @@ import (
 	"context"
 
 	"github.com/fluxcd/pkg/apis/meta"
-	networkingv1 "k8s.io/api/networking/v1"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -24,14 +23,14 @@ import (
 // one that is changed or deleted by hand is put right at once, not at the next interval.
 func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
 	back := handler.EnqueueRequestsFromMapFunc(r.sourceOfDrifted)
-	return ctrl.NewControllerManagedBy(mgr).
+	b := ctrl.NewControllerManagedBy(mgr).
 		Named("policysource").
 		For(&v1alpha1.PolicySource{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, requested{}))).
-		Watches(&networkingv1.NetworkPolicy{}, back).
-		Watches(&v1alpha1.MeshNetworkPolicy{}, back).
-		Watches(&v1alpha1.ClusterMeshNetworkPolicy{}, back).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 4}).
-		Complete(r)
+		WithOptions(controller.Options{MaxConcurrentReconciles: 4})
+	for _, kind := range v1alpha1.PolicyKinds() {
+		b = b.Watches(kind.New(), back)
+	}
+	return b.Complete(r)
 }
 
 // requested lets updates pass that ask for a look now (flux reconcile, an annotation set by hand).
@@ -45,6 +44,10 @@ func (requested) Update(e event.UpdateEvent) bool {
 
 // sourceOfDrifted names the PolicySource of a policy that is no longer what was applied.
 func (r *Reconciler) sourceOfDrifted(ctx context.Context, o client.Object) []reconcile.Request {
+	kind, known := v1alpha1.PolicyKindOf(o)
+	if !known {
+		return nil
+	}
 	l := o.GetLabels()
 	key := client.ObjectKey{Namespace: l[v1alpha1.LabelSourceNamespace], Name: l[v1alpha1.LabelSourceName]}
 	if key.Name == "" {
@@ -53,30 +56,18 @@ func (r *Reconciler) sourceOfDrifted(ctx context.Context, o client.Object) []rec
 	r.mu.Lock()
 	var want string
 	if mem := r.memory[key]; mem != nil {
-		want = mem.prints[refOf(kindOf(o), o.GetNamespace(), o.GetName())]
+		want = mem.prints[refOf(kind.Name, o.GetNamespace(), o.GetName())]
 	}
 	r.mu.Unlock()
 	if want == "" {
 		return nil // never applied by this process: the first look will see to it
 	}
 	// A deleted object arrives here with its last contents, so ask the cache rather than compare what came.
-	live := newTyped(kindOf(o))
+	live := kind.New()
 	if err := r.Client.Get(ctx, client.ObjectKeyFromObject(o), live); err == nil {
 		if is, err := fingerprint(live); err == nil && is == want {
 			return nil
 		}
 	}
 	return []reconcile.Request{{NamespacedName: key}}
-}
-
-func kindOf(o client.Object) string {
-	switch o.(type) {
-	case *networkingv1.NetworkPolicy:
-		return "NetworkPolicy"
-	case *v1alpha1.MeshNetworkPolicy:
-		return "MeshNetworkPolicy"
-	case *v1alpha1.ClusterMeshNetworkPolicy:
-		return "ClusterMeshNetworkPolicy"
-	}
-	return ""
 }

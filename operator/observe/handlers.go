@@ -6,7 +6,6 @@ package observe
 import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -49,7 +48,7 @@ func on[T client.Object](o *Observer, set, gone func(*export.State, T)) cache.Re
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=fairlead.dev,resources=clustermeshes;meshidentities;meshnodes;meshnetworkpolicies;clustermeshnetworkpolicies,verbs=get;list;watch
 func (o *Observer) feeds() []feed {
-	return []feed{
+	feeds := []feed{
 		{&v1alpha1.ClusterMesh{}, on(o, o.setMesh, o.keepMesh)},
 		{&corev1.Namespace{}, on(o,
 			func(s *export.State, n *corev1.Namespace) { s.SetNamespace(n.Name, n.Labels, false) },
@@ -70,24 +69,15 @@ func (o *Observer) feeds() []feed {
 		{&discoveryv1.EndpointSlice{}, on(o,
 			func(s *export.State, e *discoveryv1.EndpointSlice) { s.SetSlice(e.Namespace, e.Name, e) },
 			func(s *export.State, e *discoveryv1.EndpointSlice) { s.SetSlice(e.Namespace, e.Name, nil) })},
-		{&networkingv1.NetworkPolicy{}, on(o,
-			func(s *export.State, p *networkingv1.NetworkPolicy) { s.SetPolicy(export.FromNetworkPolicy(p)) },
-			func(s *export.State, p *networkingv1.NetworkPolicy) {
-				s.RemovePolicy(export.KindNetworkPolicy, p.Namespace, p.Name)
-			})},
-		{&v1alpha1.MeshNetworkPolicy{}, on(o,
-			func(s *export.State, p *v1alpha1.MeshNetworkPolicy) { s.SetPolicy(export.FromMeshNetworkPolicy(p)) },
-			func(s *export.State, p *v1alpha1.MeshNetworkPolicy) {
-				s.RemovePolicy(export.KindMeshNetworkPolicy, p.Namespace, p.Name)
-			})},
-		{&v1alpha1.ClusterMeshNetworkPolicy{}, on(o,
-			func(s *export.State, p *v1alpha1.ClusterMeshNetworkPolicy) {
-				s.SetPolicy(export.FromClusterMeshNetworkPolicy(p))
-			},
-			func(s *export.State, p *v1alpha1.ClusterMeshNetworkPolicy) {
-				s.RemovePolicy(export.KindClusterMeshNetworkPolicy, "", p.Name)
-			})},
 	}
+	for _, kind := range v1alpha1.PolicyKinds() {
+		feeds = append(feeds, feed{kind.New(), on(o,
+			func(s *export.State, p v1alpha1.PolicyObject) { s.SetPolicy(export.PolicyOf(kind, p)) },
+			func(s *export.State, p v1alpha1.PolicyObject) {
+				s.RemovePolicy(kind.Name, p.GetNamespace(), p.GetName())
+			})})
+	}
+	return feeds
 }
 
 // setMesh takes a ClusterMesh; its status changes often and touches no record.

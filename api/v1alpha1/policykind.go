@@ -1,0 +1,103 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package v1alpha1
+
+import (
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Names of the policy kinds, as they are in objects, in records and in inventories.
+const (
+	KindNetworkPolicy            = "NetworkPolicy"
+	KindMeshNetworkPolicy        = "MeshNetworkPolicy"
+	KindClusterMeshNetworkPolicy = "ClusterMeshNetworkPolicy"
+)
+
+// PolicyObject is an object of any policy kind.
+type PolicyObject interface {
+	metav1.Object
+	runtime.Object
+}
+
+// PolicyKind describes a kind of object that policies are written in. Whoever handles policies of every kind reads
+// PolicyKinds: a new dialect is described here and compiled in mesh/policy.
+// +kubebuilder:object:generate=false
+type PolicyKind struct {
+	Name         string
+	GroupVersion schema.GroupVersion
+	Namespaced   bool
+	// New makes an empty object.
+	New func() PolicyObject
+	// Spec gives an object's spec, nil if the object is of another kind.
+	Spec func(PolicyObject) any
+	// Status gives the part of an object that says where it is in force; nil for kinds whose status isn't ours.
+	Status func(PolicyObject) *MeshPolicyStatus
+
+	is func(PolicyObject) bool
+}
+
+// policyKinds are few enough to search.
+var policyKinds = []PolicyKind{
+	policyKind(KindNetworkPolicy, networkingv1.SchemeGroupVersion, true,
+		func(p *networkingv1.NetworkPolicy) any { return p.Spec }, nil),
+	policyKind(KindMeshNetworkPolicy, GroupVersion, true,
+		func(p *MeshNetworkPolicy) any { return p.Spec },
+		func(p *MeshNetworkPolicy) *MeshPolicyStatus { return &p.Status }),
+	policyKind(KindClusterMeshNetworkPolicy, GroupVersion, false,
+		func(p *ClusterMeshNetworkPolicy) any { return p.Spec },
+		func(p *ClusterMeshNetworkPolicy) *MeshPolicyStatus { return &p.Status }),
+}
+
+// PolicyKinds lists the kinds of policies that Fairlead reads, in a stable order.
+func PolicyKinds() []PolicyKind { return policyKinds[:len(policyKinds):len(policyKinds)] }
+
+// PolicyKindNamed gives the policy kind of a name; false if there is none.
+func PolicyKindNamed(name string) (PolicyKind, bool) {
+	for _, k := range policyKinds {
+		if k.Name == name {
+			return k, true
+		}
+	}
+	return PolicyKind{}, false
+}
+
+// PolicyKindOf gives the kind of an object by its Go type, for the typed objects of a cache have no kind of their own;
+// false if it is no policy.
+func PolicyKindOf(o PolicyObject) (PolicyKind, bool) {
+	for _, k := range policyKinds {
+		if k.is(o) {
+			return k, true
+		}
+	}
+	return PolicyKind{}, false
+}
+
+func policyKind[T any, P interface {
+	*T
+	PolicyObject
+}](name string, gv schema.GroupVersion, namespaced bool, spec func(P) any, status func(P) *MeshPolicyStatus) PolicyKind {
+	k := PolicyKind{
+		Name: name, GroupVersion: gv, Namespaced: namespaced,
+		New: func() PolicyObject { return P(new(T)) },
+		Spec: func(o PolicyObject) any {
+			if p, ok := o.(P); ok {
+				return spec(p)
+			}
+			return nil
+		},
+		is: func(o PolicyObject) bool { _, ok := o.(P); return ok },
+	}
+	if status != nil {
+		k.Status = func(o PolicyObject) *MeshPolicyStatus {
+			if p, ok := o.(P); ok {
+				return status(p)
+			}
+			return nil
+		}
+	}
+	return k
+}
