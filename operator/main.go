@@ -42,7 +42,7 @@ func main() {
 		if errors.Is(err, flag.ErrHelp) {
 			os.Exit(2)
 		}
-		slog.Error("operator ends", "err", err)
+		slog.Error("operator ends", "error", err)
 		os.Exit(1)
 	}
 }
@@ -86,7 +86,7 @@ func wire(mgr manager.Manager, opts options, log *slog.Logger) error {
 	discoverer := federate.NewDiscoverer(kube, intake, events, log)
 
 	// The hub is first: agents of this cluster hear of a change before anybody else is told.
-	observer.Tell(intake, decider, connection, allocator, warnings)
+	observer.AddSinks(intake, decider, connection, allocator, warnings)
 
 	// Hub → agents, and their reports → MeshNodes.
 	reporter := report.New(kube, log)

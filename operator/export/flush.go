@@ -41,10 +41,14 @@ type Delta struct {
 	Local     []Change
 	Published record.Delta
 	Warnings  []Warning
+	// Unnumbered says that pods came whose label set has no number yet (see State.Unnumbered).
+	Unnumbered bool
 }
 
 // Empty says whether nothing changed.
-func (d Delta) Empty() bool { return len(d.Local) == 0 && d.Published.Empty() && len(d.Warnings) == 0 }
+func (d Delta) Empty() bool {
+	return len(d.Local) == 0 && d.Published.Empty() && len(d.Warnings) == 0 && !d.Unnumbered
+}
 
 // Flush rebuilds the records that changes since the last Flush can have touched, and says which really changed.
 func (s *State) Flush() Delta {
@@ -56,6 +60,7 @@ func (s *State) Flush() Delta {
 		}
 		rec, is := s.build(r)
 		d.add(r, was, is, rec)
+		d.Unnumbered = d.Unnumbered || r.kind == record.KindEndpoint && s.unnumbered(nsName{r.namespace, r.name})
 		if is.key == "" && len(is.warnings) == 0 {
 			delete(s.built, r)
 		} else {

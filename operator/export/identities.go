@@ -57,6 +57,16 @@ func (s *State) rebuildNumbers() {
 	}
 }
 
+// unnumbered says whether a pod waits for its label set to get a number.
+func (s *State) unnumbered(k nsName) bool {
+	p := s.pods[k]
+	if p == nil || p.canonical == "" || !wantsIdentity(p.pod) {
+		return false
+	}
+	_, has := s.numbers[p.canonical]
+	return !has
+}
+
 // Unnumbered lists the label sets of endpoints that have no number yet, in a stable order.
 func (s *State) Unnumbered() []map[string]string {
 	var keys []string

@@ -20,6 +20,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 	"github.com/fairlead-mesh/fairlead/operator/export"
 )
 
@@ -50,8 +51,9 @@ type Allocator struct {
 	log    *slog.Logger
 	now    func() time.Time
 
+	under       *v1alpha1.ClusterMeshSpec      // of Changed's caller: the membership last seen
 	mesh        chan *v1alpha1.ClusterMeshSpec // newest membership
-	wake        chan struct{}
+	wake        wakeup.Signal
 	unusedSince map[uint32]time.Time
 }
 
@@ -59,23 +61,26 @@ type Allocator struct {
 func New(c client.Client, source Source, log *slog.Logger) *Allocator {
 	return &Allocator{
 		client: c, source: source, log: log, now: time.Now,
-		mesh: make(chan *v1alpha1.ClusterMeshSpec, 1), wake: make(chan struct{}, 1), unusedSince: map[uint32]time.Time{},
+		mesh: make(chan *v1alpha1.ClusterMeshSpec, 1), wake: wakeup.New(), unusedSince: map[uint32]time.Time{},
 	}
 }
 
 // NeedLeaderElection says that only the leader allocates.
 func (a *Allocator) NeedLeaderElection() bool { return true }
 
-// Changed wakes the Allocator when something may need a number.
-func (a *Allocator) Changed(mesh *v1alpha1.ClusterMeshSpec, _ export.Delta) {
-	select {
-	case <-a.mesh:
-	default:
+// Changed wakes the Allocator when something needs a number: finding out what does costs a look at every label set.
+func (a *Allocator) Changed(mesh *v1alpha1.ClusterMeshSpec, d export.Delta) {
+	joined := a.under != mesh
+	if joined {
+		a.under = mesh
+		select {
+		case <-a.mesh:
+		default:
+		}
+		a.mesh <- mesh
 	}
-	a.mesh <- mesh
-	select {
-	case a.wake <- struct{}{}:
-	default:
+	if joined || d.Unnumbered {
+		a.wake.Raise()
 	}
 }
 
@@ -105,7 +110,7 @@ func (a *Allocator) Start(ctx context.Context) error {
 			continue
 		}
 		if err := a.Allocate(ctx, uint8(mesh.ClusterID)); err != nil {
-			a.log.Error("give pods their identities", "err", err)
+			a.log.Error("give pods their identities", "error", err)
 			retry = time.After(retryAfter)
 		}
 	}
@@ -177,7 +182,7 @@ func (a *Allocator) Collect(ctx context.Context, mesh *v1alpha1.ClusterMeshSpec)
 		}
 		mi := &v1alpha1.MeshIdentity{ObjectMeta: metav1.ObjectMeta{Name: strconv.FormatUint(uint64(n), 10)}}
 		if err := a.client.Delete(ctx, mi); client.IgnoreNotFound(err) != nil {
-			a.log.Error("delete unused identity", "identity", n, "err", err)
+			a.log.Error("delete unused identity", "identity", n, "error", err)
 			continue
 		}
 		delete(a.unusedSince, n)

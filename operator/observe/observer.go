@@ -20,6 +20,7 @@ import (
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 	"github.com/fairlead-mesh/fairlead/operator/export"
 )
 
@@ -28,7 +29,7 @@ const gather = 5 * time.Millisecond
 
 // Sink takes what changed, with the membership it was made under (nil: none).
 type Sink interface {
-	// Changed is called from one goroutine. The first call holds everything.
+	// Changed is called from one goroutine, when a record or the membership changed. The first call holds everything.
 	Changed(mesh *v1alpha1.ClusterMeshSpec, d export.Delta)
 }
 
@@ -42,16 +43,20 @@ type Observer struct {
 	state  *export.State
 	mesh   *v1alpha1.ClusterMeshSpec
 	synced bool
-	wake   chan struct{}
+	wake   wakeup.Signal
+
+	// Of the loop's goroutine: what the sinks were given last.
+	flushed bool
+	under   *v1alpha1.ClusterMeshSpec
 }
 
 // New makes an Observer.
 func New(c ctrlcache.Cache, version string, log *slog.Logger) *Observer {
-	return &Observer{cache: c, log: log, state: export.NewState(version), wake: make(chan struct{}, 1)}
+	return &Observer{cache: c, log: log, state: export.NewState(version), wake: wakeup.New()}
 }
 
-// Tell adds sinks, which are told of each change in their order. Call it before Start.
-func (o *Observer) Tell(sinks ...Sink) { o.sinks = append(o.sinks, sinks...) }
+// AddSinks adds sinks, which get each change in their order. Call it before Start.
+func (o *Observer) AddSinks(sinks ...Sink) { o.sinks = append(o.sinks, sinks...) }
 
 // NeedLeaderElection says that every replica observes.
 func (o *Observer) NeedLeaderElection() bool { return false }
@@ -81,7 +86,7 @@ func (o *Observer) Start(ctx context.Context) error {
 	if !joined {
 		o.log.Warn("there is no ClusterMesh named \"mesh\": this cluster belongs to no mesh yet, so there is nothing to serve; waiting for one")
 	}
-	o.nudge()
+	o.wake.Raise()
 	o.flushLoop(ctx)
 	return nil
 }
@@ -106,6 +111,11 @@ func (o *Observer) flush() {
 	o.mu.Lock()
 	d, mesh := o.state.Flush(), o.mesh
 	o.mu.Unlock()
+	// Most changes of objects change no record: agents write a report a minute, kubelets a heartbeat.
+	if o.flushed && o.under == mesh && d.Empty() {
+		return
+	}
+	o.flushed, o.under = true, mesh
 	for _, s := range o.sinks {
 		s.Changed(mesh, d)
 	}
@@ -118,14 +128,7 @@ func (o *Observer) change(f func(*export.State)) {
 	synced := o.synced
 	o.mu.Unlock()
 	if synced {
-		o.nudge()
-	}
-}
-
-func (o *Observer) nudge() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
+		o.wake.Raise()
 	}
 }
 

@@ -68,7 +68,7 @@ func startOperator(c *cluster, log *slog.Logger) *operator {
 	decider := federate.NewDecider(caching, o.intake, log)
 	o.connection = federate.NewConnection(caching, namespace, elected, o.intake, log)
 	o.discoverer = federate.NewDiscoverer(kube, o.intake, events{log}, log)
-	o.observer.Tell(o.intake, decider, o.connection, allocator, warnings)
+	o.observer.AddSinks(o.intake, decider, o.connection, allocator, warnings)
 
 	reporter := report.New(kube, log)
 	o.server = relay.NewServer(o.hub, relay.ServerConfig{
