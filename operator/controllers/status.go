@@ -95,7 +95,7 @@ func (s *Status) Start(ctx context.Context) error {
 		case <-time.After(again):
 		}
 		if err := s.write(ctx); err != nil && ctx.Err() == nil {
-			s.Log.Warn("write statuses", "err", err)
+			s.Log.Warn("write statuses", "error", err)
 		}
 		select {
 		case <-ctx.Done():

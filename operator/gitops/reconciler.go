@@ -158,7 +158,7 @@ func (r *Reconciler) holdLastGood(ctx context.Context, src *v1alpha1.PolicySourc
 		return
 	}
 	if prints, err = (applier{r.Client}).apply(ctx, objects, nil); err != nil {
-		r.Log.Warn("put back the last good policies", "policySource", key, "err", err)
+		r.Log.Warn("put back the last good policies", "policySource", key, "error", err)
 		return
 	}
 	r.mu.Lock()
@@ -204,7 +204,7 @@ func (r *Reconciler) inForce(ctx context.Context, src *v1alpha1.PolicySource, me
 	}
 	changed, err := drifted(ctx, r.Client, prints, src.Status.Inventory)
 	if err != nil {
-		r.Log.Warn("compare policies with what was applied", "policySource", client.ObjectKeyFromObject(src), "err", err)
+		r.Log.Warn("compare policies with what was applied", "policySource", client.ObjectKeyFromObject(src), "error", err)
 		return false
 	}
 	if changed {

@@ -141,7 +141,7 @@ func (r *Reconciler) tell(before, src *v1alpha1.PolicySource, out outcome) {
 	key := client.ObjectKeyFromObject(src)
 	switch {
 	case out.err != nil && condition.Changed(before.Status.Conditions, src.Status.Conditions, condition.Ready):
-		r.Log.Warn("policy source failed", "policySource", key, "err", out.err)
+		r.Log.Warn("policy source failed", "policySource", key, "error", out.err)
 		r.event(src, corev1.EventTypeWarning, readyReason(src), out.err.Error())
 	case out.err == nil && out.applied:
 		r.Log.Info("policies applied", "policySource", key, "revision", out.tree.Revision, "objects", len(out.plan.Apply), "pruned", len(out.pruned))

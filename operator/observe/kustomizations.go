@@ -59,7 +59,7 @@ func (k *Kustomizations) ask(ctx context.Context) {
 		is, err := k.read(ctx, name)
 		if err != nil {
 			// Policies keep the revision that was known; without Flux there is none to know.
-			k.Observer.log.Debug("read a Flux Kustomization", "err", err)
+			k.Observer.log.Debug("read a Flux Kustomization", "error", err)
 			continue
 		}
 		if was, ok := k.known[name]; ok && was == is {

@@ -55,7 +55,7 @@ func (c *Certificates) Start(ctx context.Context) error {
 		}
 		wait = time.Minute
 		if err := c.ensure(ctx, time.Now()); err != nil {
-			c.Log.Error("keep the relay's certificate", "err", err)
+			c.Log.Error("keep the relay's certificate", "error", err)
 			wait = 2 * time.Second
 		}
 	}
