@@ -103,11 +103,12 @@ func wire(mgr manager.Manager, opts options, log *slog.Logger) error {
 	}
 
 	// Everything → status.
-	status := (&controllers.Status{
+	status := controllers.NewStatus(controllers.StatusConfig{
 		Client: kube, Cache: mgr.GetCache(), Connection: connection, Intake: intake, Discoverer: discoverer,
 		Events: events, Log: log, Version: version,
-	}).Init()
+	})
 	intake.OnChange(status.Wake)
+	observer.AddSinks(status)
 
 	for _, part := range []manager.Runnable{observer, flux, warnings, allocator, decider, connection, discoverer, certificates, door, status} {
 		if err := mgr.Add(part); err != nil {

@@ -31,7 +31,7 @@ func setClusterStatus(mc *v1alpha1.MeshCluster, f *Facts) {
 		st.Rejections = append(st.Rejections, v1alpha1.Rejection{Key: rej.Key, Reason: rej.Message})
 	}
 	st.Nodes = r.Records[record.KindNode]
-	st.Tunnels = tunnels(mc.Name, f, int(st.Nodes))
+	st.Tunnels = f.Tunnels[mc.Name]
 	if hb := r.State.Heartbeat; !hb.IsZero() && (st.LastHeartbeatTime == nil || hb.Sub(st.LastHeartbeatTime.Time) >= heartbeatShown) {
 		at := metav1.NewTime(hb.Truncate(time.Second))
 		st.LastHeartbeatTime = &at
@@ -41,7 +41,7 @@ func setClusterStatus(mc *v1alpha1.MeshCluster, f *Facts) {
 	setConnected(set, r, f)
 	setSynced(set, mc, r)
 	setTunnels(set, mc)
-	sum(set, clusterProblem(mc, r), "%s", clusterSummary(mc))
+	summarize(set, clusterProblem(mc, r), "%s", clusterSummary(mc))
 }
 
 func clusterSummary(mc *v1alpha1.MeshCluster) string {
@@ -120,26 +120,6 @@ func clusterProblem(mc *v1alpha1.MeshCluster, r federate.RemoteOverview) *proble
 		}
 	}
 	return nil
-}
-
-// tunnels counts the tunnels from this cluster's nodes to another's. Nodes that reported none of them count as wanting
-// all.
-func tunnels(cluster string, f *Facts, theirNodes int) v1alpha1.NodeCounts {
-	var n v1alpha1.NodeCounts
-	for _, a := range f.Agents {
-		reported := 0
-		for _, p := range a.Status.Peers {
-			if p.Cluster != cluster {
-				continue
-			}
-			reported++
-			if p.Ready {
-				n.Ready++
-			}
-		}
-		n.Total += int32(max(reported, theirNodes))
-	}
-	return n
 }
 
 func nonZero(counts map[string]int32) map[string]int32 {

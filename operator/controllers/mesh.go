@@ -33,7 +33,7 @@ func setMeshStatus(m *v1alpha1.ClusterMesh, f *Facts, ready int) {
 	setStoreReachable(set, m, f)
 	setEncryption(set, m, f)
 	setMembers(set, f)
-	sum(set, meshProblem(m, f), "in mesh %s with %d other clusters, %d of %d nodes ready", m.Spec.MeshID, len(f.Clusters), m.Status.Nodes.Ready, m.Status.Nodes.Total)
+	summarize(set, meshProblem(m, f), "in mesh %s with %d other clusters, %d of %d nodes ready", m.Spec.MeshID, len(f.Clusters), m.Status.Nodes.Ready, m.Status.Nodes.Total)
 
 	m.Status.ReadyClusters = int32(ready)
 	if condition.IsTrue(m.Status.Conditions, condition.Ready) {
@@ -48,8 +48,8 @@ type problem struct {
 	stalled bool
 }
 
-// sum sets Ready, Reconciling and Stalled.
-func sum(set condition.Setter, p *problem, format string, args ...any) {
+// summarize sets Ready, Reconciling and Stalled.
+func summarize(set condition.Setter, p *problem, format string, args ...any) {
 	if p == nil {
 		set.True(condition.Ready, "Ready", format, args...)
 		set.Remove(condition.Reconciling, condition.Stalled)

@@ -19,7 +19,9 @@ type counted struct {
 	deltas []export.Delta
 }
 
-func (c *counted) Changed(_ *v1alpha1.ClusterMeshSpec, d export.Delta) { c.deltas = append(c.deltas, d) }
+func (c *counted) Changed(_ *v1alpha1.ClusterMeshSpec, d export.Delta) {
+	c.deltas = append(c.deltas, d)
+}
 
 func TestSinksGetChangesOfRecordsOnly(t *testing.T) {
 	o, sink := New(nil, "test", slog.New(slog.DiscardHandler)), &counted{}

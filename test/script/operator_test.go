@@ -76,10 +76,11 @@ func startOperator(c *cluster, log *slog.Logger) *operator {
 		Authenticate: func(_ context.Context, token string) (string, error) { return token, nil },
 		Report:       reporter.Report, Logger: log,
 	})
-	status := (&controllers.Status{
+	status := controllers.NewStatus(controllers.StatusConfig{
 		Client: kube, Cache: caching, Connection: o.connection, Intake: o.intake, Discoverer: o.discoverer, Log: log, Version: version,
-	}).Init()
+	})
 	o.intake.OnChange(status.Wake)
+	o.observer.AddSinks(status)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	o.cancel = cancel

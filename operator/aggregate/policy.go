@@ -1,0 +1,140 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package aggregate
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+)
+
+// maxFailing is how many nodes a status names, which is the API's limit.
+const maxFailing = 10
+
+// Version is a state of a policy: the revision of the repository it came from, empty if it was applied by hand, and the
+// object's generation, 0 where nobody knows it.
+type Version struct {
+	Revision   string
+	Generation int64
+}
+
+// is says whether a version that a node reports is the wanted one.
+func (v Version) is(want Version) bool {
+	return v.Revision == want.Revision && (v.Generation == want.Generation || v.Generation == 0 || want.Generation == 0)
+}
+
+// versionOf is what a node reports. Agents don't report generations yet.
+func versionOf(p *v1alpha1.NodePolicy) Version { return Version{Revision: p.Revision} }
+
+// policy counts nodes by what they report of a policy.
+type policy struct {
+	exported bool
+	want     Version
+	at       map[Version]int   // nodes without an error
+	failing  map[string]string // node → error
+	sources  map[SourceName]*source
+}
+
+// Policy is how far a policy got.
+type Policy struct {
+	Exported bool // agents are given the policy, as Want
+	Want     Version
+	Nodes    v1alpha1.PolicyNodes
+	Why      string // the error of the first failing node; empty: none fails
+}
+
+// SetPolicy says which version of a policy agents are given, by its record's key.
+func (x *Index) SetPolicy(key string, want Version) {
+	p := x.policy(key)
+	if p.exported && p.want == want {
+		return
+	}
+	p.exported, p.want = true, want
+	x.dirtyPolicies[key] = struct{}{}
+}
+
+// RemovePolicy says that agents aren't given a policy any more.
+func (x *Index) RemovePolicy(key string) {
+	p := x.policy(key)
+	p.exported, p.want = false, Version{}
+	x.dirtyPolicies[key] = struct{}{}
+	x.forgetPolicy(key)
+}
+
+// Policy sums up a policy, by its record's key.
+func (x *Index) Policy(key string) Policy {
+	p := x.policies[key]
+	if p == nil || !p.exported {
+		return Policy{Nodes: v1alpha1.PolicyNodes{Total: int32(x.existing)}}
+	}
+	out := Policy{Exported: true, Want: p.want, Nodes: v1alpha1.PolicyNodes{Total: int32(x.existing)}}
+	for v, n := range p.at {
+		if v.is(p.want) {
+			out.Nodes.Realized += int32(n)
+		}
+	}
+	if len(p.failing) > 0 {
+		out.Nodes.Failing = firstNames(maps.Keys(p.failing))
+		first := out.Nodes.Failing[0]
+		out.Why = first + ": " + key + ": " + p.failing[first]
+	}
+	return out
+}
+
+func firstNames(names func(func(string) bool)) []string {
+	sorted := slices.Sorted(names)
+	return sorted[:min(len(sorted), maxFailing)]
+}
+
+func (x *Index) policy(key string) *policy {
+	p := x.policies[key]
+	if p == nil {
+		p = &policy{}
+		x.policies[key] = p
+	}
+	return p
+}
+
+// forgetPolicy drops a policy that nobody exports, reports or names any more.
+func (x *Index) forgetPolicy(key string) {
+	if p := x.policies[key]; !p.exported && len(p.sources) == 0 && !p.isReported() {
+		delete(x.policies, key)
+	}
+}
+
+func (p *policy) isReported() bool { return len(p.at) > 0 || len(p.failing) > 0 }
+
+func (p *policy) add(node string, is *v1alpha1.NodePolicy) {
+	switch {
+	case is == nil:
+	case is.Error != "":
+		if p.failing == nil {
+			p.failing = map[string]string{}
+		}
+		p.failing[node] = is.Error
+	default:
+		if p.at == nil {
+			p.at = map[Version]int{}
+		}
+		p.at[versionOf(is)]++
+	}
+}
+
+func (p *policy) remove(node string, was *v1alpha1.NodePolicy) {
+	switch {
+	case was == nil:
+	case was.Error != "":
+		delete(p.failing, node)
+	default:
+		decrement(p.at, versionOf(was))
+	}
+}
+
+// decrement keeps a counter only while it counts something.
+func decrement[K comparable](counters map[K]int, k K) {
+	if counters[k]--; counters[k] == 0 {
+		delete(counters, k)
+	}
+}
