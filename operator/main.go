@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
@@ -21,13 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
-	"github.com/fairlead-mesh/fairlead/mesh/relay"
-	"github.com/fairlead-mesh/fairlead/operator/controllers"
-	"github.com/fairlead-mesh/fairlead/operator/federate"
-	"github.com/fairlead-mesh/fairlead/operator/gitops"
-	"github.com/fairlead-mesh/fairlead/operator/identities"
-	"github.com/fairlead-mesh/fairlead/operator/observe"
-	"github.com/fairlead-mesh/fairlead/operator/report"
+	"github.com/fairlead-mesh/fairlead/operator/assembly"
 	"github.com/fairlead-mesh/fairlead/operator/serve"
 )
 
@@ -62,68 +57,42 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := wire(mgr, opts, log); err != nil {
+	if err := start(mgr, opts, log); err != nil {
 		return err
 	}
 	return mgr.Start(ctx)
 }
 
-// wire builds the parts in the order in which data walks through them.
-func wire(mgr manager.Manager, opts options, log *slog.Logger) error {
-	kube, events := mgr.GetClient(), mgr.GetEventRecorder(eventSource)
-
-	// Kubernetes → records.
-	observer := observe.New(mgr.GetCache(), version, log)
-	flux := &observe.Kustomizations{Live: mgr.GetAPIReader(), Observer: observer}
-	warnings := controllers.NewWarnings(kube, events, log)
-	allocator := identities.New(kube, observer, log)
-
-	// Records ⇄ shared etcd, and everybody's records → hub.
-	hub := relay.NewHub(relay.DefaultHistory)
-	intake := federate.NewIntake(hub, log)
-	decider := federate.NewDecider(mgr.GetCache(), intake, log)
-	connection := federate.NewConnection(mgr.GetCache(), opts.namespace, mgr.Elected(), intake, log)
-	discoverer := federate.NewDiscoverer(kube, intake, events, log)
-
-	// The hub is first: agents of this cluster hear of a change before anybody else is told.
-	observer.AddSinks(intake, decider, connection, allocator, warnings)
-
-	// Hub → agents, and their reports → MeshNodes.
-	reporter := report.New(kube, log)
-	tokens := serve.NewTokens(kube, opts.namespace)
-	server := relay.NewServer(hub, relay.ServerConfig{Authenticate: tokens.Authenticate, Report: reporter.Report, Logger: log})
-	certificates := &serve.Certificates{Client: kube, Namespace: opts.namespace, Log: log}
-	door := &serve.Relay{Address: opts.relayAddress, Namespace: opts.namespace, Server: server, Reader: kube, Ready: decider.Ready(), Log: log}
-	registerMetrics(hub, server)
-
-	// Git → policies.
-	policies := &gitops.Reconciler{Client: kube, Live: mgr.GetAPIReader(), Events: events, Log: log, Limits: gitops.DefaultLimits()}
-	if err := policies.SetupWithManager(mgr); err != nil {
-		return fmt.Errorf("set up policy sources: %w", err)
-	}
-
-	// Everything → status.
-	status := controllers.NewStatus(controllers.StatusConfig{
-		Client: kube, Cache: mgr.GetCache(), Connection: connection, Intake: intake, Discoverer: discoverer,
-		Events: events, Log: log, Version: version,
+// start adds the operator's parts to the manager, and the relay's listener, which is this process's own.
+func start(mgr manager.Manager, opts options, log *slog.Logger) error {
+	kube := mgr.GetClient()
+	operator, err := assembly.New(assembly.Config{
+		Version: version, Namespace: opts.namespace, Log: log,
+		Client: kube, Live: mgr.GetAPIReader(), Cache: mgr.GetCache(), Events: mgr.GetEventRecorder(eventSource), Elected: mgr.Elected(),
+		Authenticate: serve.NewTokens(kube, opts.namespace).Authenticate,
 	})
-	intake.OnChange(status.Wake)
-	observer.AddSinks(status)
-
-	for _, part := range []manager.Runnable{observer, flux, warnings, allocator, decider, connection, discoverer, certificates, door, status} {
+	if err != nil {
+		return fmt.Errorf("put the operator together: %w", err)
+	}
+	registerMetrics(operator.Hub, operator.Server)
+	certificates := &serve.Certificates{Client: kube, Namespace: opts.namespace, Log: log}
+	listener := &serve.Relay{
+		Address: opts.relayAddress, Namespace: opts.namespace, Server: operator.Server, Reader: kube, Ready: operator.Ready(), Log: log,
+	}
+	for _, part := range slices.Concat(operator.Parts(), []manager.Runnable{certificates, listener}) {
 		if err := mgr.Add(part); err != nil {
 			return fmt.Errorf("add %T: %w", part, err)
 		}
 	}
-	return addChecks(mgr, door)
+	return addChecks(mgr, listener)
 }
 
-func addChecks(mgr manager.Manager, door *serve.Relay) error {
+func addChecks(mgr manager.Manager, listener *serve.Relay) error {
 	if err := mgr.AddHealthzCheck("alive", healthz.Ping); err != nil {
 		return fmt.Errorf("add health check: %w", err)
 	}
 	serving := func(*http.Request) error {
-		if !door.Open() {
+		if !listener.Open() {
 			return errors.New("the relay is not open: this cluster needs a ClusterMesh named \"mesh\", and the leader's certificate")
 		}
 		return nil

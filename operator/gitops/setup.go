@@ -5,32 +5,43 @@ package gitops
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/fluxcd/pkg/apis/meta"
-	ctrl "sigs.k8s.io/controller-runtime"
-	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"github.com/go-logr/logr"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 )
 
-// SetupWithManager starts the reconciler with the manager. Besides PolicySources it watches the policies themselves:
-// one that is changed or deleted by hand is put right at once, not at the next interval.
-func (r *Reconciler) SetupWithManager(mgr ctrl.Manager) error {
-	back := handler.EnqueueRequestsFromMapFunc(r.sourceOfDrifted)
-	b := ctrl.NewControllerManagedBy(mgr).
-		Named("policysource").
-		For(&v1alpha1.PolicySource{}, builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, requested{}))).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 4})
-	for _, kind := range v1alpha1.PolicyKinds() {
-		b = b.Watches(kind.New(), back)
+// Controller makes the controller that runs the reconciler. Besides PolicySources it watches the policies themselves: one
+// that is changed or deleted by hand is put right at once, not at the next interval.
+func (r *Reconciler) Controller(c cache.Cache) (controller.Controller, error) {
+	unchecked := true // tests run several operators in one process
+	ctl, err := controller.NewUnmanaged("policysource", controller.Options{
+		Reconciler: r, MaxConcurrentReconciles: 4, SkipNameValidation: &unchecked, Logger: logr.FromSlogHandler(r.Log.Handler()),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make the controller: %w", err)
 	}
-	return b.Complete(r)
+	worth := predicate.Or[client.Object](predicate.GenerationChangedPredicate{}, requested{})
+	if err := ctl.Watch(source.Kind[client.Object](c, &v1alpha1.PolicySource{}, &handler.EnqueueRequestForObject{}, worth)); err != nil {
+		return nil, fmt.Errorf("watch PolicySources: %w", err)
+	}
+	back := handler.EnqueueRequestsFromMapFunc(r.sourceOfDrifted)
+	for _, kind := range v1alpha1.PolicyKinds() {
+		if err := ctl.Watch(source.Kind[client.Object](c, kind.New(), back)); err != nil {
+			return nil, fmt.Errorf("watch objects of kind %s: %w", kind.Name, err)
+		}
+	}
+	return ctl, nil
 }
 
 // requested lets updates pass that ask for a look now (flux reconcile, an annotation set by hand).
