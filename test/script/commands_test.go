@@ -41,6 +41,8 @@ var vocabulary = map[string]command{
 	"node":       {"node NAME [own-cni]", false, runNode},
 	"apply":      {"apply CLUSTER FILE...", false, runApply},
 	"delete":     {"delete CLUSTER FILE...", false, runDelete},
+	"commit":     {"commit REPOSITORY", false, runCommit},
+	"revert":     {"revert REPOSITORY", true, runRevert},
 	"disconnect": {"disconnect CLUSTER", true, func(w *world, _ io.Writer, args []string) error { return w.setCut(args, true) }},
 	"reconnect":  {"reconnect CLUSTER", false, func(w *world, _ io.Writer, args []string) error { return w.setCut(args, false) }},
 	"store":      {"store up|down|wipe", true, runStore},
@@ -53,6 +55,7 @@ var vocabulary = map[string]command{
 	"failing":    {"failing NODE", true, runFailing},
 	"federation": {"federation CLUSTER", true, runFederation},
 	"policies":   {"policies CLUSTER", true, runPolicies},
+	"sources":    {"sources CLUSTER", true, runSources},
 }
 
 func commands() map[string]func(*testscript.TestScript, bool, []string) {
@@ -163,7 +166,10 @@ func runApply(w *world, _ io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	return w.apply(c, args[1:])
+	if err := w.apply(c, args[1:]); err != nil {
+		return err
+	}
+	return c.requestLook()
 }
 
 func runDelete(w *world, _ io.Writer, args []string) error {
@@ -180,7 +186,21 @@ func runDelete(w *world, _ io.Writer, args []string) error {
 			return err
 		}
 	}
-	return nil
+	return c.requestLook()
+}
+
+func runCommit(w *world, _ io.Writer, args []string) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	return w.git.commit(args[0])
+}
+
+func runRevert(w *world, _ io.Writer, args []string) error {
+	if len(args) != 1 {
+		return errUsage
+	}
+	return w.git.revert(args[0])
 }
 
 func (w *world) setCut(args []string, cut bool) error {
@@ -368,7 +388,7 @@ func runFederation(w *world, out io.Writer, args []string) error {
 	if c.operator == nil {
 		return fmt.Errorf("the operator of %s doesn't run", c.name)
 	}
-	o := c.operator.intake.Overview()
+	o := c.operator.Intake.Overview()
 	for _, name := range slices.Sorted(maps.Keys(o.Remotes)) {
 		r := o.Remotes[name]
 		state := "not synced"
@@ -392,7 +412,7 @@ func runFederation(w *world, out io.Writer, args []string) error {
 			_, _ = fmt.Fprintf(out, "  refused %s: %s\n", refused.Key, refused.Message)
 		}
 	}
-	refused := c.operator.discoverer.Refused()
+	refused := c.operator.Discoverer.Refused()
 	for _, name := range slices.Sorted(maps.Keys(refused)) {
 		_, _ = fmt.Fprintf(out, "%s is refused: %s\n", name, refused[name])
 	}
@@ -413,6 +433,28 @@ func runPolicies(w *world, out io.Writer, args []string) error {
 		_, _ = fmt.Fprintf(out, "%s/%s: in force on %d of %d nodes, revision %s\n",
 			p.Namespace, p.Name, p.Status.Nodes.Realized, p.Status.Nodes.Total, p.Status.AppliedRevision)
 		for _, cond := range p.Status.Conditions {
+			if cond.Type == "Ready" {
+				_, _ = fmt.Fprintf(out, "  Ready %s: %s\n", cond.Status, cond.Message)
+			}
+		}
+	}
+	return nil
+}
+
+// runSources shows the status of a cluster's policy sources.
+func runSources(w *world, out io.Writer, args []string) error {
+	c, err := w.clusterOf(args)
+	if err != nil {
+		return err
+	}
+	var list v1alpha1.PolicySourceList
+	if err := c.kube.List(context.Background(), &list); err != nil {
+		return err
+	}
+	for _, src := range list.Items {
+		_, _ = fmt.Fprintf(out, "%s/%s: %d policies in force on %d of %d nodes, revision %s\n",
+			src.Namespace, src.Name, len(src.Status.Inventory), src.Status.Nodes.Realized, src.Status.Nodes.Total, src.Status.LastAppliedRevision)
+		for _, cond := range src.Status.Conditions {
 			if cond.Type == "Ready" {
 				_, _ = fmt.Fprintf(out, "  Ready %s: %s\n", cond.Status, cond.Message)
 			}

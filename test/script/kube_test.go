@@ -27,6 +27,7 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
@@ -56,8 +57,8 @@ func newKube() *kube {
 	utilruntime.Must(v1alpha1.AddToScheme(k.scheme))
 	k.WithWatch = fake.NewClientBuilder().WithScheme(k.scheme).
 		WithStatusSubresource(&v1alpha1.ClusterMesh{}, &v1alpha1.MeshCluster{}, &v1alpha1.MeshNode{},
-			&v1alpha1.MeshNetworkPolicy{}, &v1alpha1.ClusterMeshNetworkPolicy{}).
-		WithInterceptorFuncs(k.interceptors()).Build()
+			&v1alpha1.MeshNetworkPolicy{}, &v1alpha1.ClusterMeshNetworkPolicy{}, &v1alpha1.PolicySource{}).
+		WithReturnManagedFields().WithInterceptorFuncs(k.interceptors()).Build()
 	return k
 }
 
@@ -73,6 +74,13 @@ func (k *kube) interceptors() interceptor.Funcs {
 		Patch: func(ctx context.Context, c client.WithWatch, o client.Object, p client.Patch, opts ...client.PatchOption) error {
 			return k.write(ctx, c, o, func() error { return c.Patch(ctx, o, p, opts...) })
 		},
+		Apply: func(ctx context.Context, c client.WithWatch, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+			object, ok := o.(client.Object)
+			if !ok {
+				return fmt.Errorf("apply %T: it is no object", o)
+			}
+			return k.write(ctx, c, object, func() error { return c.Apply(ctx, o, opts...) })
+		},
 		Delete: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.DeleteOption) error {
 			return k.write(ctx, c, o, func() error { return c.Delete(ctx, o, opts...) })
 		},
@@ -82,21 +90,24 @@ func (k *kube) interceptors() interceptor.Funcs {
 	}
 }
 
-func (k *kube) write(ctx context.Context, c client.Reader, o client.Object, write func() error) error {
+func (k *kube) write(ctx context.Context, c client.Client, o client.Object, write func() error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	now, err := k.typed(o)
+	if err != nil {
+		return err
+	}
+	kind, key := reflect.TypeOf(now), client.ObjectKeyFromObject(o)
 	if err := write(); err != nil {
 		return err
 	}
-	k.writes++
-	kind, key := reflect.TypeOf(o), client.ObjectKeyFromObject(o)
 	was := k.objects[kind][key]
-	now, ok := reflect.New(kind.Elem()).Interface().(client.Object)
-	if !ok {
-		return fmt.Errorf("%s is no object", kind)
-	}
-	err := c.Get(ctx, key, now)
+	err = c.Get(ctx, key, now)
 	if apierrors.IsNotFound(err) {
+		if was == nil {
+			return nil // a dry run of what isn't there
+		}
+		k.writes++
 		delete(k.objects[kind], key)
 		for _, h := range k.handlers[kind] {
 			h.OnDelete(was)
@@ -106,6 +117,13 @@ func (k *kube) write(ctx context.Context, c client.Reader, o client.Object, writ
 	if err != nil {
 		return err
 	}
+	if was != nil && was.GetResourceVersion() == now.GetResourceVersion() {
+		return nil // a dry run, or an apply that changes nothing
+	}
+	if err := k.setGeneration(ctx, c, was, now); err != nil {
+		return err
+	}
+	k.writes++
 	// The operator's cache strips objects of what nobody reads; a story must not see more than a cluster would.
 	if _, err := observe.Strip(now); err != nil {
 		return err
@@ -122,6 +140,56 @@ func (k *kube) write(ctx context.Context, c client.Reader, o client.Object, writ
 		}
 	}
 	return nil
+}
+
+// typed makes an empty object of the Go type that informers have for an object.
+func (k *kube) typed(o client.Object) (client.Object, error) {
+	gvk, err := apiutil.GVKForObject(o, k.scheme)
+	if err != nil {
+		return nil, err
+	}
+	typed, err := k.scheme.New(gvk)
+	if err != nil {
+		return nil, err
+	}
+	object, ok := typed.(client.Object)
+	if !ok {
+		return nil, fmt.Errorf("%s is no object", gvk)
+	}
+	return object, nil
+}
+
+// setGeneration counts changes of a spec, as an API server does and the client in memory doesn't. Of core kinds nobody
+// reads it, and the cache strips their specs.
+func (k *kube) setGeneration(ctx context.Context, c client.Client, was, now client.Object) error {
+	if gvk, err := apiutil.GVKForObject(now, k.scheme); err != nil || gvk.Group == corev1.GroupName {
+		return err
+	}
+	generation := int64(1)
+	if was != nil {
+		before, err := specOf(was)
+		if err != nil {
+			return err
+		}
+		after, err := specOf(now)
+		if err != nil {
+			return err
+		}
+		generation = was.GetGeneration()
+		if !reflect.DeepEqual(before, after) {
+			generation++
+		}
+	}
+	if now.GetGeneration() == generation {
+		return nil
+	}
+	now.SetGeneration(generation)
+	return c.Update(ctx, now)
+}
+
+func specOf(o client.Object) (any, error) {
+	u, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	return u["spec"], err
 }
 
 func (k *kube) written() int {
@@ -165,7 +233,8 @@ func (k *kube) replace(ctx context.Context, o client.Object) error {
 	}
 	o.SetResourceVersion(have.GetResourceVersion())
 	o.SetCreationTimestamp(have.GetCreationTimestamp())
-	o.SetGeneration(have.GetGeneration() + 1)
+	o.SetGeneration(have.GetGeneration())
+	o.SetFinalizers(have.GetFinalizers())
 	return k.Update(ctx, o)
 }
 
@@ -236,10 +305,16 @@ func (c kubeCache) GetInformerForKind(_ context.Context, gvk schema.GroupVersion
 	return nil, fmt.Errorf("no informer by kind (%s)", gvk)
 }
 
+func (c kubeCache) WaitForCacheSync(context.Context) bool { return true }
+
 type informer struct {
 	cache.Informer // what no part asks for
 	kube           *kube
 	kind           reflect.Type
+}
+
+func (i informer) AddEventHandlerWithOptions(h toolscache.ResourceEventHandler, _ toolscache.HandlerOptions) (toolscache.ResourceEventHandlerRegistration, error) {
+	return i.AddEventHandler(h)
 }
 
 func (i informer) AddEventHandler(h toolscache.ResourceEventHandler) (toolscache.ResourceEventHandlerRegistration, error) {

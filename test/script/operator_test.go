@@ -15,15 +15,9 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
-	"github.com/fairlead-mesh/fairlead/mesh/relay"
-	"github.com/fairlead-mesh/fairlead/operator/controllers"
-	"github.com/fairlead-mesh/fairlead/operator/federate"
-	"github.com/fairlead-mesh/fairlead/operator/identities"
-	"github.com/fairlead-mesh/fairlead/operator/observe"
-	"github.com/fairlead-mesh/fairlead/operator/report"
+	"github.com/fairlead-mesh/fairlead/operator/assembly"
 )
 
 // cluster is a member of the mesh: its API, its operator (unless it is stopped) and its nodes.
@@ -32,17 +26,12 @@ type cluster struct {
 	kube     *kube
 	operator *operator
 	door     relayDoor
+	looks    int // that the story asked policy sources for
 }
 
-// operator is one run of a cluster's operator, wired as its main.go does, without the relay's certificates and without
-// Git.
+// operator is one run of a cluster's operator: the binary's parts, with a listener in memory for the relay.
 type operator struct {
-	hub        *relay.Hub
-	observer   *observe.Observer
-	intake     *federate.Intake
-	connection *federate.Connection
-	discoverer *federate.Discoverer
-	server     *relay.Server
+	*assembly.Operator
 
 	cancel context.CancelFunc
 	parts  sync.WaitGroup
@@ -54,51 +43,37 @@ const (
 	version   = "story"
 )
 
-func startOperator(c *cluster, log *slog.Logger) *operator {
+func startOperator(c *cluster, log *slog.Logger) (*operator, error) {
 	log = log.With("operator", c.name)
-	kube, caching := c.kube, c.kube.cache()
-	o := &operator{hub: relay.NewHub(relay.DefaultHistory)}
 	elected := make(chan struct{})
 	close(elected)
-
-	o.observer = observe.New(caching, version, log)
-	warnings := controllers.NewWarnings(kube, events{log}, log)
-	allocator := identities.New(kube, o.observer, log)
-	o.intake = federate.NewIntake(o.hub, log)
-	decider := federate.NewDecider(caching, o.intake, log)
-	o.connection = federate.NewConnection(caching, namespace, elected, o.intake, log)
-	o.discoverer = federate.NewDiscoverer(kube, o.intake, events{log}, log)
-	o.observer.AddSinks(o.intake, decider, o.connection, allocator, warnings)
-
-	reporter := report.New(kube, log)
-	o.server = relay.NewServer(o.hub, relay.ServerConfig{
+	assembled, err := assembly.New(assembly.Config{
+		Version: version, Namespace: namespace, Log: log,
+		Client: c.kube, Live: c.kube, Cache: c.kube.cache(), Events: events{log}, Elected: elected,
 		// A token is the node's name here: who may have which is the operator's serve package's to test.
 		Authenticate: func(_ context.Context, token string) (string, error) { return token, nil },
-		Report:       reporter.Report, Logger: log,
 	})
-	status := controllers.NewStatus(controllers.StatusConfig{
-		Client: kube, Cache: caching, Connection: o.connection, Intake: o.intake, Discoverer: o.discoverer, Log: log, Version: version,
-	})
-	o.intake.OnChange(status.Wake)
-	o.observer.AddSinks(status)
-
+	if err != nil {
+		return nil, err
+	}
+	o := &operator{Operator: assembled}
 	ctx, cancel := context.WithCancel(context.Background())
 	o.cancel = cancel
-	for _, part := range []manager.Runnable{o.observer, warnings, allocator, decider, o.connection, o.discoverer, status} {
+	for _, part := range o.Parts() {
 		o.run(ctx, fmt.Sprintf("%T", part), part.Start)
 	}
 	o.run(ctx, "relay", func(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-decider.Ready():
+		case <-o.Ready():
 		}
 		listener := bufconn.Listen(1 << 20)
 		c.door.open(listener)
 		defer c.door.open(nil)
-		return o.server.Serve(ctx, listener, nil)
+		return o.Server.Serve(ctx, listener, nil)
 	})
-	return o
+	return o, nil
 }
 
 func (o *operator) run(ctx context.Context, name string, f func(context.Context) error) {
@@ -110,7 +85,11 @@ func (o *operator) run(ctx context.Context, name string, f func(context.Context)
 	})
 }
 
-func (c *cluster) start(log *slog.Logger) { c.operator = startOperator(c, log) }
+func (c *cluster) start(log *slog.Logger) error {
+	o, err := startOperator(c, log)
+	c.operator = o
+	return err
+}
 
 // stop ends the operator as a crash would: nothing is taken back.
 func (c *cluster) stop() {

@@ -41,6 +41,7 @@ type world struct {
 	dir string
 	log *slog.Logger
 
+	git      *git
 	etcd     *storetest.Etcd
 	admin    *clientv3.Client
 	down     bool
@@ -75,6 +76,10 @@ func newWorld(t *testing.T, dir string) *world {
 		t: t, dir: dir, log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelInfo})),
 		clusters: map[string]*cluster{}, nodes: map[string]*node{}, forgers: map[string]*forger{},
 	}
+	var err error
+	if w.git, err = newGit(t, dir); err != nil {
+		t.Fatal(err)
+	}
 	w.etcd = storetest.Start(t, members...)
 	w.admin = w.etcd.Admin()
 	t.Cleanup(w.end)
@@ -107,7 +112,7 @@ func (w *world) file(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return strings.ReplaceAll(string(b), storeEndpoint, w.etcd.Endpoint()), nil
+	return strings.NewReplacer(storeEndpoint, w.etcd.Endpoint(), gitServer, w.git.url).Replace(string(b)), nil
 }
 
 // startCluster applies a cluster's objects and starts its operator; without objects it starts the operator again.
@@ -127,8 +132,7 @@ func (w *world) startCluster(name string, files []string) error {
 	if err := w.apply(c, files); err != nil {
 		return err
 	}
-	c.start(w.log)
-	return nil
+	return c.start(w.log)
 }
 
 func (w *world) apply(c *cluster, files []string) error {
@@ -296,13 +300,16 @@ func (w *world) operatorBusy(c *cluster, revision int64) string {
 	if err := o.failed.Load(); err != nil {
 		return (*err).Error()
 	}
-	if n := len(o.observer.Unnumbered()); n > 0 {
+	if n := len(o.Observer.Unnumbered()); n > 0 {
 		return fmt.Sprintf("%d label sets have no identity", n)
+	}
+	if why := c.sourcesBusy(w.git); why != "" {
+		return why
 	}
 	if w.down {
 		return ""
 	}
-	st := o.connection.Status()
+	st := o.Connection.Status()
 	switch {
 	case st.Err != nil:
 		return st.Err.Error()
@@ -311,15 +318,15 @@ func (w *world) operatorBusy(c *cluster, revision int64) string {
 	case st.Watch.Revision != revision:
 		return fmt.Sprintf("watches at revision %d of %d", st.Watch.Revision, revision)
 	}
-	refused := o.discoverer.Refused()
-	for name, r := range o.intake.Overview().Remotes {
+	refused := o.Discoverer.Refused()
+	for name, r := range o.Intake.Overview().Remotes {
 		_, no := refused[name]
 		if r.State.Synced && !r.State.Stale && r.Announced != nil && r.Decision == nil && !no {
 			return "has not decided about " + name
 		}
 	}
 	for name, other := range w.clusters {
-		r := o.intake.Overview().Remotes[name]
+		r := o.Intake.Overview().Remotes[name]
 		if other != c && other.operator != nil && (!r.State.Synced || r.State.Stale) {
 			return "waits for " + name
 		}
@@ -340,7 +347,7 @@ func (w *world) agentBusy(n *node) string {
 	s := n.agent.State()
 	broken := slices.ContainsFunc(n.kernel.doors(), breakable.broken)
 	if o := n.cluster.operator; o != nil && !n.cluster.door.isCut() {
-		at := o.hub.At()
+		at := o.Hub.At()
 		if !s.Relay.Connected || s.Relay.Position.Epoch != at.GetEpoch() || s.Relay.Position.Revision != at.GetRevision() {
 			return fmt.Sprintf("received %+v of %v", s.Relay, at)
 		}
@@ -367,9 +374,9 @@ func (w *world) fingerprint() string {
 		c := w.clusters[name]
 		fmt.Fprintf(&b, "%s %d ", name, c.kube.written())
 		if c.operator != nil {
-			fmt.Fprint(&b, c.operator.hub.At().GetRevision(), c.operator.hub.Keys())
-			for _, r := range slices.Sorted(maps.Keys(c.operator.intake.Overview().Remotes)) {
-				ro := c.operator.intake.Overview().Remotes[r]
+			fmt.Fprint(&b, c.operator.Hub.At().GetRevision(), c.operator.Hub.Keys())
+			for _, r := range slices.Sorted(maps.Keys(c.operator.Intake.Overview().Remotes)) {
+				ro := c.operator.Intake.Overview().Remotes[r]
 				fmt.Fprint(&b, r, ro.State.Synced, ro.State.Stale, ro.Rejected)
 			}
 		}
