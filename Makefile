@@ -21,7 +21,7 @@ BINARIES := operator=./operator nodeagent=./nodeagent fairlead-cni=./nodeagent/c
 PACKAGES   = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench -e /test/script)
 # Where goroutines meet. The stories of test/script run all of it at once, so they run only here.
 RACE       = ./mesh/relay/... ./nodeagent/apply/... ./nodeagent/flow/... ./nodeagent/intake/... ./nodeagent/table/... \
-             ./operator/federate/... ./operator/identities/... ./operator/observe/... ./operator/report/... \
+             ./operator/controllers/... ./operator/federate/... ./operator/identities/... ./operator/observe/... ./operator/report/... \
              ./operator/serve/... ./test/script/...
 UNIT       = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench -e /test/netns -e /test/script)
 SECTION    = @printf '\n==== %s  [%s]\n' "$@" "$$(date +%T)"

@@ -18,6 +18,7 @@ const (
 )
 
 // PolicyObject is an object of any policy kind.
+// +kubebuilder:object:generate=false
 type PolicyObject interface {
 	metav1.Object
 	runtime.Object

@@ -90,6 +90,7 @@ func (m *machine) policy(t *rapid.T) {
 	key := rapid.SampledFrom(policyKeys).Draw(t, "key")
 	if rapid.IntRange(0, 4).Draw(t, "withdrawn") == 0 {
 		delete(m.w.policies, key)
+		delete(m.policies, key)
 		m.x.RemovePolicy(key)
 		return
 	}
@@ -206,7 +207,7 @@ func TestNothingIsKeptOfWhatIsGone(t *testing.T) {
 		for _, name := range sourceNames {
 			m.x.RemoveSource(name)
 		}
-		if n := len(m.x.nodes) + len(m.x.policies) + len(m.x.sources) + len(m.x.tunnels) + m.x.existing + m.x.agents; n != 0 {
+		if n := len(m.x.nodes) + len(m.x.policies) + len(m.x.sources) + len(m.x.tunnels) + m.x.existing + m.x.agents + len(m.x.dirtyPolicies) + len(m.x.dirtySources); n != 0 {
 			t.Fatalf("left over: %+v", m.x)
 		}
 	})

@@ -55,11 +55,12 @@ func (x *Index) SetPolicy(key string, want Version) {
 	x.dirtyPolicies[key] = struct{}{}
 }
 
-// RemovePolicy says that agents aren't given a policy any more.
+// RemovePolicy says that agents aren't given a policy any more. It isn't dirty then: where there is no policy, there is no
+// status to write.
 func (x *Index) RemovePolicy(key string) {
 	p := x.policy(key)
 	p.exported, p.want = false, Version{}
-	x.dirtyPolicies[key] = struct{}{}
+	delete(x.dirtyPolicies, key)
 	x.forgetPolicy(key)
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/operator/export"
 )
 
-// Warnings tells the owners of objects what is wrong with them, as events. It runs on the leader.
+// Warnings sends events to the owners of objects that can't be used as they are. It runs on the leader.
 type Warnings struct {
 	reader client.Reader
 	events recorder.EventRecorder

@@ -90,7 +90,7 @@ func (r *Reconciler) reportOutcome(ctx context.Context, src *v1alpha1.PolicySour
 	if _, err := condition.Patch(ctx, r.Client, before, src); err != nil {
 		return err
 	}
-	r.tell(before, src, out)
+	r.announce(before, src, out)
 	return nil
 }
 
@@ -136,8 +136,8 @@ func handleRequest(src *v1alpha1.PolicySource) {
 	}
 }
 
-// tell logs and sends an event when something changed that a person would want to know.
-func (r *Reconciler) tell(before, src *v1alpha1.PolicySource, out outcome) {
+// announce logs and sends an event when something changed that a person would want to know.
+func (r *Reconciler) announce(before, src *v1alpha1.PolicySource, out outcome) {
 	key := client.ObjectKeyFromObject(src)
 	switch {
 	case out.err != nil && condition.Changed(before.Status.Conditions, src.Status.Conditions, condition.Ready):
