@@ -68,7 +68,7 @@ func run(ctx context.Context, args []string) error {
 	// What lies between.
 	a := agent.New(agent.Config{
 		Node: o.node, Version: version, OwnCNI: o.cni == "own", Snapshot: filepath.Join(o.stateDir, "snapshot"), SaveEvery: o.saveEvery,
-		RelayTimeout: relayTimeout,
+		RelayTimeout:  relayTimeout,
 		EventsPerTick: uint32(o.events), SkipServices: skipServices, Problems: problems, Log: log,
 	}, drivers, client)
 	node.agent = a

@@ -80,19 +80,13 @@ func newNode(t rapid.TB) *node {
 // start forgets everything but the kernels.
 func (n *node) start() {
 	n.stop()
-	tables, err := table.New()
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	tables := table.New()
 	n.use(tables, OneByOne[bpf.SlotKey, bpf.Backend](n.slots), OneByOne[table.Frontend, bpf.Service](n.front))
 }
 
 func (n *node) stop() {
 	if n.tables == nil {
 		return
-	}
-	if err := n.tables.Close(); err != nil {
-		n.t.Fatal(err)
 	}
 	n.tables = nil
 }
@@ -211,15 +205,7 @@ func (w watched[K, V]) Delete(ctx context.Context, key K) error {
 }
 
 func TestAFrontendNeverCountsASlotThatIsNotThere(t *testing.T) {
-	tables, err := table.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := tables.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	tables := table.New()
 	slotKernel, frontKernel := newKernel[bpf.SlotKey, bpf.Backend](), newKernel[table.Frontend, bpf.Service]()
 	check := func() {
 		for _, s := range frontKernel.rows {

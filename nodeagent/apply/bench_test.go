@@ -34,11 +34,7 @@ func BenchmarkRows(b *testing.B) {
 		loop   *Loop
 	}
 	begin := func(b *testing.B) world {
-		tables, err := table.New()
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { _ = tables.Close() })
+		tables := table.New()
 		f := Follow(tables.Addresses, OneByOne[netip.Addr, bpf.Remote](newKernel[netip.Addr, bpf.Remote]()))
 		return world{tables, tables.ForPlan().Addresses, NewLoop(tables, f)}
 	}

@@ -33,11 +33,7 @@ func heap() uint64 {
 // A row that is done must not cost more than its key, its value and their place in a map: an agent has 250,000 of them.
 func TestADoneRowIsSmall(t *testing.T) {
 	const rows, limit = 250_000, 100
-	tables, err := table.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tables.Close()
+	tables := table.New()
 	loop := NewLoop(tables, Follow(tables.Addresses, Target[netip.Addr, bpf.Remote](nowhere[netip.Addr, bpf.Remote]{})))
 	to := tables.ForPlan().Addresses
 	before := heap()

@@ -52,15 +52,7 @@ func bothSynced() []*relayv1.ClusterState {
 
 func newTables(t testing.TB) *table.Tables {
 	t.Helper()
-	tables, err := table.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := tables.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	tables := table.New()
 	return tables
 }
 

@@ -52,8 +52,7 @@ func newStream(t *rapid.T, dir string) *stream {
 }
 
 func (s *stream) start() {
-	tables, err := table.New()
-	s.must(err)
+	tables := table.New()
 	s.i = New(Config{Tables: tables, Node: "east-1", Snapshot: s.file, Version: "test", Changed: func() {}, Log: slog.New(slog.DiscardHandler)})
 	s.must(s.i.Restore())
 	s.sent, s.sending = -1, nil
@@ -64,7 +63,6 @@ func (s *stream) start() {
 
 func (s *stream) stop() {
 	s.must(s.i.journal.Close())
-	s.must(s.i.cfg.Tables.Close())
 }
 
 func (s *stream) must(err error) {

@@ -82,15 +82,7 @@ func story(t *testing.T, file string) {
 
 func newTables(t *testing.T) *table.Tables {
 	t.Helper()
-	tables, err := table.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := tables.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	tables := table.New()
 	return tables
 }
 

@@ -14,20 +14,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/bpf"
 )
 
-func tables(t rapid.TB) *Tables {
-	all, err := New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return all
-}
-
-func closeTables(t rapid.TB, all *Tables) {
-	if err := all.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
 func contents[K, V comparable](d *Desired[K, V]) map[K]V {
 	out := map[K]V{}
 	for row := range d.All() {
@@ -48,8 +34,7 @@ func drawRoute(t *rapid.T) Route {
 // and what an owner gives up leaves the others' rows alone.
 func TestOwnersShareATable(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		all := tables(t)
-		defer closeTables(t, all)
+		all := New()
 		owned := NewOwned(all.ForPlan().Routes)
 		want := map[string]map[netip.Prefix]Route{}
 		draw := rapid.MapOfN(rapid.Custom(drawPrefix), rapid.Custom(drawRoute), 0, 6)
@@ -91,8 +76,7 @@ func wantedByOne(want map[string]map[netip.Prefix]Route, key netip.Prefix, value
 // The node's own addresses cover what the planners want, in whichever order they are written.
 func TestTheNodesAddressesCoverThePlans(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		all := tables(t)
-		defer closeTables(t, all)
+		all := New()
 		plan, node := all.ForPlan().Addresses, all.ForNode().Hosts
 		lower, upper := map[netip.Addr]bpf.Remote{}, map[netip.Addr]bpf.Remote{}
 		for range rapid.IntRange(1, 30).Draw(t, "steps") {
@@ -126,8 +110,7 @@ func TestTheNodesAddressesCoverThePlans(t *testing.T) {
 // Counts are kept, and are what counting comes to.
 func TestCountsAreWhatCountingComesTo(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		all := tables(t)
-		defer closeTables(t, all)
+		all := New()
 		to, feed := all.ForPlan().Addresses, all.Addresses.Follow()
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			key := netip.AddrFrom4([4]byte{10, 0, 0, byte(rapid.IntRange(0, 5).Draw(t, "addr"))})
@@ -170,8 +153,7 @@ func TestCountsAreWhatCountingComesTo(t *testing.T) {
 }
 
 func TestAStatusOfAFormerValueIsNotRecorded(t *testing.T) {
-	all := tables(t)
-	defer closeTables(t, all)
+	all := New()
 	prefix := netip.MustParsePrefix("10.0.0.0/8")
 	routes, feed := all.ForPlan().Routes, all.Routes.Follow()
 	put := func(via string) {
@@ -193,8 +175,7 @@ func TestAStatusOfAFormerValueIsNotRecorded(t *testing.T) {
 
 // A reader that is late sees each row once, as it is now.
 func TestALateReaderSeesTheLastValueOnce(t *testing.T) {
-	all := tables(t)
-	defer closeTables(t, all)
+	all := New()
 	rules, changes := all.ForPlan().Rules, all.Rules.Changes()
 	_, watch := changes.Next()
 	for _, name := range []string{"a", "b", "c"} {

@@ -299,13 +299,13 @@ func TestKustomizationTouchesItsPoliciesAlone(t *testing.T) {
 		if kustomization != "" {
 			p.Labels = map[string]string{labelKustomizationName: kustomization, labelKustomizationNamespace: "flux-system"}
 		}
-		s.SetPolicy(FromMeshNetworkPolicy(p))
+		s.SetPolicy(policyOf(p))
 	}
 	from("a", "apps")
 	from("b", "apps")
 	from("b", "infra") // moved
 	from("c", "infra")
-	s.RemovePolicy(KindMeshNetworkPolicy, "shop", "c")
+	s.RemovePolicy(v1alpha1.KindMeshNetworkPolicy, "shop", "c")
 	from("d", "")
 	s.Flush()
 	touched := func(kustomization string) []string {

@@ -91,10 +91,10 @@ func (w *world) step(t *rapid.T, s *State) {
 	case "policy":
 		if gone {
 			delete(w.policies, name)
-			s.RemovePolicy(KindMeshNetworkPolicy, "shop", name)
+			s.RemovePolicy(v1alpha1.KindMeshNetworkPolicy, "shop", name)
 			return
 		}
-		p := Policy{Kind: KindMeshNetworkPolicy, Namespace: "shop", Name: name, Labels: map[string]string{
+		p := Policy{Kind: v1alpha1.KindMeshNetworkPolicy, Namespace: "shop", Name: name, Labels: map[string]string{
 			labelKustomizationName: rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "applied by"), labelKustomizationNamespace: "flux-system",
 		}}
 		w.policies[name] = &p

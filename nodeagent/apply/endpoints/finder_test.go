@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -67,15 +68,7 @@ type bench struct {
 
 func setup(t *testing.T) *bench {
 	t.Helper()
-	tables, err := table.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := tables.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	tables := table.New()
 	b := &bench{t: t, tables: tables, devices: &devices{pods: map[netip.Addr]int{}, gone: map[int]bool{}}, now: time.Unix(0, 0)}
 	b.finder = NewFinder(FinderConfig{Tables: tables, Links: b.devices, Changed: func() {}, Log: slog.New(slog.DiscardHandler)})
 	w := tables.ForPlan()
@@ -108,7 +101,7 @@ func (b *bench) status(key string) table.State {
 var (
 	four = netip.MustParseAddr("10.14.0.5")
 	six  = netip.MustParseAddr("fd00:14::5")
-	xw   = map[string]table.Pod{"default/xwing": {Addresses: "10.14.0.5,fd00:14::5", Identity: 65800}}
+	xw   = map[string]table.Pod{"default/xwing": {Endpoint: &record.Endpoint{Namespace: "default", Name: "xwing", Addresses: []netip.Addr{four, six}, Identity: 65800}}}
 )
 
 func TestAPodIsFoundByAnyOfItsAddresses(t *testing.T) {

@@ -49,11 +49,7 @@ func newNode(t rapid.TB) *node {
 
 // start forgets everything but the kernel and the world.
 func (n *node) start() {
-	n.stop()
-	tables, err := table.New()
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	tables := table.New()
 	n.tables, n.planner, n.to, n.planned = tables, nil, nil, [2]int{}
 	n.kernel.faults.life = -1
 	before, sw := New(tables, n.kernel.driver(), closed)
@@ -70,15 +66,6 @@ type noting struct {
 func (o noting) Update(ctx context.Context, keys []netip.Prefix, values []bpf.Remote) []error {
 	defer o.changed()
 	return o.fake.Update(ctx, keys, values)
-}
-
-func (n *node) stop() {
-	if n.tables == nil {
-		return
-	}
-	if err := n.tables.Close(); err != nil {
-		n.t.Fatal(err)
-	}
 }
 
 // plan begins the change to the world as it is, unless another one is under way.
@@ -267,7 +254,6 @@ func drawLabels(t *rapid.T) labels {
 func TestNothingOpensOnTheWay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := newNode(t)
-		defer func() { n.stop() }()
 		n.kernel.faults.after = n.mustNotOpen
 		rate := rapid.SampledFrom([]int{1, 3, 12}).Draw(t, "rate")
 		refusals := rapid.SliceOfN(rapid.IntRange(0, rate), 1, 60).Draw(t, "refusals")
@@ -314,7 +300,6 @@ func TestNothingOpensOnTheWay(t *testing.T) {
 func TestAPolicyIsSeenAsAWhole(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := newNode(t)
-		defer func() { n.stop() }()
 		n.pods = append(n.pods, drawLabels(t))
 		n.policies = append(n.policies, policies{300: {}, 301: {}})
 		n.plan()
@@ -354,7 +339,6 @@ func TestAPolicyIsSeenAsAWhole(t *testing.T) {
 // Until a new agent has planned, what the former one put in force stays.
 func TestARestartKeepsThePolicyInForce(t *testing.T) {
 	n := newNode(t)
-	defer func() { n.stop() }()
 	n.pods = append(n.pods, labels{400: 1 << label1})
 	n.policies = append(n.policies, policies{300: {isolated: true, rules: []rule{{selector: label1}}}, 301: {}})
 	n.plan()

@@ -36,15 +36,7 @@ func (t target[K, V]) Delete(_ context.Context, k K) error {
 func (t target[K, V]) Have(context.Context) (map[K]V, error) { return maps.Clone(t.rows), nil }
 
 func TestAFrontendWaitsForItsSlots(t *testing.T) {
-	tables, err := table.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := tables.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	tables := table.New()
 	slots := target[bpf.SlotKey, bpf.Backend]{map[bpf.SlotKey]bpf.Backend{}, map[bpf.SlotKey]bool{}}
 	front := target[table.Frontend, bpf.Service]{map[table.Frontend]bpf.Service{}, nil}
 	steps := Steps(tables, Driver{

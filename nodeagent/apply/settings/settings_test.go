@@ -30,15 +30,7 @@ func (d *driver) SetSettings(cfg bpf.Config) error {
 }
 
 func TestSettingsFollowTheTunnelAndLeaveTheEpochsAlone(t *testing.T) {
-	tables, err := table.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := tables.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	tables := table.New()
 	d := &driver{cfg: bpf.Config{PolicyEpoch: 41, FullEpoch: 40, TunnelIfindex: 9, TunnelMTU: 1420}} // from an earlier run
 	w := New(tables, d, 1000)
 	settings, tunnel := table.NewOwned(tables.ForPlan().Settings), table.NewOwned(tables.ForTunnel().Tunnel)
@@ -57,7 +49,7 @@ func TestSettingsFollowTheTunnelAndLeaveTheEpochsAlone(t *testing.T) {
 		{"no encryption", false, nil, false, bpf.Config{}, 3},
 	} {
 		tables.Write(func(txn *table.Txn) {
-			settings.Set(txn, "t", map[string]table.Setting{"config": {ClusterID: 3, Encryption: step.encryption}})
+			settings.Set(txn, "t", map[string]table.Setting{"config": {Encryption: step.encryption}})
 			tunnel.Set(txn, "t", step.device)
 		})
 		d.broken = step.broken

@@ -18,6 +18,8 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/mesh/topology"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -77,7 +79,7 @@ type world struct {
 	t        *testing.T
 	tables   *table.Tables
 	setting  *table.Owned[string, table.Setting]
-	peers    *table.Owned[uint16, table.Peer]
+	peers    *table.Owned[uint16, *topology.Peer]
 	device   *device
 	complete atomic.Bool
 	ready    atomic.Bool // the userspace process
@@ -85,16 +87,13 @@ type world struct {
 
 func start(t *testing.T) *world {
 	t.Helper()
-	tables, err := table.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	tables := table.New()
 	w := &world{t: t, tables: tables, device: &device{peers: map[wireguard.Key]wireguard.Peer{}}}
 	w.ready.Store(true)
 	p := tables.ForPlan()
 	w.setting, w.peers = table.NewOwned(p.Settings), table.NewOwned(p.Peers)
 	r := New(Config{
-		Tables: tables, Complete: w.complete.Load, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
+		Tables: tables, Complete: w.complete.Load, Removable: func([]netip.Prefix) bool { return w.complete.Load() }, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
 		Open: func() (Device, error) {
 			if !w.ready.Load() {
 				return nil, fmt.Errorf("opening: %w", wireguard.ErrNotReady)
@@ -117,7 +116,7 @@ func start(t *testing.T) *world {
 	return w
 }
 
-func (w *world) want(encryption bool, peers map[uint16]table.Peer) {
+func (w *world) want(encryption bool, peers map[uint16]*topology.Peer) {
 	w.t.Helper()
 	w.tables.Write(func(txn *table.Txn) {
 		w.setting.Set(txn, "test", map[string]table.Setting{"config": {Encryption: encryption}})
@@ -145,17 +144,17 @@ func (w *world) flags(index uint16) uint32 {
 
 func key(n byte) wireguard.Key { return wireguard.Key{n} }
 
-func peer(n byte) table.Peer {
-	return table.Peer{
-		Cluster: "west", Node: fmt.Sprintf("west-%d", n), PublicKey: key(n).String(),
-		Endpoint: netip.MustParseAddrPort("10.21.0.1:51871"), AllowedIPs: fmt.Sprintf("10.24.%d.0/24", n),
+func peer(n byte) *topology.Peer {
+	return &topology.Peer{
+		Cluster: "west", Node: fmt.Sprintf("west-%d", n), PublicKey: record.PublicKey(key(n)),
+		Endpoint: netip.MustParseAddrPort("10.21.0.1:51871"), AllowedIPs: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.24.%d.0/24", n))},
 	}
 }
 
 func TestAPeerIsReadyWhenTheDeviceHasItsKey(t *testing.T) {
 	w := start(t)
 	w.ready.Store(false)
-	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	w.want(true, map[uint16]*topology.Peer{1: peer(1)})
 	if w.flags(1) != 0 {
 		t.Fatal("ready without a device")
 	}
@@ -170,8 +169,8 @@ func TestAPeerIsReadyWhenTheDeviceHasItsKey(t *testing.T) {
 	// A device that can't be changed for a moment: the new peer waits, the old one keeps working.
 	w.device.set(func(d *device) { d.fails = true })
 	moved := peer(1)
-	moved.AllowedIPs += ",10.24.99.1/32"
-	w.want(true, map[uint16]table.Peer{1: moved, 2: peer(2)})
+	moved.AllowedIPs = append(moved.AllowedIPs, netip.MustParsePrefix("10.24.99.1/32"))
+	w.want(true, map[uint16]*topology.Peer{1: moved, 2: peer(2)})
 	w.eventually("peer 2 failed", func() bool {
 		row, ok := w.tables.Peers.Get(2)
 		return ok && row.Status.State == table.Failed
@@ -185,9 +184,9 @@ func TestAPeerIsReadyWhenTheDeviceHasItsKey(t *testing.T) {
 
 func TestANewKeyReplacesTheOld(t *testing.T) {
 	w := start(t)
-	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	w.want(true, map[uint16]*topology.Peer{1: peer(1)})
 	w.eventually("the first key", func() bool { return slices.Equal(w.device.keys(), []wireguard.Key{key(1)}) })
-	w.want(true, map[uint16]table.Peer{1: peer(5)})
+	w.want(true, map[uint16]*topology.Peer{1: peer(5)})
 	w.eventually("the new key alone", func() bool { return slices.Equal(w.device.keys(), []wireguard.Key{key(5)}) })
 	w.want(true, nil)
 	w.eventually("no peer", func() bool { return len(w.device.keys()) == 0 && w.flags(1) == 0 })
@@ -196,13 +195,13 @@ func TestANewKeyReplacesTheOld(t *testing.T) {
 func TestStrangersGoOnlyWhenEverythingIsKnown(t *testing.T) {
 	w := start(t)
 	w.device.set(func(d *device) { d.peers[key(9)] = wireguard.Peer{PublicKey: key(9)} }) // from an earlier run
-	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	w.want(true, map[uint16]*topology.Peer{1: peer(1)})
 	w.eventually("peer 1 is ready", func() bool { return w.flags(1) != 0 })
 	if len(w.device.keys()) != 2 {
 		t.Fatalf("peers = %v: an earlier run's was removed too early", w.device.keys())
 	}
 	w.complete.Store(true)
-	w.want(true, map[uint16]table.Peer{1: peer(1), 2: peer(2)})
+	w.want(true, map[uint16]*topology.Peer{1: peer(1), 2: peer(2)})
 	w.eventually("the stranger is gone and the rest is saved", func() bool {
 		defer w.device.locked()()
 		return len(w.device.peers) == 2 && w.device.saved[key(1)] && w.device.saved[key(2)] && !w.device.saved[key(9)]
@@ -211,12 +210,12 @@ func TestStrangersGoOnlyWhenEverythingIsKnown(t *testing.T) {
 
 func TestWithoutEncryptionTheDatapathHasNoTunnel(t *testing.T) {
 	w := start(t)
-	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	w.want(true, map[uint16]*topology.Peer{1: peer(1)})
 	w.eventually("peer 1 is ready", func() bool { return w.flags(1) != 0 })
 	w.want(false, nil)
 	w.eventually("the tunnel is gone", func() bool {
 		return w.tables.Tunnel.Len()+w.tables.Hooks.Len()+w.tables.PeerFlags.Len() == 0
 	})
-	w.want(true, map[uint16]table.Peer{1: peer(1)})
+	w.want(true, map[uint16]*topology.Peer{1: peer(1)})
 	w.eventually("peer 1 is ready again", func() bool { return w.flags(1) != 0 && w.tables.Tunnel.Len() == 1 })
 }

@@ -77,8 +77,7 @@ func newWorld(t *testing.T, dir string, sizes map[string]uint32) *world {
 	t.Helper()
 	d, err := Open(Config{Dir: dir, Mode: TCX, Sizes: sizes})
 	check(t, err)
-	tables, err := table.New()
-	check(t, err)
+	tables := table.New()
 	w := &world{t: t, d: d, tables: tables, now: time.Unix(0, 0), port: 1024}
 	closed := func(bpf.Direction) bpf.Subject { return bpf.Subject{Flags: bpf.SubjectIsolated, Group: 99} }
 	before, sw := policy.New(tables, policy.Driver{
@@ -106,7 +105,6 @@ func newWorld(t *testing.T, dir string, sizes map[string]uint32) *world {
 
 func (w *world) close() {
 	check(w.t, w.d.Close())
-	check(w.t, w.tables.Close())
 }
 
 // settle runs passes until nothing moves any more.

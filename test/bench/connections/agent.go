@@ -46,10 +46,10 @@ func runAgent(cfg NodeConfig) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("open the datapath: %w", err)
 	}
-	doors := agent.OfDatapath(d, cfg.Setup.Cgroup)
-	doors.Links = endpoints.Links(endpoints.Kernel{NodeAddresses: func() []netip.Addr { return []netip.Addr{nodeAddress} }})
+	drivers := agent.OfDatapath(d, cfg.Setup.Cgroup)
+	drivers.Links = endpoints.Links(endpoints.Kernel{NodeAddresses: func() []netip.Addr { return []netip.Addr{nodeAddress} }})
 	if !cfg.Setup.Policy {
-		doors.Links = noPods{doors.Links}
+		drivers.Links = noPods{drivers.Links}
 	}
 	hub := relay.NewHub(relay.DefaultHistory)
 	listener := bufconn.Listen(1 << 20)
@@ -57,15 +57,12 @@ func runAgent(cfg NodeConfig) (time.Duration, error) {
 		Authenticate: func(_ context.Context, token string) (string, error) { return token, nil }, Logger: log,
 	})
 	go func() { _ = server.Serve(context.Background(), listener, nil) }()
-	a, err := agent.New(agent.Config{Node: nodeName, Version: "bench", Patience: time.Second, EventsPerTick: 1000, Log: log}, doors,
+	a := agent.New(agent.Config{Node: nodeName, Version: "bench", RelayTimeout: time.Second, EventsPerTick: 1000, Log: log}, drivers,
 		relay.NewClient(relay.ClientConfig{
 			Targets: []string{"relay:4240"}, Node: nodeName, Logger: log,
 			Token: func(context.Context) (string, error) { return nodeName, nil },
 			Dial:  func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) },
 		}))
-	if err != nil {
-		return 0, fmt.Errorf("put the agent together: %w", err)
-	}
 	ended := make(chan error, 1)
 	go func() { ended <- a.Run(context.Background(), "") }()
 

@@ -52,10 +52,7 @@ func BenchmarkMesh(b *testing.B) {
 	}
 	for b.Loop() {
 		hub := relay.NewHub(relay.DefaultHistory)
-		tables, err := table.New()
-		if err != nil {
-			b.Fatal(err)
-		}
+		tables := table.New()
 		in := intake.New(intake.Config{Tables: tables, Node: "node-1", Changed: func() {}, Log: slog.New(slog.DiscardHandler)})
 		for i, set := range sets {
 			var changes []*relayv1.Change
@@ -78,9 +75,6 @@ func BenchmarkMesh(b *testing.B) {
 		}
 		if n := tables.Endpoints.Len(); n != clusters*endpointsPer {
 			b.Fatalf("%d endpoints arrived, want %d", n, clusters*endpointsPer)
-		}
-		if err := tables.Close(); err != nil {
-			b.Fatal(err)
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*clusters*endpointsPer), "ns/record")

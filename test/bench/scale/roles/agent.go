@@ -74,19 +74,17 @@ func (a *agentRole) start() error {
 	if err != nil {
 		return fmt.Errorf("open the datapath: %w", err)
 	}
-	doors := agent.OfDatapath(a.path, "")
-	doors.Links = node
-	doors.OpenWireGuard = node.openWireGuard
+	drivers := agent.OfDatapath(a.path, "")
+	drivers.Links = node
+	drivers.OpenWireGuard = node.openWireGuard
 	c, err := client(a.cfg.Relay, a.cfg.Node, &a.wire, a.log.With("part", "relay"))
 	if err != nil {
 		return err
 	}
-	if a.agent, err = agent.New(agent.Config{
-		Node: a.cfg.Node, Version: "scale", Snapshot: filepath.Join(a.cfg.Dir, "snapshot"), Patience: 5 * time.Second,
+	a.agent = agent.New(agent.Config{
+		Node: a.cfg.Node, Version: "scale", Snapshot: filepath.Join(a.cfg.Dir, "snapshot"), RelayTimeout: 5 * time.Second,
 		EventsPerTick: 1000, Log: a.log,
-	}, doors, c); err != nil {
-		return fmt.Errorf("put the agent together: %w", err)
-	}
+	}, drivers, c)
 	go a.run()
 	return nil
 }
