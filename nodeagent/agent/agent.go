@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
@@ -72,7 +73,9 @@ type Agent struct {
 	wireguard *wireguard.Runner
 	namer     *flow.Namer
 	relay     *relay.Client // nil in tests that feed the intake themselves
-	wakes     chan struct{}
+	wakes     wakeup
+	policy    *policy.Switch
+	health    health
 	also      []part
 
 	mu     sync.Mutex
@@ -93,7 +96,7 @@ func (a *Agent) Also(name string, run func(context.Context) error, err func() er
 
 // New puts an agent together. client may be nil: then somebody else feeds the Intake.
 func New(cfg Config, doors Doors, client *relay.Client) (*Agent, error) {
-	a := &Agent{cfg: cfg, doors: doors, log: cfg.Log, relay: client, wakes: make(chan struct{}, 1), Flows: flow.NewRing(flowsKept)}
+	a := &Agent{cfg: cfg, doors: doors, log: cfg.Log, relay: client, wakes: newWakeup(), Flows: flow.NewRing(flowsKept)}
 	var err error
 	if a.Tables, err = table.New(); err != nil {
 		return nil, err
@@ -101,20 +104,12 @@ func New(cfg Config, doors Doors, client *relay.Client) (*Agent, error) {
 	a.Intake = intake.New(intake.Config{
 		Tables: a.Tables, Node: cfg.Node, Snapshot: cfg.Snapshot, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
 	})
-	if a.loop, err = a.datapathLoop(); err != nil {
-		return nil, err
-	}
-	if a.finder, err = endpoints.NewFinder(endpoints.FinderConfig{
+	a.loop = a.datapathLoop()
+	a.finder = endpoints.NewFinder(endpoints.FinderConfig{
 		Tables: a.Tables, Links: doors.Links, Changed: func() { a.wake(); a.changed() }, Log: cfg.Log.With("part", "endpoints"),
-	}); err != nil {
-		return nil, err
-	}
-	if err := a.withWireGuard(); err != nil {
-		return nil, err
-	}
-	if a.namer, err = flow.NewNamer(a.Tables, cfg.Node, a.Intake.Cluster); err != nil {
-		return nil, err
-	}
+	})
+	a.withWireGuard()
+	a.namer = flow.NewNamer(a.Tables, cfg.Node, a.Intake.Cluster)
 	if client != nil {
 		a.Reporter = report.NewReporter(a.State, client.Report, cfg.Log.With("part", "report"))
 		a.Reporter.Starting = func() bool { return !a.Synced().Planned || a.wireguard.Status().Device == nil }
@@ -122,52 +117,35 @@ func New(cfg Config, doors Doors, client *relay.Client) (*Agent, error) {
 	return a, nil
 }
 
-// datapathLoop orders what is written to the maps: rules before what they are about, what an address means before who
-// may use it, programs after their maps, and services last, because a connection may follow at once.
-func (a *Agent) datapathLoop() (*apply.Loop, error) {
+// datapathLoop orders what is written to the maps: what policies are made of, what addresses mean, then the policy itself
+// by one switch, then who may use it, programs after their maps, and services last, because a connection may follow at
+// once.
+func (a *Agent) datapathLoop() *apply.Loop {
 	t, d := a.Tables, a.doors
-	var steps []apply.Step
-	for _, part := range []struct {
-		steps []apply.Step
-		err   error
-	}{
-		withError(policy.Steps(t, d.Policy)),
-		withError(routes.Steps(t, d.Routes)),
-		withError(endpoints.Steps(t, d.Endpoints)),
-		withError(services.Steps(t, d.Services)),
-	} {
-		if part.err != nil {
-			return nil, part.err
-		}
-		steps = append(steps, part.steps...)
-	}
-	loop := apply.NewLoop(t.DB, steps...)
+	steps, sw := policy.New(t, d.Policy, closedSubject)
+	r := routes.New(t, d.Routes, routes.Removable{}, sw.RangesChanged)
+	sw.Watch(r.Ranges)
+	steps = append(steps, r.Guards, r.Peers, sw.Hold(r.Ranges), r.Addresses, sw)
+	steps = append(steps, endpoints.Steps(t, d.Endpoints)...)
+	steps = append(steps, services.Steps(t, d.Services)...)
+	a.policy = sw
+	loop := apply.NewLoop(t, steps...)
 	loop.After(settings.New(t, d.Settings, a.cfg.EventsPerTick).After)
-	return loop, nil
+	return loop
 }
 
-type stepsOrError = struct {
-	steps []apply.Step
-	err   error
-}
+// closedSubject is the row of a pod whose policy can't be written.
+func closedSubject(bpf.Direction) bpf.Subject { return bpf.Subject{Flags: bpf.SubjectIsolated} }
 
-func withError(steps []apply.Step, err error) stepsOrError { return stepsOrError{steps, err} }
-
-func (a *Agent) withWireGuard() error {
+func (a *Agent) withWireGuard() {
 	var hostRoutes apply.Step
 	if a.doors.HostRoutes != nil {
-		step, err := routes.HostStep(a.Tables, a.doors.HostRoutes)
-		if err != nil {
-			return err
-		}
-		hostRoutes = step
+		hostRoutes = routes.HostStep(a.Tables, a.doors.HostRoutes)
 	}
-	var err error
-	a.wireguard, err = wireguard.New(wireguard.Config{
+	a.wireguard = wireguard.New(wireguard.Config{
 		Tables: a.Tables, Open: a.doors.OpenWireGuard, Routes: hostRoutes, Complete: a.planned,
 		Changed: a.changed, Log: a.cfg.Log.With("part", "wireguard"),
 	})
-	return err
 }
 
 // Run works until ctx ends or a part fails for good. The kernel keeps what it has either way.
@@ -227,12 +205,7 @@ func (a *Agent) patience(ctx context.Context) error {
 func (a *Agent) Close() error { return a.Tables.Close() }
 
 // wake makes the sync loop look again; changed makes the reporter look again.
-func (a *Agent) wake() {
-	select {
-	case a.wakes <- struct{}{}:
-	default:
-	}
-}
+func (a *Agent) wake() { a.wakes.wake() }
 
 func (a *Agent) changed() {
 	if a.Reporter != nil {

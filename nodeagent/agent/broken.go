@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
@@ -19,18 +20,21 @@ import (
 // row says why it is not there.
 func Broken(reason error) Doors {
 	return Doors{
-		Policy: policy.Doors{
-			Entries: broken[bpf.PolicyKey, bpf.PolicyEntry]{reason}, Subjects: broken[bpf.SubjectKey, bpf.Subject]{reason},
+		Policy: policy.Driver{
+			Sets: broken[uint32, uint64]{reason}, Classes: broken[uint32, bpf.ClassSets]{reason},
+			Members: broken[uint32, bpf.IdentityClass]{reason}, Groups: broken[bpf.GroupKey, bpf.GroupChunk]{reason},
+			Subjects: broken[bpf.SubjectKey, bpf.Subject]{reason}, Epochs: brokenSettings{},
 		},
-		Routes: routes.Doors{
+		Routes: routes.Driver{
 			Peers: broken[uint16, bpf.Peer]{reason}, Ranges: broken[netip.Prefix, bpf.Remote]{reason},
-			Addresses: broken[netip.Addr, bpf.Remote]{reason},
+			Guards: broken[netip.Prefix, uint32]{reason}, Addresses: broken[netip.Addr, bpf.Remote]{reason},
+			AddressEpochs: broken[uint32, uint32]{reason},
 		},
-		Endpoints: endpoints.Doors{
+		Endpoints: endpoints.Driver{
 			Ifaces: broken[uint32, bpf.Iface]{reason}, Locals: broken[netip.Addr, bpf.Local]{reason},
 			Hooks: broken[table.Hook, table.Attachment]{reason},
 		},
-		Services: services.Doors{
+		Services: services.Driver{
 			Slots: broken[bpf.SlotKey, bpf.Backend]{reason}, Frontends: broken[table.Frontend, bpf.Service]{reason},
 		},
 		Settings: brokenSettings{},
@@ -40,11 +44,19 @@ func Broken(reason error) Doors {
 
 type broken[K, V comparable] struct{ reason error }
 
-func (b broken[K, V]) Update(context.Context, K, V) error    { return b.reason }
-func (b broken[K, V]) Delete(context.Context, K) error       { return nil }
-func (b broken[K, V]) Have(context.Context) (map[K]V, error) { return nil, nil }
+func (b broken[K, V]) Update(_ context.Context, keys []K, _ []V) []error {
+	return slices.Repeat([]error{b.reason}, len(keys))
+}
+
+func (b broken[K, V]) Delete(context.Context, []K) []error { return nil }
+
+func (b broken[K, V]) Have(context.Context, func([]K, []V)) error { return nil }
 
 type brokenSettings struct{}
 
 func (brokenSettings) Settings() (bpf.Config, error) { return bpf.Config{}, nil }
 func (brokenSettings) SetSettings(bpf.Config) error  { return nil }
+
+func (brokenSettings) Epochs() (uint32, uint32, error) { return 0, 0, nil }
+func (brokenSettings) SetEpochs(uint32, uint32) error  { return nil }
+func (brokenSettings) Fence() error                    { return nil }

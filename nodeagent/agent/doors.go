@@ -18,11 +18,11 @@ import (
 
 // Doors are everything that touches the node.
 type Doors struct {
-	Policy    policy.Doors
-	Routes    routes.Doors
-	Endpoints endpoints.Doors
-	Services  services.Doors
-	Settings  settings.Door
+	Policy    policy.Driver
+	Routes    routes.Driver
+	Endpoints endpoints.Driver
+	Services  services.Driver
+	Settings  settings.Driver
 
 	Links         endpoints.Links
 	HostRoutes    routes.HostTable // nil: the host's routes are left alone
@@ -36,6 +36,8 @@ type Doors struct {
 	Events flow.Source
 	// Counters of the datapath.
 	Counters func() (map[datapath.Counter]bpf.Counter, error)
+	// MapSizes are how many rows each map has room for.
+	MapSizes map[string]uint32
 	// Mode says how programs sit on interfaces.
 	Mode string
 }
@@ -43,15 +45,20 @@ type Doors struct {
 // OfDatapath fills in the doors to the maps, programs and counters.
 func OfDatapath(d *datapath.Datapath, cgroup string) Doors {
 	return Doors{
-		Policy:    policy.Doors{Entries: d.Entries(), Subjects: d.Subjects()},
-		Routes:    routes.Doors{Peers: d.Peers(), Ranges: d.Ranges(), Addresses: d.Addresses()},
-		Endpoints: endpoints.Doors{Ifaces: d.Ifaces(), Locals: d.Locals(), Hooks: d.Hooks()},
-		Services:  services.Doors{Slots: d.Slots(), Frontends: d.Frontends()},
+		Policy: policy.Driver{
+			Sets: d.Sets(), Classes: d.Classes(), Members: d.Members(), Groups: d.Groups(), Subjects: d.Subjects(), Epochs: d,
+		},
+		Routes: routes.Driver{
+			Peers: d.Peers(), Ranges: d.Ranges(), Guards: d.Guards(), Addresses: d.Addresses(), AddressEpochs: d.AddressEpochs(),
+		},
+		Endpoints: endpoints.Driver{Ifaces: d.Ifaces(), Locals: d.Locals(), Hooks: d.Hooks()},
+		Services:  services.Driver{Slots: d.Slots(), Frontends: d.Frontends()},
 		Settings:  d,
 
 		AttachSockets: attachSockets(d, cgroup),
 		Settle:        d.Settle,
 		Counters:      d.Counters,
+		MapSizes:      d.Sizes(),
 		Mode:          string(d.Mode()),
 	}
 }

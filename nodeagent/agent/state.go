@@ -9,11 +9,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/statedb"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
-	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
@@ -25,8 +25,9 @@ func (a *Agent) State() report.State {
 	s := report.State{
 		Node: a.cfg.Node, Cluster: a.Intake.Cluster(), Version: a.cfg.Version,
 		Applied: synced.Applied, Datapath: a.doors.Mode,
-		Services: a.Tables.Frontends.Len(txn),
-		Tables:   a.tableCounts(txn),
+		Services: a.Tables.Frontends.Len(),
+		Tables:   a.tableCounts(),
+		Maps:     report.MapsOf(a.mapsUsed(), a.doors.MapSizes),
 		Problems: slices.Clone(a.cfg.Problems),
 	}
 	s.Relay.Position = report.PositionOf(a.Intake.Position())
@@ -37,13 +38,13 @@ func (a *Agent) State() report.State {
 			s.Relay.Error = c.LastError.Error()
 		}
 	}
-	s.Endpoints, s.EndpointsFailing = a.podCounts(txn)
+	s.Endpoints, s.EndpointsFailing = a.podCounts()
 	s.PodsInPodCIDRs = a.podsInPodCIDRs(txn, s.Cluster)
 	for _, p := range synced.Policies {
 		s.Policies = append(s.Policies, report.Policy{Key: p.Key, Revision: p.Revision, Error: p.Problem})
 	}
 	slices.SortFunc(s.Policies, func(x, y report.Policy) int { return cmp.Compare(x.Key, y.Key) })
-	a.tunnelState(txn, &s)
+	a.tunnelState(&s)
 	if a.doors.Counters != nil {
 		counters, err := a.doors.Counters()
 		if err != nil {
@@ -51,6 +52,7 @@ func (a *Agent) State() report.State {
 		}
 		s.Drops = report.DropsOf(counters)
 	}
+	s.Problems = append(s.Problems, report.MapPressure(s.Maps)...)
 	s.Problems = append(s.Problems, a.problems(synced)...)
 	return s
 }
@@ -73,7 +75,7 @@ func (a *Agent) problems(synced Synced) []report.Problem {
 	for _, o := range synced.Failing {
 		out = append(out, report.Problem{Code: "datapath", Message: fmt.Sprintf("%d rows of %s wait: %v", o.Failing, o.Step, o.Err)})
 	}
-	for row := range a.Tables.Pods.All(a.Tables.DB.ReadTxn()) {
+	for row := range a.Tables.Pods.All() {
 		if row.Status.State == table.Failed {
 			out = append(out, report.Problem{Code: "endpoint", Message: "pod " + row.Key + ": " + row.Status.Error})
 		}
@@ -85,11 +87,10 @@ func (a *Agent) problems(synced Synced) []report.Problem {
 }
 
 // podCounts counts this node's pods: those that have the datapath, and those that it could not be given to.
-func (a *Agent) podCounts(txn statedb.ReadTxn) (attached, failing int) {
-	t := a.Tables
-	for row := range t.Pods.All(txn) {
+func (a *Agent) podCounts() (attached, failing int) {
+	for row := range a.Tables.Pods.All() {
 		switch {
-		case row.Status.State == table.Failed || a.hookFails(txn, row.Key):
+		case row.Status.State == table.Failed || a.hookFails(row.Value):
 			failing++
 		case row.Status.State == table.Done:
 			attached++
@@ -98,11 +99,15 @@ func (a *Agent) podCounts(txn statedb.ReadTxn) (attached, failing int) {
 	return attached, failing
 }
 
-func (a *Agent) hookFails(txn statedb.ReadTxn, pod string) bool {
-	for hook := range a.Tables.Hooks.Owned(txn, "pod/"+pod) {
-		if hook.Status.State == table.Failed {
-			return true
+// hookFails says whether the programs are missing on a pod's interface.
+func (a *Agent) hookFails(pod table.Pod) bool {
+	for _, addr := range pod.Addrs() {
+		local, ok := a.Tables.Locals.Get(addr)
+		if !ok {
+			continue
 		}
+		hook, ok := a.Tables.Hooks.Get(table.Hook{Role: table.RolePod, Ifindex: local.Value.Ifindex})
+		return ok && hook.Status.State == table.Failed
 	}
 	return false
 }
@@ -121,7 +126,7 @@ func (a *Agent) podsInPodCIDRs(txn statedb.ReadTxn, cluster string) bool {
 		}
 	}
 	seen := a.cfg.OwnCNI && len(cidrs) > 0
-	for row := range a.Tables.Pods.All(txn) {
+	for row := range a.Tables.Pods.All() {
 		for _, addr := range row.Value.Addrs() {
 			if !slices.ContainsFunc(cidrs, func(p netip.Prefix) bool { return p.Contains(addr) }) {
 				return false
@@ -132,7 +137,7 @@ func (a *Agent) podsInPodCIDRs(txn statedb.ReadTxn, cluster string) bool {
 	return seen
 }
 
-func (a *Agent) tunnelState(txn statedb.ReadTxn, s *report.State) {
+func (a *Agent) tunnelState(s *report.State) {
 	status := a.wireguard.Status()
 	if status.Device == nil {
 		return
@@ -142,17 +147,13 @@ func (a *Agent) tunnelState(txn statedb.ReadTxn, s *report.State) {
 		s.Encryption += " WireGuard"
 	}
 	s.PublicKey, s.ListenPort = status.Device.PublicKey().String(), status.Device.ListenPort()
-	health := map[string]kernelwg.Status{}
-	peers, err := status.Device.Peers()
+	health, err := a.health.of(status.Device, time.Now())
 	if err != nil {
 		s.Problems = append(s.Problems, report.Problem{Code: "tunnel", Message: err.Error()})
 	}
-	for _, p := range peers {
-		health[p.PublicKey.String()] = p
-	}
-	for row := range a.Tables.Peers.All(txn) {
+	for row := range a.Tables.Peers.All() {
 		h := health[row.Value.PublicKey]
-		flags, known := a.Tables.PeerFlags.Get(txn, row.Key)
+		flags, known := a.Tables.PeerFlags.Get(row.Key)
 		s.Peers = append(s.Peers, report.Peer{
 			Cluster: row.Value.Cluster, Node: row.Value.Node, Endpoint: row.Value.Endpoint.String(),
 			Ready:         known && flags.Value.Flags&bpf.PeerReady != 0 && flags.Status.State == table.Done,
@@ -168,29 +169,40 @@ func (a *Agent) tunnelState(txn statedb.ReadTxn, s *report.State) {
 // counted is a desired table, whatever its rows are.
 type counted interface {
 	Name() string
-	Len(statedb.ReadTxn) int
-	Count(statedb.ReadTxn) [3]int
+	Len() int
+	Count() [3]int
 }
 
-func (a *Agent) tableCounts(txn statedb.ReadTxn) []report.Table {
+func (a *Agent) tableCounts() []report.Table {
 	t := a.Tables
 	var out []report.Table
 	for _, d := range []counted{
-		t.Entries, t.Subjects, t.PeerFlags, t.Ranges, t.Addresses, t.Ifaces, t.Locals, t.Hooks, t.Slots, t.Frontends,
-		t.Peers, t.Routes,
+		t.Sets, t.Classes, t.Members, t.Groups, t.Subjects, t.PeerFlags, t.Guards, t.Ranges, t.Addresses, t.Ifaces, t.Locals,
+		t.Hooks, t.Slots, t.Frontends, t.Peers, t.Routes,
 	} {
-		c := d.Count(txn)
-		out = append(out, report.Table{Name: d.Name(), Rows: d.Len(txn), Pending: c[table.Pending], Failed: c[table.Failed]})
+		c := d.Count()
+		out = append(out, report.Table{Name: d.Name(), Rows: d.Len(), Pending: c[table.Pending], Failed: c[table.Failed]})
 	}
 	return out
 }
 
-func failedEntries(t *table.Tables, txn statedb.ReadTxn) []*table.Row[bpf.PolicyKey, bpf.PolicyEntry] {
-	var out []*table.Row[bpf.PolicyKey, bpf.PolicyEntry]
-	for row := range t.Entries.All(txn) {
-		if row.Status.State == table.Failed {
-			out = append(out, row)
-		}
+// mapsUsed counts the rows that are wanted in each map that the agent fills.
+func (a *Agent) mapsUsed() map[string]int {
+	t := a.Tables
+	out := map[string]int{
+		bpf.MapClasses: t.Classes.Len(), bpf.MapIdentities: t.Members.Len(), bpf.MapGroups: t.Groups.Len(),
+		bpf.MapSubjects: 2 * t.Subjects.Len(), // in both banks
+		bpf.MapIfaces:   t.Ifaces.Len(), bpf.MapSlots: t.Slots.Len(),
+	}
+	for _, m := range []struct {
+		four, six string
+		rows      interface{ Families() (int, int) }
+	}{
+		{bpf.MapIpcache4, bpf.MapIpcache6, t.Addresses}, {bpf.MapCIDR4, bpf.MapCIDR6, t.Ranges},
+		{bpf.MapGuard4, bpf.MapGuard6, t.Guards}, {bpf.MapLocals4, bpf.MapLocals6, t.Locals},
+		{bpf.MapServices4, bpf.MapServices6, t.Frontends},
+	} {
+		out[m.four], out[m.six] = m.rows.Families()
 	}
 	return out
 }

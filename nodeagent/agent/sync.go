@@ -5,11 +5,11 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
@@ -44,6 +44,7 @@ func (a *Agent) planned() bool {
 func (a *Agent) syncLoop(ctx context.Context) error {
 	resync := time.Now().Add(resyncEvery)
 	for {
+		woken := a.wakes.channel()
 		pass, err := a.Sync(ctx, time.Now())
 		if err != nil {
 			return err
@@ -52,7 +53,7 @@ func (a *Agent) syncLoop(ctx context.Context) error {
 		if !pass.Retry.IsZero() && pass.Retry.Before(until) {
 			until = pass.Retry
 		}
-		if err := a.sleep(ctx, until, pass); err != nil {
+		if err := a.sleep(ctx, until, woken, pass); err != nil {
 			return err
 		}
 		if now := time.Now(); !now.Before(resync) {
@@ -62,32 +63,13 @@ func (a *Agent) syncLoop(ctx context.Context) error {
 	}
 }
 
-// sleep until there is something to do. Tables tell by closing channels, the intake by a message.
-func (a *Agent) sleep(ctx context.Context, until time.Time, pass apply.Pass) error {
-	woken, cancel := context.WithCancel(ctx)
-	taken := make(chan struct{})
-	go func() {
-		defer close(taken)
-		defer cancel()
-		select {
-		case <-a.wakes:
-		case <-woken.Done():
-		}
-	}()
-	watch := pass.Watch
+// sleep until there is something to do.
+func (a *Agent) sleep(ctx context.Context, until time.Time, woken <-chan struct{}, pass apply.Pass) error {
+	watch := append(pass.Watch, woken)
 	if a.planner != nil {
 		watch = append(watch, a.planner.Sources()...)
 	}
-	err := apply.Wait(woken, until, watch...)
-	cancel()
-	<-taken // a message taken later than this would be lost
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
+	return apply.Wait(ctx, until, watch...)
 }
 
 // Sync plans what changed and brings it to the maps: one round.
@@ -136,13 +118,13 @@ func (a *Agent) plan(ctx context.Context) error {
 }
 
 func (a *Agent) memory(ctx context.Context) (m plan.Memory, err error) {
-	if m.Addresses, err = a.doors.Routes.Addresses.Have(ctx); err != nil {
+	if m.Addresses, err = apply.All(ctx, a.doors.Routes.Addresses); err != nil {
 		return m, err
 	}
-	if m.Ranges, err = a.doors.Routes.Ranges.Have(ctx); err != nil {
+	if m.Ranges, err = apply.All(ctx, a.doors.Routes.Ranges); err != nil {
 		return m, err
 	}
-	m.Frontends, err = a.doors.Services.Frontends.Have(ctx)
+	m.Frontends, err = apply.All(ctx, a.doors.Services.Frontends)
 	return m, err
 }
 
@@ -166,7 +148,7 @@ func (a *Agent) complete(step string) bool {
 }
 
 func (a *Agent) tunnelSynced() bool {
-	for row := range a.Tables.Settings.All(a.Tables.DB.ReadTxn()) {
+	for row := range a.Tables.Settings.All() {
 		if !row.Value.Encryption {
 			return true
 		}
@@ -181,12 +163,23 @@ func (a *Agent) startUp(pass apply.Pass) error {
 	if a.doors.AttachSockets != nil && (!s.Planned || s.Sockets != nil) {
 		err = a.doors.AttachSockets()
 	}
-	if !s.Settled && pass.Failing() == 0 && a.doors.Settle != nil {
+	// The new maps are pinned when every program uses them, not when every row fits: a restart must find the maps that
+	// the programs use.
+	if !s.Settled && hooksAttached(pass, a.Tables.Hooks.Name()) && a.doors.Settle != nil {
 		if err := a.doors.Settle(); err != nil {
 			a.log.Error("the new maps can't be pinned; a restart would start from scratch", "error", err)
 		}
 	}
 	return err
+}
+
+func hooksAttached(pass apply.Pass, hooks string) bool {
+	for _, o := range pass.Outcomes {
+		if o.Step == hooks && (o.Failing > 0 || o.Err != nil) {
+			return false
+		}
+	}
+	return true
 }
 
 // record remembers what the kernel holds now.
@@ -205,7 +198,7 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 	defer a.mu.Unlock()
 	s := &a.synced
 	s.Planned = true
-	s.Settled = s.Settled || len(failing) == 0
+	s.Settled = s.Settled || hooksAttached(pass, a.Tables.Hooks.Name())
 	s.Sockets, s.Failing, s.Problems = sockets, failing, a.planner.Problems()
 	s.Policies = policies
 	if len(failing) == 0 {
@@ -213,19 +206,26 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 	}
 }
 
-// blame tells a policy whose entries the kernel refuses.
+// maxBlamed bounds how many closed pods are looked at for the policies they are closed by.
+const maxBlamed = 64
+
+// blame says of the policies whose rules closed subjects have why they are not in force.
 func (a *Agent) blame(policies map[string]plan.Policy) {
 	t := a.Tables
-	txn := t.DB.ReadTxn()
-	for _, row := range failedEntries(t, txn) {
-		rule, ok := t.Rules.Get(txn, row.Value.RuleID)
-		if !ok {
-			continue
-		}
-		key := a.Intake.Cluster() + "/policies/" + rule.Value.Policy
-		if p, ok := policies[key]; ok {
-			p.Problem = row.Status.Error
-			policies[key] = p
+	for _, row := range t.Subjects.FailedRows(maxBlamed) {
+		for from := uint32(0); from < row.Value.Lines; from += bpf.GroupLines {
+			chunk, _ := t.Groups.Get(bpf.GroupKey{Group: row.Value.Group, Chunk: from / bpf.GroupLines})
+			for _, l := range chunk.Value.Line {
+				rule, ok := t.Rules.Get(l.RuleID)
+				if !ok {
+					continue
+				}
+				key := a.Intake.Cluster() + "/policies/" + rule.Value.Policy
+				if p, ok := policies[key]; ok {
+					p.Problem = row.Status.Error
+					policies[key] = p
+				}
+			}
 		}
 	}
 }

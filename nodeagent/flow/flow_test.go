@@ -11,8 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/statedb"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/flow"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
@@ -30,11 +28,7 @@ func newNamer(t *testing.T) (*Namer, *table.Tables) {
 			t.Error(err)
 		}
 	})
-	n, err := NewNamer(tables, "west-1", func() string { return "west" })
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n, tables
+	return NewNamer(tables, "west-1", func() string { return "west" }), tables
 }
 
 func endpoint(cluster, name, addr string, id uint32) table.Change {
@@ -45,11 +39,18 @@ func endpoint(cluster, name, addr string, id uint32) table.Change {
 	}}
 }
 
-func setRules(t *testing.T, tables *table.Tables, rules map[uint32]table.Rule) {
-	t.Helper()
-	err := tables.Write(func(txn statedb.WriteTxn) error { return tables.Rules.Set(txn, "test", rules) }, tables.Rules.Meta())
-	if err != nil {
-		t.Fatal(err)
+func setRules(tables *table.Tables, rules map[uint32]table.Rule) {
+	to := tables.ForPlan().Rules
+	gone := tables.Rules.All()
+	tables.Write(func(txn *table.Txn) {
+		for id, rule := range rules {
+			to.Put(txn, id, rule)
+		}
+	})
+	for row := range gone {
+		if _, keep := rules[row.Key]; !keep {
+			tables.Write(func(txn *table.Txn) { to.Delete(txn, row.Key) })
+		}
 	}
 }
 
@@ -76,9 +77,9 @@ func TestADropIsToldInNames(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	setRules(t, tables, map[uint32]table.Rule{77: deathstar})
+	setRules(tables, map[uint32]table.Rule{77: deathstar})
 	txn := tables.DB.ReadTxn()
-	n.learn(txn, time.Unix(0, 0))
+	n.learn(time.Unix(0, 0))
 	f := n.name(txn, time.Unix(5, 0), denied())
 	want := "DENIED  east/default/xwing → west/default/deathstar:80/TCP  " +
 		"policy default/MeshNetworkPolicy/deathstar (isolates)  policies/deathstar.yaml @ main@sha1:abc"
@@ -92,17 +93,17 @@ func TestADropIsToldInNames(t *testing.T) {
 
 func TestARuleIsRememberedForAWhile(t *testing.T) {
 	n, tables := newNamer(t)
-	setRules(t, tables, map[uint32]table.Rule{77: deathstar})
+	setRules(tables, map[uint32]table.Rule{77: deathstar})
 	start := time.Unix(1000, 0)
-	n.learn(tables.DB.ReadTxn(), start)
-	setRules(t, tables, nil)
-	n.learn(tables.DB.ReadTxn(), start)
+	n.learn(start)
+	setRules(tables, nil)
+	n.learn(start)
 	late := start.Add(keepRules)
-	n.learn(tables.DB.ReadTxn(), late)
+	n.learn(late)
 	if f := n.name(tables.DB.ReadTxn(), late, denied()); f.Policy == nil || f.Policy.Name != "deathstar" {
 		t.Errorf("policy of a late event = %+v", f.Policy)
 	}
-	n.learn(tables.DB.ReadTxn(), late.Add(time.Second))
+	n.learn(late.Add(time.Second))
 	if f := n.name(tables.DB.ReadTxn(), late, denied()); f.Policy != nil {
 		t.Errorf("a rule is remembered for ever: %+v", f.Policy)
 	}

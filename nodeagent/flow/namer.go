@@ -25,34 +25,30 @@ type Namer struct {
 	node    string
 	cluster func() string
 
-	changes statedb.ChangeIterator[*table.Row[uint32, table.Rule]]
+	changes *table.Changes[uint32, table.Rule]
 	rules   map[uint32]table.Rule
 	gone    map[uint32]time.Time
 }
 
 // NewNamer makes a namer for a node.
-func NewNamer(t *table.Tables, node string, cluster func() string) (*Namer, error) {
-	changes, err := t.Rules.Changes()
-	if err != nil {
-		return nil, err
-	}
+func NewNamer(t *table.Tables, node string, cluster func() string) *Namer {
 	return &Namer{
-		tables: t, node: node, cluster: cluster, changes: changes,
+		tables: t, node: node, cluster: cluster, changes: t.Rules.Changes(),
 		rules: map[uint32]table.Rule{}, gone: map[uint32]time.Time{},
-	}, nil
+	}
 }
 
 // learn takes in what rules there are, and forgets those that are long gone.
-func (n *Namer) learn(txn statedb.ReadTxn, now time.Time) {
-	seq, _ := n.changes.Next(txn)
-	for c := range seq {
-		id := c.Object.Key
+func (n *Namer) learn(now time.Time) {
+	changes, _ := n.changes.Next()
+	for _, c := range changes {
+		id := c.Key
 		if c.Deleted {
 			n.gone[id] = now
 			continue
 		}
 		delete(n.gone, id)
-		n.rules[id] = c.Object.Value
+		n.rules[id] = c.Value
 	}
 	for id, since := range n.gone {
 		if now.Sub(since) > keepRules {

@@ -34,7 +34,7 @@ func Read(ctx context.Context, source Source, namer *Namer, ring *Ring) error {
 			return err
 		}
 		txn := namer.tables.DB.ReadTxn()
-		namer.learn(txn, time.Now())
+		namer.learn(time.Now())
 		named := make([]flow.Flow, len(batch))
 		for i, r := range batch {
 			named[i] = namer.name(txn, r.at, r.event)
