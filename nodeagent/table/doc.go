@@ -11,6 +11,7 @@
 //	                ▼
 //	          flow, report and the status socket read both sides
 //
-// A row is a value: whoever changes one inserts a new one. Records are written by intake alone, desired rows by
-// whoever plans (Set), statuses by the one reconciler of the table (SetStatus).
+// A row is a value: whoever changes one inserts a new one. Records are written by intake alone. Desired rows are read
+// through [Desired] and written through a [Writer], which [Tables] hands to whoever plans ([Tables.ForPlan]), looks at the
+// node ([Tables.ForNode]) or drives the tunnel ([Tables.ForTunnel]); statuses are set by the one follower of the table.
 package table
