@@ -22,7 +22,7 @@
 //	fl_config                  agent             all hooks
 //	fl_ifaces                  agent             pod_egress, pod_ingress
 //	fl_locals4/6               agent             tunnel_ingress
-//	fl_ipcache4/6              agent             pod_*, tunnel_ingress, uplink_egress
+//	fl_ipcache4/6              agent             pod_*, tunnel_ingress
 //	fl_cidr4/6                 agent             pod_*
 //	fl_guard4/6                agent             uplink_egress
 //	fl_address_epochs          agent             pod_*

@@ -83,16 +83,35 @@ func TestEqualEventsAreFolded(t *testing.T) {
 func (f *fixture) tickPasses(peer netip.Addr, dport uint16) {
 	f.t.Helper()
 	dk := DeniedKey{Peer: wide(peer), Subject: podIdentity, Port: dport, Proto: 6, Dir: DirEgress}
-	var d Denied
-	f.must(f.maps.Denied.Lookup(&dk, &d))
+	index, d := findRow(f, f.maps.Denied, func(d Denied) bool { return d.Key == dk })
 	d.Tick--
-	f.must(f.maps.Denied.Put(&dk, &d))
+	f.must(f.maps.Denied.Put(index, &d))
 	sk := EventKey{Subject: podIdentity, Peer: d.Identity, Dport: dport, Proto: 6,
 		Dir: DirEgress, Verdict: VerdictDeny, Reason: d.Reason}
-	var seen EventSeen
-	f.must(f.maps.EventSeen.Lookup(&sk, &seen))
+	index, seen := findRow(f, f.maps.EventSeen, func(s EventSeen) bool { return s.Key == sk })
 	seen.Tick--
-	f.must(f.maps.EventSeen.Put(&sk, &seen))
+	f.must(f.maps.EventSeen.Put(index, &seen))
+}
+
+// A row that two CPUs wrote at once, half and half, denies nobody.
+func TestTornDenialsAreNotBelieved(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.isolate(DirEgress, 0)
+		syn := tcp(c.pod, 4000, c.friend, 80, "S").bytes(t)
+		f.egress(syn).drops(t, "denied", HookPodEgress, ReasonDefaultDenied)
+		index, d := findRow(f, f.maps.Denied, func(d Denied) bool { return d.Tick != 0 })
+		f.rule(DirEgress, line{peer: friendIdentity, rule: 1}) // at the same epoch
+		whole := d
+		for what, tear := range map[string]func(){
+			"rule": func() { d.RuleID++ }, "identity": func() { d.Identity++ }, "reason": func() { d.Reason = ReasonPolicyDenied },
+			"port": func() { d.Key.Port++ }, "subject": func() { d.Key.Subject++ },
+		} {
+			d = whole
+			tear()
+			f.must(f.maps.Denied.Put(index, &d))
+			f.egress(syn).passes(t, what+" of another row", HookPodEgress, ReasonForwarded)
+		}
+	})
 }
 
 // A denial is remembered for a tick, but never past a change of policy.

@@ -105,7 +105,7 @@ func loadDatapath() (*datapath, error) {
 		MapCIDR4: 1024, MapCIDR6: 1024, MapGuard4: 64, MapGuard6: 64, MapSlots: 1024,
 		MapSubjects: 4096, MapGroups: 4096, MapIdentities: 4096, MapClasses: 1024,
 		MapServices4: 1024, MapServices6: 1024, MapSockRev: 1024, MapAffinity: 1024,
-		MapEventSeen: 1024, MapRuleStats: 1024, MapDenied: 1024,
+		MapRuleStats: 1024,
 	}
 	m, _, err := OpenMaps("", small)
 	if err != nil {
@@ -163,6 +163,37 @@ func (f *fixture) clear() {
 			f.must(m.Delete(key))
 		}
 	}
+	clearRows[Denied](f, f.maps.Denied)
+	clearRows[EventSeen](f, f.maps.EventSeen)
+}
+
+// clearRows empties an array that packets fill.
+func clearRows[R any](f *fixture, m *ebpf.Map) {
+	f.t.Helper()
+	keys := make([]uint32, m.MaxEntries())
+	for i := range keys {
+		keys[i] = uint32(i)
+	}
+	_, err := m.BatchUpdate(keys, make([]R, len(keys)), nil)
+	f.must(err)
+}
+
+// findRow looks for the only row of such an array that is wanted.
+func findRow[R any](f *fixture, m *ebpf.Map, wanted func(R) bool) (index uint32, row R) {
+	f.t.Helper()
+	n := int(m.MaxEntries())
+	keys, rows := make([]uint32, n), make([]R, n)
+	var cursor ebpf.MapBatchCursor
+	if _, err := m.BatchLookup(&cursor, keys, rows, nil); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		f.t.Fatalf("reading %s: %v", m, err)
+	}
+	for i, r := range rows {
+		if wanted(r) {
+			return keys[i], r
+		}
+	}
+	f.t.Fatalf("%s has no such row", m)
+	return 0, row
 }
 
 // populate writes the cast.
@@ -190,8 +221,8 @@ func (f *fixture) populate() {
 	f.cidr("fd00:96::/112", Remote{Flags: RemoteService})
 	f.cidr("192.0.2.0/24", Remote{Identity: blockIdentity})
 	f.cidr("2001:db8::/32", Remote{Identity: blockIdentity})
-	f.guard("10.2.0.0/16")
-	f.guard("fd00:2::/32")
+	f.guard("10.2.0.0/16", 1)
+	f.guard("fd00:2::/32", 1)
 	f.populatePolicy()
 }
 
@@ -260,15 +291,15 @@ func (f *fixture) cidr(s string, r Remote) {
 	f.must(f.maps.CIDR6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, &r))
 }
 
-// guard forbids a range on the uplinks in the clear.
-func (f *fixture) guard(s string) {
+// guard forbids a range on the uplinks in the clear, or exempts it (0).
+func (f *fixture) guard(s string, guarded uint32) {
 	f.t.Helper()
 	p := netip.MustParsePrefix(s)
 	if p.Addr().Is4() {
-		f.must(f.maps.Guard4.Put(&CIDR4{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}, uint32(1)))
+		f.must(f.maps.Guard4.Put(&CIDR4{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}, guarded))
 		return
 	}
-	f.must(f.maps.Guard6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, uint32(1)))
+	f.must(f.maps.Guard6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, guarded))
 }
 
 // skb is struct __sk_buff, as PROG_TEST_RUN takes and returns it.

@@ -21,7 +21,8 @@ import (
 // fresh one is made instead and its name returned in replaced. The running
 // programs keep using the old one until they are swapped; the caller fills the
 // new one, swaps the programs, then calls PinMaps. So neither an upgrade nor a
-// failed upgrade ever empties a map under a running program.
+// failed upgrade ever empties a map under a running program. When fl_config is
+// among them, its epochs go on from PinnedEpoch.
 //
 // sizes overrides max_entries by map name. A pinned map that has another size
 // than asked is replaced like one of another layout; one that no size is asked

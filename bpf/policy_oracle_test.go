@@ -210,8 +210,7 @@ func (f *fixture) lastDenial(peer netip.Addr, dport uint16, proto uint8, dir Dir
 	if e, ok := f.flow(key); ok && e.Flags&CTDenied != 0 && e.Epoch == f.cfg.PolicyEpoch {
 		return VerdictDeny, e.RuleID
 	}
-	var d Denied
 	dk := DeniedKey{Peer: wide(peer), Subject: podIdentity, Port: dport, Proto: proto, Dir: dir}
-	f.must(f.maps.Denied.Lookup(&dk, &d))
+	_, d := findRow(f, f.maps.Denied, func(d Denied) bool { return d.Key == dk })
 	return VerdictDeny, d.RuleID
 }

@@ -72,3 +72,26 @@ func TestUplinkIsTheLastGate(t *testing.T) {
 		}
 	})
 }
+
+// That an address is known, or in a range that a policy names, takes nothing from the cluster's range around it. An
+// exemption does.
+func TestUplinkGuardsRangesOfClusters(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		passes := func(from, to netip.Addr) bool {
+			return f.run(f.progs.UplinkEgress, udp(from, 4000, to, 51820).bytes(t), skb{}).action == tcActPass
+		}
+		alone := netip.PrefixFrom(c.remoteNobody, c.remoteNobody.BitLen()).String()
+		f.cidr(alone, Remote{Identity: blockIdentity})
+		f.address(c.remoteNobody, Remote{Identity: friendIdentity})
+		if passes(c.host, c.remoteNobody) || passes(c.remoteNobody, c.world) {
+			t.Error("a policy's range, or a pod, opened a hole in a cluster's range")
+		}
+		f.guard(alone, 0)
+		if !passes(c.host, c.remoteNobody) || !passes(c.remoteNobody, c.world) {
+			t.Error("an exempt address was stopped")
+		}
+		if passes(c.host, c.remote) || passes(c.remoteNobody, c.remote) {
+			t.Error("the exemption is for others too")
+		}
+	})
+}

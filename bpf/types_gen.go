@@ -287,6 +287,8 @@ const (
 	SetWords      = 0x20
 	SetCount      = 0x800
 	AddressEpochs = 0x1000
+	DeniedRows    = 0x10000
+	EventRows     = 0x4000
 )
 
 // Enum affinity_kind.
@@ -482,19 +484,10 @@ type ClassSets struct {
 	Sets [32]uint64
 }
 
-// DeniedKey is struct denied_key.
-type DeniedKey struct {
-	_       structs.HostLayout
-	Peer    [16]uint8
-	Subject uint32
-	Port    uint16
-	Proto   uint8
-	Dir     Direction
-}
-
 // Denied is struct denied.
 type Denied struct {
 	_            structs.HostLayout
+	Key          DeniedKey
 	Tick         uint32
 	Epoch        uint32
 	AddressEpoch uint32
@@ -504,6 +497,18 @@ type Denied struct {
 	Reason       Reason
 	Family       uint8
 	Pad          [2]uint8
+	Sum          uint32
+	Pad2         uint64
+}
+
+// DeniedKey is struct denied_key.
+type DeniedKey struct {
+	_       structs.HostLayout
+	Peer    [16]uint8
+	Subject uint32
+	Port    uint16
+	Proto   uint8
+	Dir     Direction
 }
 
 // Service4Key is struct service4_key.
@@ -616,6 +621,14 @@ type RuleKey struct {
 	Pad     [2]uint8
 }
 
+// EventSeen is struct event_seen.
+type EventSeen struct {
+	_          structs.HostLayout
+	Key        EventKey
+	Tick       uint32
+	Suppressed uint32
+}
+
 // EventKey is struct event_key.
 type EventKey struct {
 	_       structs.HostLayout
@@ -627,13 +640,6 @@ type EventKey struct {
 	Verdict Verdict
 	Reason  Reason
 	Pad     [2]uint8
-}
-
-// EventSeen is struct event_seen.
-type EventSeen struct {
-	_          structs.HostLayout
-	Tick       uint32
-	Suppressed uint32
 }
 
 // EventBudget is struct event_budget.

@@ -6,12 +6,32 @@
  * this node in the clear. WireGuard's own datagrams go between node addresses,
  * which are in no such range. */
 #include "clock.h"
-#include "guard.h"
+#include "fairlead/maps.h"
 #include "hook.h"
 
 #include "events.h"
 
 char _license[] SEC("license") = "GPL";
+
+/* The trie is small and its own: two lookups in it cost less than one hash with
+ * the addresses of a large mesh, which seldom are in the cache here. */
+static __always_inline bool must_be_encrypted(__u8 family, const __u8 *addr)
+{
+	__u32 *guarded;
+
+	if (family == AF_INET) {
+		struct cidr4 k = { .prefixlen = 32 };
+
+		__builtin_memcpy(k.addr, addr, 4);
+		guarded = bpf_map_lookup_elem(&fl_guard4, &k);
+	} else {
+		struct cidr6 k = { .prefixlen = 128 };
+
+		__builtin_memcpy(k.addr, addr, 16);
+		guarded = bpf_map_lookup_elem(&fl_guard6, &k);
+	}
+	return guarded && *guarded;
+}
 
 SEC("tc")
 int fl_uplink_egress(struct __sk_buff *skb)

@@ -31,7 +31,7 @@ struct pod_ctx {
 	__u32 stands_for; /* earlier packets, folded until now */
 	__u32 peer_identity;
 	__u32 rule_id;
-	enum direction judged; /* whose policy decided; NONE: none did */
+	enum direction judged; /* direction of the policy that decided; NONE: none did */
 	enum verdict verdict;
 	__u8 event_flags;
 	__u8 pad;

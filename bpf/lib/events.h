@@ -8,6 +8,7 @@
 #include "clock.h"
 #include "fairlead/maps.h"
 #include "packet.h"
+#include "rows.h"
 
 /* A reader woken for each record makes a drop fifty times dearer. The agent
  * polls; it is only woken when a quarter of the ring has filled up. */
@@ -22,7 +23,7 @@ struct report {
 	__u32 events_per_tick;
 	enum hook hook;
 	enum direction packet_dir; /* which way this packet goes */
-	enum direction dir; /* whose policy spoke */
+	enum direction dir; /* of the policy that decided */
 	enum verdict verdict;
 	enum reason reason;
 	__u8 flags; /* event_flags */
@@ -30,16 +31,46 @@ struct report {
 	__u32 stands_for; /* packets folded before, besides this one */
 };
 
-/* Returns how many packets this event stands for; 0: folded into a later one. */
-static __always_inline __u32 event_fold(const struct event_key *k, const struct report *r)
+/* The key in words, for the verifier's sake aligned. */
+union event_words {
+	struct event_key key;
+	__u64 word[2];
+};
+
+_Static_assert(sizeof(struct event_key) == sizeof(union event_words), "all of it is compared");
+
+static __always_inline bool event_same(const struct event_seen *seen, const union event_words *k)
 {
-	struct event_seen *seen = bpf_map_lookup_elem(&fl_event_seen, k);
+	const __u64 *word = (const __u64 *)seen;
+
+	return word[0] == k->word[0] && word[1] == k->word[1];
+}
+
+/* The key's row: one of two neighbours, the one that has been quiet for longer
+ * if neither is the key's yet. */
+static __always_inline struct event_seen *event_row(const union event_words *k)
+{
+	__u32 index = rows_index(rows_hash(k->word[0], k->word[1], 0), FL_EVENT_ROWS), next = index ^ 1;
+	struct event_seen *one = bpf_map_lookup_elem(&fl_event_seen, &index);
+	struct event_seen *two = bpf_map_lookup_elem(&fl_event_seen, &next);
+
+	if (!one || !two)
+		return one;
+	if (event_same(one, k))
+		return one;
+	if (event_same(two, k) || rows_older(two->tick, one->tick))
+		return two;
+	return one;
+}
+
+/* Returns how many packets this event stands for; 0: folded into a later one. */
+static __always_inline __u32 event_fold(struct event_seen *seen, const union event_words *k,
+					const struct report *r)
+{
 	__u32 count = 1 + r->stands_for;
 
-	if (!seen) {
-		struct event_seen first = { .tick = r->now };
-
-		bpf_map_update_elem(&fl_event_seen, k, &first, BPF_ANY);
+	if (!event_same(seen, k)) {
+		*seen = (struct event_seen){ .key = k->key, .tick = r->now };
 		return count;
 	}
 	if (seen->tick == r->now) {
@@ -50,15 +81,6 @@ static __always_inline __u32 event_fold(const struct event_key *k, const struct 
 	seen->suppressed = 0;
 	seen->tick = r->now;
 	return count;
-}
-
-/* The event could not be sent: the next one shall stand for it. */
-static __always_inline void event_unfold(const struct event_key *k, __u32 count)
-{
-	struct event_seen *seen = bpf_map_lookup_elem(&fl_event_seen, k);
-
-	if (seen)
-		seen->suppressed += count;
 }
 
 static __always_inline bool event_within_budget(const struct report *r)
@@ -80,27 +102,31 @@ static __always_inline bool event_within_budget(const struct report *r)
 
 FL_GLOBAL int fl_event_send(struct __sk_buff *skb, const struct packet *p, const struct report *r)
 {
-	struct event_key k = {};
+	union event_words words = {};
+	struct event_key *k = &words.key;
+	struct event_seen *seen;
 	struct event *e;
 	__u32 count;
 	bool wake;
 
 	if (!p || !r)
 		return 0;
-	k.subject = r->subject;
-	k.peer = r->peer;
-	k.dport = r->packet_dir == r->dir ? p->dport : p->sport;
-	k.proto = p->proto;
-	k.dir = r->dir;
-	k.verdict = r->verdict;
-	k.reason = r->reason;
-	count = event_fold(&k, r);
+	k->subject = r->subject;
+	k->peer = r->peer;
+	k->dport = r->packet_dir == r->dir ? p->dport : p->sport;
+	k->proto = p->proto;
+	k->dir = r->dir;
+	k->verdict = r->verdict;
+	k->reason = r->reason;
+	seen = event_row(&words);
+	count = seen ? event_fold(seen, &words, r) : 1 + r->stands_for;
 	if (!count)
 		return 0;
 	/* A slow reader or a flood loses events, never packets or counts. */
 	e = event_within_budget(r) ? bpf_ringbuf_reserve(&fl_events, sizeof(*e), 0) : NULL;
 	if (!e) {
-		event_unfold(&k, count);
+		if (seen) /* the next one shall stand for it */
+			seen->suppressed += count;
 		return 0;
 	}
 	e->time_ns = bpf_ktime_get_coarse_ns();

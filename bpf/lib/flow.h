@@ -9,45 +9,9 @@
 #include "denied.h"
 #include "fragments.h"
 
-/* Remembers a denial until the next tick. */
-static __always_inline void remember_denied(struct pod_ctx *c, const struct judgement *j,
-					    const struct denied_key *k, struct denied *known)
-{
-	struct denied d = {
-		.tick = c->now,
-		.epoch = c->epoch,
-		.address_epoch = c->address_epoch,
-		.identity = j->remote.identity,
-		.rule_id = j->rule_id,
-		.reason = j->reason,
-		.family = c->p.family,
-	};
-
-	if (j->reason != FL_REASON_POLICY_DENIED && j->reason != FL_REASON_DEFAULT_DENIED)
-		return;
-	if (known)
-		c->stands_for = known->folded;
-	bpf_map_update_elem(&fl_denied, k, &d, BPF_ANY);
-}
-
-/* Was this very thing denied in this tick? */
-static __always_inline enum reason denied_before(struct pod_ctx *c, const struct denied_key *k,
-						 struct denied **known)
-{
-	struct denied *d = denied_find(k);
-
-	*known = d;
-	if (!d || !denied_still(d, &c->p, c->now, c->epoch, c->address_epoch))
-		return FL_REASON_NONE;
-	d->folded++;
-	c->folded = true;
-	note(c, d->identity, d->rule_id, c->dir, FL_VERDICT_DENY, FL_EVENT_NEW);
-	return d->reason;
-}
-
 /* A packet of a flow that is not in the table. */
 static __always_inline enum reason open_flow(struct pod_ctx *c, const union ct_key *k,
-					     const struct denied_key *dk, struct denied *denied)
+					     const struct denied_slot *denied)
 {
 	bool from_pod = ctx_from_pod(c);
 	struct judgement j = {};
@@ -65,7 +29,7 @@ static __always_inline enum reason open_flow(struct pod_ctx *c, const union ct_k
 	if (j.reason != FL_REASON_HOST && j.reason != FL_REASON_SERVICE)
 		note(c, j.remote.identity, j.rule_id, c->dir, j.verdict, FL_EVENT_NEW);
 	if (j.verdict == FL_VERDICT_DENY) {
-		remember_denied(c, &j, dk, denied);
+		denied_remember(c, denied, j.remote.identity, j.rule_id, j.reason);
 		return j.reason;
 	}
 	judged_entry(c, &j, from_pod, c->from_tunnel, &e);
@@ -161,8 +125,7 @@ static __always_inline enum reason continue_flow(struct pod_ctx *c, const union 
 
 FL_GLOBAL int fl_flow_verdict(struct pod_ctx *c)
 {
-	struct denied *denied = NULL;
-	struct denied_key dk = {};
+	struct denied_slot denied = {};
 	union ct_key k = {};
 	struct ct_entry *e;
 	enum reason r;
@@ -173,8 +136,8 @@ FL_GLOBAL int fl_flow_verdict(struct pod_ctx *c)
 	/* A SYN is more likely denied than part of a flow; anything else is
 	 * more likely part of one. */
 	if (is_syn(&c->p)) {
-		denied_key_of(&c->p, c->subject, c->dir, &dk);
-		r = denied_before(c, &dk, &denied);
+		denied_find(c, &denied);
+		r = denied_before(c, &denied);
 		if (r != FL_REASON_NONE)
 			return r;
 	}
@@ -182,19 +145,20 @@ FL_GLOBAL int fl_flow_verdict(struct pod_ctx *c)
 	e = flow_find(c, &k);
 	if (!e) {
 		if (!is_syn(&c->p)) {
-			denied_key_of(&c->p, c->subject, c->dir, &dk);
-			r = denied_before(c, &dk, &denied);
+			denied_find(c, &denied);
+			r = denied_before(c, &denied);
 			if (r != FL_REASON_NONE)
 				return r;
 		}
-		return open_flow(c, &k, &dk, denied);
+		return open_flow(c, &k, &denied);
 	}
 	if (!verdict_is_current(c, e)) {
 		enum direction dir = e->flags & FL_CT_BY_POD ? FL_DIR_EGRESS : FL_DIR_INGRESS;
+		__u32 was = e->epoch;
 
 		if (!verdict_still_holds(c, e, dir))
 			return rejudge(c, &k, e);
-		ct_renew(c->p.family, &k, e, e->epoch, c->epoch);
+		ct_renew(c->p.family, &k, e, was, c->epoch);
 	}
 	return continue_flow(c, &k, e);
 }

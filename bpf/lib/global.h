@@ -4,7 +4,7 @@
 
 /* A global function is verified once, for any arguments, and not again for
  * each of the paths that lead to it; inlined, the pod hooks have more paths
- * than 6.1's verifier has patience for (a million instructions). The price:
+ * than 6.1's verifier follows (a million instructions). The price:
  * arguments are the context, scalars, or pointers to plain memory, which may
  * be NULL to the verifier, hold no pointers, have no uninitialized holes (so
  * their structs pad explicitly), and can't be a map's key on 6.1. */

@@ -35,13 +35,11 @@ struct scan {
 	__u32 class;
 	__u32 rule_id;
 	__u32 audit_rule;
-	__u16 port;
+	__u32 port;
 	__u8 proto;
-	__u8 has_ports;
 	__u8 audited;
 	enum verdict verdict; /* NONE until something decides */
 	enum reason reason;
-	__u8 pad;
 };
 
 static __always_inline bool has_ports(__u8 proto)
@@ -61,30 +59,36 @@ static __always_inline struct identity_class *class_find(__u32 identity)
 	return bpf_map_lookup_elem(&fl_identities, &identity);
 }
 
-static __always_inline bool line_matches_packet(const struct policy_line *l, __u8 proto, bool ports,
-						__u16 port)
-{
-	if (l->proto && l->proto != proto)
-		return false;
-	if (!(l->port_from | l->port_to))
-		return true;
-	return ports && port >= l->port_from && port <= l->port_to;
-}
+/* Protocols without ports are given this one, which is in no range. */
+#define FL_NO_PORT 0x10000
 
-static __always_inline bool line_matches_peer(const struct policy_line *l, const struct class_sets *c)
+/* Whether the line is about this packet. One branch for the whole line, at the
+ * caller: half of these would be mispredicted, and the verifier would follow
+ * each of them in each of a chunk's lines. Differences are 64 bits wide, so
+ * their sign says which side is larger. */
+static __always_inline bool line_matches(const struct policy_line *l, const struct class_sets *c,
+					 __u64 proto, __u64 port)
 {
-	__u32 word = l->set / 64;
+	__u64 set = l->set, from = l->port_from, to = l->port_to, want = l->proto;
+	__u64 outside = (__s64)((port - from) | (to - port)) >> 63; /* all ones or none */
+	__u64 member = c->sets[set / 64 % FL_SET_WORDS] >> (set % 64);
+	/* Negative: set 0 is everybody, and one that can't be is tried on all. */
+	__u64 always = (set - 1) | (FL_SET_COUNT - 1 - set), mismatch;
 
-	/* A set that can't be was not meant to open anything: match nobody's
-	 * allow, but everybody's deny. */
-	if (word >= FL_SET_WORDS)
-		return l->verdict != FL_VERDICT_ALLOW;
-	return !l->set || (c->sets[word] >> (l->set % 64) & 1);
+	barrier_var(always); /* or its sign becomes a branch again */
+	mismatch = (want ^ proto) * want; /* 0: the same, or any */
+	mismatch |= outside & (from | to);
+	mismatch |= ~(member | always >> 63) & 1;
+	return !mismatch;
 }
 
 /* Whether the scan ends with this line, which matches. */
 static __always_inline bool line_decides(struct scan *s, const struct policy_line *l)
 {
+	/* Whom a set means that can't be, nobody knows: it allows nobody, and
+	 * denies everybody. */
+	if (l->set >= FL_SET_COUNT && l->verdict == FL_VERDICT_ALLOW)
+		return false;
 	if (l->verdict == FL_VERDICT_AUDIT_DENY) {
 		if (!s->audited)
 			s->audit_rule = l->rule_id;
@@ -107,9 +111,7 @@ FL_GLOBAL int fl_scan_chunk(struct scan *s, __u32 chunk)
 	struct group_chunk *c;
 	struct group_key k;
 	__u32 class, left;
-	__u16 port;
-	__u8 proto;
-	bool ports;
+	__u64 proto, port;
 
 	if (!s)
 		return 1;
@@ -121,7 +123,6 @@ FL_GLOBAL int fl_scan_chunk(struct scan *s, __u32 chunk)
 	sets = bpf_map_lookup_elem(&fl_classes, &class);
 	port = s->port;
 	proto = s->proto;
-	ports = s->has_ports;
 	if (!c || !sets) {
 		s->verdict = FL_VERDICT_DENY;
 		s->reason = FL_REASON_NO_POLICY;
@@ -131,8 +132,7 @@ FL_GLOBAL int fl_scan_chunk(struct scan *s, __u32 chunk)
 	for (__u32 i = 0; i < FL_GROUP_LINES && i < left; i++) {
 		const struct policy_line *l = &c->line[i];
 
-		if (line_matches_packet(l, proto, ports, port) && line_matches_peer(l, sets) &&
-		    line_decides(s, l))
+		if (line_matches(l, sets, proto, port) && line_decides(s, l))
 			return 1;
 	}
 	return 0;
@@ -149,7 +149,8 @@ static __always_inline bool scan_group(struct scan *s)
 {
 	if (!s->lines || fl_scan_chunk(s, 0) || s->lines <= FL_GROUP_LINES)
 		return true;
-	return bpf_loop((s->lines - 1) / FL_GROUP_LINES, scan_rest, s, 0) >= 0;
+	/* An int: inlined (5.18 on), it returns -E2BIG in 32 bits only. */
+	return (int)bpf_loop((s->lines - 1) / FL_GROUP_LINES, scan_rest, s, 0) >= 0;
 }
 
 static __always_inline void decide(struct decision *d, enum verdict verdict, __u32 rule_id,
@@ -195,9 +196,8 @@ FL_GLOBAL int fl_policy_decide(const struct policy_query *q, struct decision *d)
 	d->class = scan.class = class->class;
 	d->subject_flags = s->flags;
 	scan.lines = s->lines;
-	scan.port = q->dport;
+	scan.port = has_ports(q->proto) ? q->dport : FL_NO_PORT;
 	scan.proto = q->proto;
-	scan.has_ports = has_ports(q->proto);
 	if (!scan_group(&scan))
 		decide(d, FL_VERDICT_DENY, 0, FL_REASON_NO_POLICY);
 	else if (scan.verdict == FL_VERDICT_NONE)

@@ -4,7 +4,9 @@
  *
  * Sizes are defaults; the agent may choose others when it creates a map.
  * Hashes that the agent fills are not preallocated: a small cluster pays for
- * what it has. LRU maps are written by packets and are preallocated. */
+ * what it has. LRU maps are written by packets and are preallocated. What may
+ * be forgotten at any moment (fl_denied, fl_event_seen) is an array that a hash
+ * indexes: its insert touches one cache line, an LRU's about six. */
 #ifndef FAIRLEAD_MAPS_H
 #define FAIRLEAD_MAPS_H
 
@@ -37,9 +39,9 @@ FL_HASH(fl_ipcache4, struct addr4, struct remote, 262144);
 FL_HASH(fl_ipcache6, struct addr6, struct remote, 262144);
 FL_LPM(fl_cidr4, struct cidr4, struct remote, 65536);
 FL_LPM(fl_cidr6, struct cidr6, struct remote, 65536);
-/* Ranges whose packets must not leave the node in the clear, whatever the
- * value. Apart from fl_cidr4/6, which also hold the ranges of policies: uplinks
- * look here for packets that are not the pods'. */
+/* Ranges whose packets must not leave the node in the clear: 1, or 0 for what
+ * is exempt inside one, as a node's address. Apart from fl_cidr4/6, which also
+ * hold the ranges of policies: every packet of the node is looked up here. */
 FL_LPM(fl_guard4, struct cidr4, __u32, 65536);
 FL_LPM(fl_guard6, struct cidr6, __u32, 65536);
 /* As many as a 16-bit index can name, so that a lookup never misses. */
@@ -72,7 +74,7 @@ struct {
 	});
 } fl_fence SEC(".maps");
 
-FL_LRU(fl_denied, struct denied_key, struct denied, 16384);
+FL_MAP(fl_denied, BPF_MAP_TYPE_ARRAY, __u32, struct denied, FL_DENIED_ROWS, 0);
 
 FL_HASH(fl_services4, struct service4_key, struct service, 65536);
 FL_HASH(fl_services6, struct service6_key, struct service, 65536);
@@ -95,7 +97,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
 } fl_events SEC(".maps");
-FL_LRU(fl_event_seen, struct event_key, struct event_seen, 16384);
+FL_MAP(fl_event_seen, BPF_MAP_TYPE_ARRAY, __u32, struct event_seen, FL_EVENT_ROWS, 0);
 FL_MAP(fl_event_budget, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct event_budget, 1, 0);
 
 #endif

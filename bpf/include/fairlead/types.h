@@ -17,9 +17,9 @@
 
 /* Identities below 256 are reserved; the rest are handed out by the mesh. */
 enum reserved_identity {
-	FL_IDENTITY_UNKNOWN = 0, /* nobody vouches for the address: fail closed */
+	FL_IDENTITY_UNKNOWN = 0, /* in a range, without a row of its own: fail closed */
 	FL_IDENTITY_HOST = 1, /* this node */
-	FL_IDENTITY_WORLD = 2, /* no pod, node or block anyone told us about */
+	FL_IDENTITY_WORLD = 2, /* no pod, node or block anyone the agent wrote */
 };
 
 /* Where a packet was seen. */
@@ -155,7 +155,7 @@ enum mark {
  * Epochs are serial numbers (RFC 1982): they may wrap. The rows that an epoch
  * makes visible are written before it; both epochs move in one update. */
 struct config {
-	/* Names the policy in force, whose subjects are in bank policy_epoch & 1.
+	/* Names the policy in force; its subjects are in bank policy_epoch & 1.
 	 * A flow judged at another epoch looks up its group and class again. */
 	__u32 policy_epoch;
 	/* Flows judged at an epoch before this one are judged in full: a range
@@ -273,7 +273,9 @@ enum policy_sizes {
 	FL_GROUP_LINES = 32, /* lines in a chunk */
 	FL_SET_WORDS = 32,
 	FL_SET_COUNT = FL_SET_WORDS * 64,
-	FL_ADDRESS_EPOCHS = 4096, /* a power of two */
+	FL_ADDRESS_EPOCHS = 4096, /* powers of two, these three */
+	FL_DENIED_ROWS = 65536,
+	FL_EVENT_ROWS = 16384,
 };
 
 /* fl_subjects: the policy of a local identity in one direction, for each of
@@ -288,7 +290,7 @@ struct subject_key {
 
 struct subject {
 	__u32 flags; /* subject_flags */
-	__u32 group; /* whose lines apply; 0: none */
+	__u32 group; /* its lines apply; 0: no lines */
 	__u32 default_rule; /* blamed for what the default denies */
 	__u32 lines; /* of the group */
 };
@@ -323,8 +325,8 @@ struct class_sets {
 	__u64 sets[FL_SET_WORDS];
 };
 
-/* fl_denied: what policy denied in this tick, so that a flood of attempts
- * is answered by one lookup. The pod's port is left out: retries share a row. */
+/* fl_denied: what policy denied in this tick, so that a flood of attempts is
+ * answered by one lookup. The pod's port is left out: retries share a row. */
 struct denied_key {
 	__u8 peer[16];
 	__u32 subject;
@@ -333,16 +335,21 @@ struct denied_key {
 	enum direction dir;
 };
 
+/* One cache line. A row belongs to whichever key was denied last of those whose
+ * hash leads to it. */
 struct denied {
+	struct denied_key key;
 	__u32 tick; /* true in this tick only */
 	__u32 epoch; /* and for this policy */
-	__u32 address_epoch; /* and while the peer's address is whose it was */
+	__u32 address_epoch; /* and for this holder of the peer's address */
 	__u32 identity; /* the peer's */
 	__u32 rule_id;
 	__u32 folded; /* packets since the last event */
 	enum reason reason;
 	__u8 family;
 	__u8 pad[2];
+	__u32 sum; /* of all but folded: a row that two CPUs wrote is not believed */
+	__u64 pad2;
 };
 
 /* ---- services ---------------------------------------------------------- */
@@ -423,7 +430,7 @@ struct affinity {
 	__u32 pad;
 };
 
-/* ---- what is told ------------------------------------------------------ */
+/* ---- counters and events ------------------------------------------------ */
 
 /* fl_metrics and fl_rule_stats values, per CPU. */
 struct counter {
@@ -472,7 +479,9 @@ struct event_key {
 	__u8 pad[2];
 };
 
+/* fl_event_seen: the last event of each kind. */
 struct event_seen {
+	struct event_key key;
 	__u32 tick;
 	__u32 suppressed;
 };
