@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strings"
@@ -37,6 +38,8 @@ type options struct {
 	cni        string
 	cniPaths   cni.Config
 	events     uint
+	mapSizes   string
+	mapMemory  string
 	verbose    bool
 }
 
@@ -60,6 +63,8 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.cniPaths.PluginPath, "cni-plugin", cni.DefaultPluginPath, "the plugin's binary")
 	f.StringVar(&o.cniPaths.BinDir, "cni-bin-dir", cni.DefaultBinDir, "where the container runtime looks for plugins")
 	f.StringVar(&o.cniPaths.ConfDir, "cni-conf-dir", cni.DefaultConfDir, "where the container runtime looks for configurations")
+	f.StringVar(&o.mapSizes, "map-sizes", "", "sizes of maps that are to have others than by default or before, as name=rows,… (docs/reference/map-sizes.md)")
+	f.StringVar(&o.mapMemory, "map-memory", "", "scale all maps so that they cost about this much when all are full: bytes, with KiB, MiB or GiB, or a percentage of the node's memory")
 	f.UintVar(&o.events, "events", 1000, "verdicts told per second and CPU; 0: no limit")
 	f.BoolVar(&o.verbose, "v", false, "log details")
 	if err := f.Parse(args); err != nil {
@@ -92,6 +97,9 @@ func (o options) check() error {
 	if o.saveEvery <= 0 {
 		errs = append(errs, fmt.Errorf("--save-every=%s: want more than 0", o.saveEvery))
 	}
+	if _, err := o.sizes(); err != nil {
+		errs = append(errs, err)
+	}
 	if o.cni != "own" && o.cni != "none" {
 		errs = append(errs, fmt.Errorf("--cni=%q: want own or none", o.cni))
 	}
@@ -99,6 +107,26 @@ func (o options) check() error {
 		errs = append(errs, fmt.Errorf("--port=%d is no port", o.port))
 	}
 	return errors.Join(errs...)
+}
+
+// sizes are those of the maps that the flags choose; nil if they choose none.
+func (o options) sizes() (map[string]uint32, error) {
+	out := map[string]uint32{}
+	if o.mapMemory != "" {
+		bytes, err := datapath.ParseMemory(o.mapMemory)
+		if err != nil {
+			return nil, fmt.Errorf("--map-memory: %w", err)
+		}
+		if out, err = datapath.SizesFor(bytes); err != nil {
+			return nil, fmt.Errorf("--map-memory: %w", err)
+		}
+	}
+	single, err := datapath.ParseSizes(o.mapSizes)
+	if err != nil {
+		return nil, fmt.Errorf("--map-sizes: %w", err)
+	}
+	maps.Copy(out, single)
+	return out, nil
 }
 
 func (o options) operators() []string {

@@ -111,7 +111,13 @@ func openDatapath(o options, log *slog.Logger, problem func(string, error)) (age
 	if err := datapath.MountBPFFS(o.bpfDir); err != nil {
 		return agent.Drivers{}, nothing, err
 	}
-	d, err := datapath.Open(datapath.Config{Dir: o.bpfDir, Mode: datapath.Mode(o.datapath), Log: log.With("part", "datapath")})
+	sizes, err := o.sizes()
+	if err != nil {
+		return agent.Drivers{}, nothing, err
+	}
+	d, err := datapath.Open(datapath.Config{
+		Dir: o.bpfDir, Mode: datapath.Mode(o.datapath), Sizes: sizes, Log: log.With("part", "datapath"),
+	})
 	if err != nil {
 		return agent.Drivers{}, nothing, err
 	}

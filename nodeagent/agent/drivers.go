@@ -36,8 +36,8 @@ type Drivers struct {
 	Events flow.Source
 	// Counters of the datapath.
 	Counters func() (map[datapath.Counter]bpf.Counter, error)
-	// Sizes are the maps' max_entries by name; a map that is missing has no limit.
-	Sizes map[string]uint32
+	// MapSizes are how many rows each map has room for, by name; a map that is missing has no limit.
+	MapSizes map[string]uint32
 	// Mode says how programs sit on interfaces.
 	Mode string
 }
@@ -58,7 +58,7 @@ func OfDatapath(d *datapath.Datapath, cgroup string) Drivers {
 		AttachSockets: attachSockets(d, cgroup),
 		Settle:        d.Settle,
 		Counters:      d.Counters,
-		Sizes:         d.Sizes(),
+		MapSizes:      d.Sizes(),
 		Mode:          string(d.Mode()),
 	}
 }

@@ -123,7 +123,7 @@ func each[K, V any](row func(K, V)) func([]K, []V) {
 // policyLimits are the sizes of the maps that policy lies in. A driver without sizes has no limits but the numbers' own.
 func (a *Agent) policyLimits() policy.Limits {
 	size := func(name string, otherwise int) int {
-		if n, ok := a.drivers.Sizes[name]; ok {
+		if n, ok := a.drivers.MapSizes[name]; ok {
 			return int(n)
 		}
 		return otherwise

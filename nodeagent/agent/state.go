@@ -27,6 +27,7 @@ func (a *Agent) State() report.State {
 		Applied: synced.Applied, Datapath: a.drivers.Mode,
 		Services: a.Tables.Frontends.Len(),
 		Tables:   a.tableCounts(),
+		Maps:     report.MapsOf(a.mapsUsed(), a.drivers.MapSizes),
 		Problems: slices.Clone(a.cfg.Problems),
 	}
 	s.Relay.Position = report.PositionOf(a.Intake.Position())
@@ -51,6 +52,7 @@ func (a *Agent) State() report.State {
 		}
 		s.Drops = report.DropsOf(counters)
 	}
+	s.Problems = append(s.Problems, report.MapPressure(s.Maps)...)
 	s.Problems = append(s.Problems, a.problems(synced)...)
 	return s
 }
@@ -185,6 +187,27 @@ func (a *Agent) tableCounts() []report.Table {
 		out = append(out, report.Table{
 			Name: d.Name(), Rows: c[table.Pending] + c[table.Done] + c[table.Failed], Pending: c[table.Pending], Failed: c[table.Failed],
 		})
+	}
+	return out
+}
+
+// mapsUsed counts the rows that are wanted in each map that the agent fills.
+func (a *Agent) mapsUsed() map[string]int {
+	t := a.Tables
+	out := map[string]int{
+		bpf.MapClasses: t.Classes.Len(), bpf.MapIdentities: t.Members.Len(), bpf.MapGroups: t.Groups.Len(),
+		bpf.MapSubjects: 2 * t.Subjects.Len(), // in both banks
+		bpf.MapIfaces:   t.Ifaces.Len(), bpf.MapSlots: t.Slots.Len(),
+	}
+	for _, m := range []struct {
+		four, six string
+		rows      interface{ Families() (int, int) }
+	}{
+		{bpf.MapIpcache4, bpf.MapIpcache6, t.Addresses}, {bpf.MapCIDR4, bpf.MapCIDR6, t.Ranges},
+		{bpf.MapGuard4, bpf.MapGuard6, t.Guards}, {bpf.MapLocals4, bpf.MapLocals6, t.Locals},
+		{bpf.MapServices4, bpf.MapServices6, t.Frontends},
+	} {
+		out[m.four], out[m.six] = m.rows.Families()
 	}
 	return out
 }

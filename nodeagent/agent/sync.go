@@ -9,6 +9,8 @@ import (
 	"maps"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	applypolicy "github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
 	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
@@ -132,12 +134,24 @@ func (a *Agent) startUp(pass apply.Pass) error {
 	if a.drivers.AttachSockets != nil && (!s.Planned || s.Sockets != nil) {
 		err = a.drivers.AttachSockets()
 	}
-	if !s.Settled && pass.Failing() == 0 && a.policyInForce() && a.drivers.Settle != nil {
+	// The new maps are pinned when every program uses them, not when every row fits: a restart must find the maps that the
+	// programs use.
+	if !s.Settled && a.settled(pass) && a.drivers.Settle != nil {
 		if err := a.drivers.Settle(); err != nil {
 			a.log.Error("the new maps can't be pinned; a restart would start from scratch", "error", err)
 		}
 	}
 	return err
+}
+
+// settled says that every program that is wanted is attached, and the policy that they go by in force.
+func (a *Agent) settled(pass apply.Pass) bool {
+	for _, o := range pass.Outcomes {
+		if o.Step == a.Tables.Hooks.Name() && (o.Failing > 0 || o.Err != nil) {
+			return false
+		}
+	}
+	return a.policyInForce()
 }
 
 // record remembers what the kernel holds now.
@@ -158,7 +172,7 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 	defer a.mu.Unlock()
 	s := &a.synced
 	s.Planned = true
-	s.Settled = s.Settled || done
+	s.Settled = s.Settled || a.settled(pass)
 	s.Sockets, s.Failing, s.Problems = sockets, failing, a.planner.Problems()
 	s.Policies = policies
 	if done {
@@ -166,21 +180,25 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 	}
 }
 
-// maxBlamed rows of one table are looked through for the policies that they hold up.
-const maxBlamed = 1000
+// maxBlamed bounds how many closed subjects are looked at for the policies that they are closed by.
+const maxBlamed = 64
 
-// blame gives a policy the reason why the kernel refuses its lines.
+// blame gives policies with rules that closed subjects have the reason why they are not in force.
 func (a *Agent) blame(policies map[string]plan.Policy) {
-	prefix := a.Intake.Cluster() + "/policies/"
-	for _, row := range a.Tables.Groups.FailedRows(maxBlamed) {
-		for _, line := range row.Value.Line {
-			rule, ok := a.Tables.Rules.Get(line.RuleID)
-			if !ok {
-				continue
-			}
-			if p, ok := policies[prefix+rule.Value.Policy]; ok {
-				p.Problem = row.Status.Error
-				policies[p.Key] = p
+	t := a.Tables
+	prefix := a.Intake.Cluster() + "/" + record.KindPolicy + "/"
+	for _, row := range t.Subjects.FailedRows(maxBlamed) {
+		for from := uint32(0); from < row.Value.Lines; from += bpf.GroupLines {
+			chunk, _ := t.Groups.Get(bpf.GroupKey{Group: row.Value.Group, Chunk: from / bpf.GroupLines})
+			for _, line := range chunk.Value.Line {
+				rule, ok := t.Rules.Get(line.RuleID)
+				if !ok {
+					continue
+				}
+				if p, ok := policies[prefix+rule.Value.Policy]; ok {
+					p.Problem = row.Status.Error
+					policies[p.Key] = p
+				}
 			}
 		}
 	}

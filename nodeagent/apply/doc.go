@@ -3,7 +3,7 @@
 
 // Package apply brings the kernel to what the tables want, row by row.
 //
-//	desired table ──changes──► Follower ──Update/Delete──► Target (a door to the kernel)
+//	desired table ──changes──► Follower ──batches──► Target (a kernel map, a device, …)
 //	      ▲                        │
 //	      └──────── status ────────┘
 //
@@ -13,8 +13,9 @@
 // stops nobody else.
 //
 // On start a follower reads its target once: rows that are already right are only marked done, so that a restart writes
-// nothing; what the kernel holds beyond the table is removed, but only when the caller knows the tables are complete.
+// nothing; what the kernel holds beyond the table is removed, but only when the caller knows that the table is complete, or
+// that what this row is about is known ([Removable]).
 //
-// The packages below (endpoints, policy, routes, services, wireguard) say what each door does; they never import each
+// The packages below (endpoints, policy, routes, services, wireguard) say what each target does; they never import each
 // other.
 package apply

@@ -31,6 +31,11 @@ func (s State) Print(w io.Writer) error {
 			line("Table %s\t%d rows, %d pending, %d failed", p.Name, p.Rows, p.Pending, p.Failed)
 		}
 	}
+	for _, m := range s.Maps {
+		if m.Used*2 > m.Size {
+			line("Map %s\t%d rows of %d (%d%%)", m.Name, m.Used, m.Size, m.Used*100/m.Size)
+		}
+	}
 	for _, p := range s.Peers {
 		state := "ready"
 		if !p.Ready {

@@ -35,6 +35,7 @@ type State struct {
 	EndpointsFailing int       `json:"endpointsFailing"`
 	Services         int       `json:"services"`
 	Tables           []Table   `json:"tables,omitempty"`
+	Maps             []Map     `json:"maps,omitempty"`
 	Policies         []Policy  `json:"policies,omitempty"`
 	Peers            []Peer    `json:"peers,omitempty"`
 	Drops            []Drop    `json:"drops,omitempty"`

@@ -20,8 +20,10 @@ const (
 	every = 15 * time.Second
 	// settle gathers changes that come together.
 	settle = 50 * time.Millisecond
-	// patience with one report.
-	patience = 5 * time.Second
+	// pause between two looks at the state, however often it changes: each costs a dump of the node's peers.
+	pause = 500 * time.Millisecond
+	// sending is how long one report may take.
+	sending = 5 * time.Second
 	// starting is how long an agent may take to know itself before it reports what it has.
 	starting = 10 * time.Second
 )
@@ -33,13 +35,15 @@ type Reporter struct {
 	// Send hands it to the operator.
 	Send func(context.Context, *relayv1.ReportRequest) error
 	Log  *slog.Logger
-	// Starting says that the state is not yet worth telling: after a restart it would look as if all was lost.
+	// Starting says that the state is not yet worth a report: after a restart it would look as if all was lost.
 	Starting func() bool
 
 	begun time.Time
 	wakes chan struct{}
 	last  *relayv1.ReportRequest
 	due   time.Time
+	// looked is when the state was last looked at.
+	looked time.Time
 }
 
 // NewReporter makes a reporter.
@@ -71,9 +75,10 @@ func (r *Reporter) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(settle):
+		case <-time.After(max(settle, time.Until(r.looked.Add(pause)))):
 		}
-		r.once(ctx, time.Now())
+		r.looked = time.Now()
+		r.once(ctx, r.looked)
 	}
 }
 
@@ -86,7 +91,7 @@ func (r *Reporter) once(ctx context.Context, now time.Time) {
 	if now.Before(r.due) && r.last != nil && proto.Equal(steady(request), steady(r.last)) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, sending)
 	defer cancel()
 	if err := r.Send(ctx, request); err != nil {
 		if !errors.Is(err, relay.ErrNotConnected) {

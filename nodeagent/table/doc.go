@@ -11,7 +11,8 @@
 //	                ▼
 //	          flow, report and the status socket read both sides
 //
-// Records lie in plain maps that change batch by batch; whoever plans follows them (FollowRecords). Desired rows lie in
-// statedb's tables. A row is a value: whoever changes one inserts a new one. Records are written by intake alone
-// (RecordWriter), desired rows by whoever plans (Set), statuses by the one reconciler of the table (SetStatus).
+// Records lie in plain maps that change batch by batch; whoever plans follows them (FollowRecords), intake alone writes them
+// (RecordWriter). Desired rows are read through [Desired] and written through a [Writer], which [Tables] hands to whoever
+// plans ([Tables.ForPlan]), looks at the node ([Tables.ForNode]) or drives the tunnel ([Tables.ForTunnel]); statuses are set
+// by the one follower of the table. A row is a value: whoever changes one puts a new one.
 package table

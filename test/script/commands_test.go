@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 	"github.com/fairlead-mesh/fairlead/mesh/store"
@@ -25,7 +26,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/operator/federate"
 )
 
-// command is one word of the stories. What it gives is its standard output.
+// command of the stories. What it gives is its standard output.
 type command struct {
 	usage string
 	// looks: the command looks at the outcome, so everything must be at rest first.
@@ -47,8 +48,8 @@ var vocabulary = map[string]command{
 	"reconnect":  {"reconnect CLUSTER", false, func(w *world, _ io.Writer, args []string) error { return w.setCut(args, false) }},
 	"store":      {"store up|down|wipe", true, runStore},
 	"forge":      {"forge MEMBER FILE [KEY]", true, runForge},
-	"break":      {"break NODE DOOR [TIMES]", true, runBreak},
-	"heal":       {"heal NODE DOOR", false, runHeal},
+	"break":      {"break NODE MAP [TIMES]", true, runBreak},
+	"heal":       {"heal NODE MAP", false, runHeal},
 
 	"dump":       {"dump NODE policy|subjects|ipcache|services|peers|routes|pods", true, runDump},
 	"writes":     {"writes NODE...", true, runWrites},
@@ -109,16 +110,16 @@ func (w *world) nodeOf(args []string) (*node, error) {
 	return n, nil
 }
 
-func (n *node) door(args []string) (breakable, error) {
+func (n *node) mapOf(args []string) (breakable, error) {
 	if len(args) < 2 {
 		return nil, errUsage
 	}
-	for _, d := range n.kernel.doors() {
+	for _, d := range n.kernel.maps() {
 		if d.Name() == args[1] {
 			return d, nil
 		}
 	}
-	return nil, fmt.Errorf("there is no door %s", args[1])
+	return nil, fmt.Errorf("there is no map %s", args[1])
 }
 
 func runStart(w *world, _ io.Writer, args []string) error {
@@ -284,7 +285,7 @@ func runBreak(w *world, _ io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	d, err := n.door(args)
+	d, err := n.mapOf(args)
 	if err != nil {
 		return err
 	}
@@ -303,7 +304,7 @@ func runHeal(w *world, _ io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	d, err := n.door(args)
+	d, err := n.mapOf(args)
 	if err != nil {
 		return err
 	}
@@ -325,7 +326,7 @@ func runDump(w *world, out io.Writer, args []string) error {
 	return nil
 }
 
-// runWrites tells what was written to a node's kernel since it was last asked.
+// runWrites shows what was written to a node's kernel since it was last asked.
 func runWrites(w *world, out io.Writer, args []string) error {
 	if len(args) == 0 {
 		return errUsage
@@ -336,7 +337,7 @@ func runWrites(w *world, out io.Writer, args []string) error {
 			return err
 		}
 		var parts []string
-		for _, d := range n.kernel.doors() {
+		for _, d := range n.kernel.maps() {
 			if written, removed := d.takeCounts(); written+removed > 0 {
 				parts = append(parts, fmt.Sprintf("%s %d written %d removed", d.Name(), written, removed))
 			}
@@ -355,16 +356,26 @@ func runFailing(w *world, out io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	t, txn := n.agent.Tables, n.agent.Tables.DB.ReadTxn()
+	t := n.agent.Tables
 	var lines []string
-	for row := range t.Entries.All(txn) {
-		if row.Status.State == table.Failed {
-			lines = append(lines, "policy entry of "+n.rule(row.Value.RuleID)+": failed")
+	for row := range t.Groups.All() {
+		if row.Status.State != table.Failed {
+			continue
+		}
+		for _, l := range row.Value.Line {
+			if l.Verdict != bpf.VerdictNone {
+				lines = append(lines, "line of "+n.rule(l.RuleID)+": failed")
+			}
 		}
 	}
-	for row := range t.Frontends.All(txn) {
+	for row := range t.Subjects.All() {
 		if row.Status.State == table.Failed {
-			lines = append(lines, "frontend "+row.Key.String()+": "+row.Status.State.String())
+			lines = append(lines, fmt.Sprintf("subject %s %s: failed", row.Key.Dir, n.who(row.Key.Identity)))
+		}
+	}
+	for row := range t.Frontends.All() {
+		if row.Status.State == table.Failed {
+			lines = append(lines, "frontend "+row.Key.String()+": failed")
 		}
 	}
 	for _, c := range n.agent.State().Tables {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -28,39 +29,14 @@ var dumps = map[string]func(*node) []string{
 	"pods":     (*node).dumpPods,
 }
 
-func (n *node) dumpPolicy() []string {
-	var out []string
-	for key, e := range n.kernel.entries.all() {
-		arrow := "<-"
-		if key.Dir == bpf.DirEgress {
-			arrow = "->"
-		}
-		out = append(out, fmt.Sprintf("%s %s %s %s %s: %s by %s",
-			key.Dir, n.who(key.Subject), arrow, n.whoOrAny(key.Peer), portOf(key), e.Verdict, n.rule(e.RuleID)))
-	}
-	slices.Sort(out)
-	return out
-}
-
-func portOf(k bpf.PolicyKey) string {
-	switch {
-	case k.PortPrefix == 16:
-		return fmt.Sprintf("%d/%s", k.Port, table.ProtocolName(k.Proto))
-	case k.PortPrefix > 0:
-		last := k.Port | (1<<(16-k.PortPrefix) - 1)
-		return fmt.Sprintf("%d-%d/%s", k.Port, last, table.ProtocolName(k.Proto))
-	case k.Proto == 0:
-		return "every port"
-	}
-	return "every " + table.ProtocolName(k.Proto) + " port"
-}
-
 func (n *node) dumpSubjects() []string {
 	var out []string
-	for key, s := range n.kernel.subjects.all() {
+	for key, s := range n.kernel.policy().subjects {
 		line := fmt.Sprintf("%s %s", key.Dir, n.who(key.Identity))
 		if s.Flags&bpf.SubjectIsolated != 0 {
 			line += " denied by default"
+		} else {
+			line += " allowed by default"
 		}
 		if s.Flags&bpf.SubjectAudit != 0 {
 			line += " audited"
@@ -113,13 +89,8 @@ func (n *node) remote(r bpf.Remote) string {
 
 // dumpServices shows where each frontend leads, read as the datapath does: the frontend's number, its count, its slots.
 func (n *node) dumpServices() []string {
-	txn := n.agent.Tables.DB.ReadTxn()
 	var out []string
 	for f, s := range n.kernel.frontends.all() {
-		name := "?"
-		if row, ok := n.agent.Tables.Frontends.Get(txn, f); ok {
-			name = strings.TrimPrefix(row.Owner, "service/")
-		}
 		var backends []string
 		for slot := range s.Backends {
 			b, ok := n.kernel.slots.get(bpf.SlotKey{Service: s.ID, Slot: slot})
@@ -134,7 +105,7 @@ func (n *node) dumpServices() []string {
 		if len(backends) == 0 {
 			backends = []string{"nobody"}
 		}
-		out = append(out, fmt.Sprintf("%s %s -> %s", name, f, strings.Join(backends, ", ")))
+		out = append(out, fmt.Sprintf("%s %s -> %s", n.service(f.Addr), f, strings.Join(backends, ", ")))
 	}
 	slices.Sort(out)
 	return out
@@ -142,12 +113,11 @@ func (n *node) dumpServices() []string {
 
 // dumpPeers shows the tunnel's peers and whether the datapath may use them.
 func (n *node) dumpPeers() []string {
-	txn := n.agent.Tables.DB.ReadTxn()
 	var out []string
-	for key, told := range n.kernel.tunnel.all() {
+	for key, set := range n.kernel.tunnel.all() {
 		name, ready := "a stranger", "not used"
-		for row := range n.agent.Tables.Peers.All(txn) {
-			if row.Value.PublicKey != key.String() {
+		for row := range n.agent.Tables.Peers.All() {
+			if row.Value.PublicKey != record.PublicKey(key) {
 				continue
 			}
 			name = row.Value.Cluster + "/" + row.Value.Node
@@ -155,7 +125,7 @@ func (n *node) dumpPeers() []string {
 				ready = "ready"
 			}
 		}
-		out = append(out, fmt.Sprintf("%s at %s, %s", name, told, ready))
+		out = append(out, fmt.Sprintf("%s at %s, %s", name, set, ready))
 	}
 	slices.Sort(out)
 	return out
@@ -180,7 +150,7 @@ func (n *node) dumpRoutes() []string {
 	return out
 }
 
-// dumpPods shows the interfaces of the node's pods: whom each speaks for, and whether programs sit on it.
+// dumpPods shows the interfaces of the node's pods: whose packets each sends, and whether programs sit on it.
 func (n *node) dumpPods() []string {
 	var out []string
 	for index, i := range n.kernel.ifaces.all() {
@@ -216,13 +186,6 @@ func (n *node) who(id uint32) string {
 	return fmt.Sprintf("an identity of cluster %d that nobody knows", identity.ClusterOf(id))
 }
 
-func (n *node) whoOrAny(id uint32) string {
-	if id == 0 {
-		return "anybody"
-	}
-	return n.who(id)
-}
-
 func describe(labels map[string]string) string {
 	s := labels["fairlead.dev/cluster"] + "/" + labels["fairlead.dev/namespace"]
 	for _, key := range slices.Sorted(maps.Keys(labels)) {
@@ -234,7 +197,7 @@ func describe(labels map[string]string) string {
 }
 
 func (n *node) rule(id uint32) string {
-	row, ok := n.agent.Tables.Rules.Get(n.agent.Tables.DB.ReadTxn(), id)
+	row, ok := n.agent.Tables.Rules.Get(id)
 	if !ok {
 		return "a rule that nobody knows"
 	}
@@ -242,7 +205,7 @@ func (n *node) rule(id uint32) string {
 }
 
 func (n *node) peer(index uint16) string {
-	row, ok := n.agent.Tables.Peers.Get(n.agent.Tables.DB.ReadTxn(), index)
+	row, ok := n.agent.Tables.Peers.Get(index)
 	if !ok {
 		return "a peer that nobody knows"
 	}
@@ -254,4 +217,14 @@ func (n *node) pod(a netip.Addr) string {
 		return e.Cluster + "/" + e.Namespace + "/" + e.Name
 	}
 	return "no pod"
+}
+
+// service names the service of the node's cluster that has an address.
+func (n *node) service(a netip.Addr) string {
+	for key, s := range n.agent.Tables.Services.All() {
+		if record.ClusterOf(key) == n.cluster.name && slices.Contains(s.ClusterIPs, a) {
+			return s.Namespace + "/" + s.Name
+		}
+	}
+	return "?"
 }

@@ -13,10 +13,12 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/agent"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/routes"
@@ -32,43 +34,53 @@ import (
 type kernel struct {
 	node string
 
-	entries   *door[bpf.PolicyKey, bpf.PolicyEntry]
-	subjects  *door[bpf.SubjectKey, bpf.Subject]
-	addresses *door[netip.Addr, bpf.Remote]
-	ranges    *door[netip.Prefix, bpf.Remote]
-	peers     *door[uint16, bpf.Peer]
-	frontends *door[table.Frontend, bpf.Service]
-	slots     *door[bpf.SlotKey, bpf.Backend]
-	ifaces    *door[uint32, bpf.Iface]
-	locals    *door[netip.Addr, bpf.Local]
-	hooks     *door[table.Hook, table.Attachment]
-	routes    *door[netip.Prefix, kernelroutes.Route]
-	tunnel    *door[kernelwg.Key, string]
-	config    *door[string, bpf.Config]
+	sets       *fakeMap[uint32, uint64]
+	classes    *fakeMap[uint32, bpf.ClassSets]
+	identities *fakeMap[uint32, bpf.IdentityClass]
+	groups     *fakeMap[bpf.GroupKey, bpf.GroupChunk]
+	subjects   *fakeMap[bpf.SubjectKey, bpf.Subject] // both banks
+	addresses  *fakeMap[netip.Addr, bpf.Remote]
+	epochs     *fakeMap[uint32, uint32] // of addresses
+	ranges     *fakeMap[netip.Prefix, bpf.Remote]
+	guards     *fakeMap[netip.Prefix, uint32]
+	peers      *fakeMap[uint16, bpf.Peer]
+	frontends  *fakeMap[table.Frontend, bpf.Service]
+	slots      *fakeMap[bpf.SlotKey, bpf.Backend]
+	ifaces     *fakeMap[uint32, bpf.Iface]
+	locals     *fakeMap[netip.Addr, bpf.Local]
+	hooks      *fakeMap[table.Hook, table.Attachment]
+	routes     *fakeMap[netip.Prefix, kernelroutes.Route]
+	tunnel     *fakeMap[kernelwg.Key, string]
+	config     *fakeMap[string, bpf.Config]
 
 	nodeAddresses []netip.Addr
 }
 
 func newKernel(node string) *kernel {
 	return &kernel{
-		node:      node,
-		entries:   newDoor[bpf.PolicyKey, bpf.PolicyEntry]("policy"),
-		subjects:  newDoor[bpf.SubjectKey, bpf.Subject]("subjects"),
-		addresses: newDoor[netip.Addr, bpf.Remote]("ipcache"),
-		ranges:    newDoor[netip.Prefix, bpf.Remote]("ranges"),
-		peers:     newDoor[uint16, bpf.Peer]("peers"),
-		frontends: newDoor[table.Frontend, bpf.Service]("services"),
-		slots:     newDoor[bpf.SlotKey, bpf.Backend]("slots"),
-		ifaces:    newDoor[uint32, bpf.Iface]("ifaces"),
-		locals:    newDoor[netip.Addr, bpf.Local]("locals"),
-		hooks:     newDoor[table.Hook, table.Attachment]("hooks"),
-		routes:    newDoor[netip.Prefix, kernelroutes.Route]("routes"),
-		tunnel:    newDoor[kernelwg.Key, string]("tunnel"),
-		config:    newDoor[string, bpf.Config]("config"),
+		node:       node,
+		sets:       newMap[uint32, uint64]("sets"),
+		classes:    newMap[uint32, bpf.ClassSets]("classes"),
+		identities: newMap[uint32, bpf.IdentityClass]("identities"),
+		groups:     newMap[bpf.GroupKey, bpf.GroupChunk]("groups"),
+		subjects:   newMap[bpf.SubjectKey, bpf.Subject]("subjects"),
+		addresses:  newMap[netip.Addr, bpf.Remote]("ipcache"),
+		epochs:     newMap[uint32, uint32]("address-epochs"),
+		ranges:     newMap[netip.Prefix, bpf.Remote]("ranges"),
+		guards:     newMap[netip.Prefix, uint32]("guards"),
+		peers:      newMap[uint16, bpf.Peer]("peers"),
+		frontends:  newMap[table.Frontend, bpf.Service]("services"),
+		slots:      newMap[bpf.SlotKey, bpf.Backend]("slots"),
+		ifaces:     newMap[uint32, bpf.Iface]("ifaces"),
+		locals:     newMap[netip.Addr, bpf.Local]("locals"),
+		hooks:      newMap[table.Hook, table.Attachment]("hooks"),
+		routes:     newMap[netip.Prefix, kernelroutes.Route]("routes"),
+		tunnel:     newMap[kernelwg.Key, string]("tunnel"),
+		config:     newMap[string, bpf.Config]("config"),
 	}
 }
 
-// breakable is a door seen from a story.
+// breakable is a map seen from a story.
 type breakable interface {
 	Name() string
 	fail(times int)
@@ -77,21 +89,24 @@ type breakable interface {
 	operations() int
 }
 
-func (k *kernel) doors() []breakable {
+// maps are everything that can be written to.
+func (k *kernel) maps() []breakable {
 	return []breakable{
-		k.entries, k.subjects, k.addresses, k.ranges, k.peers, k.frontends, k.slots, k.ifaces, k.locals, k.hooks,
-		k.routes, k.tunnel, k.config,
+		k.sets, k.classes, k.identities, k.groups, k.subjects, k.addresses, k.epochs, k.ranges, k.guards, k.peers, k.frontends,
+		k.slots, k.ifaces, k.locals, k.hooks, k.routes, k.tunnel, k.config,
 	}
 }
 
-// agentDoors are the kernel as an agent gets it.
-func (k *kernel) agentDoors() agent.Doors {
-	return agent.Doors{
-		Policy:        policy.Doors{Entries: k.entries, Subjects: k.subjects},
-		Routes:        routes.Doors{Peers: k.peers, Ranges: k.ranges, Addresses: k.addresses},
-		Endpoints:     endpoints.Doors{Ifaces: k.ifaces, Locals: k.locals, Hooks: k.hooks},
-		Services:      services.Doors{Slots: k.slots, Frontends: k.frontends},
-		Settings:      settingsDoor{k.config},
+// drivers are the kernel as an agent gets it.
+func (k *kernel) drivers() agent.Drivers {
+	return agent.Drivers{
+		Policy: policy.Driver{
+			Sets: k.sets, Classes: k.classes, Members: k.identities, Groups: k.groups, Subjects: k.subjects, Epochs: config{k.config},
+		},
+		Routes:        routes.Driver{Peers: k.peers, Ranges: k.ranges, Guards: k.guards, Addresses: k.addresses, AddressEpochs: k.epochs},
+		Endpoints:     endpoints.Driver{Ifaces: k.ifaces, Locals: k.locals, Hooks: k.hooks},
+		Services:      services.Driver{Slots: k.slots, Frontends: k.frontends},
+		Settings:      config{k.config},
 		Links:         nodeLinks{k},
 		HostRoutes:    hostRoutes{k.routes},
 		OpenWireGuard: func() (wireguard.Device, error) { return device{k}, nil },
@@ -104,8 +119,8 @@ const forever = -1
 
 var errBroken = errors.New("the kernel refused")
 
-// door is one map.
-type door[K, V comparable] struct {
+// fakeMap is one map.
+type fakeMap[K, V comparable] struct {
 	name string
 
 	mu       sync.Mutex
@@ -116,14 +131,14 @@ type door[K, V comparable] struct {
 	failures int
 }
 
-func newDoor[K, V comparable](name string) *door[K, V] {
-	return &door[K, V]{name: name, rows: map[K]V{}}
+func newMap[K, V comparable](name string) *fakeMap[K, V] {
+	return &fakeMap[K, V]{name: name, rows: map[K]V{}}
 }
 
-func (d *door[K, V]) Name() string { return d.name }
+func (d *fakeMap[K, V]) Name() string { return d.name }
 
 // faulty says whether this operation is one of those that fail; the lock is held.
-func (d *door[K, V]) faulty() bool {
+func (d *fakeMap[K, V]) faulty() bool {
 	if d.failures > 0 {
 		d.failures--
 		return true
@@ -131,7 +146,22 @@ func (d *door[K, V]) faulty() bool {
 	return d.failures == forever
 }
 
-func (d *door[K, V]) Update(_ context.Context, key K, value V) error {
+func (d *fakeMap[K, V]) Update(_ context.Context, keys []K, values []V) []error {
+	return apply.Each(len(keys), func(i int) error { return d.put(keys[i], values[i]) })
+}
+
+func (d *fakeMap[K, V]) Delete(_ context.Context, keys []K) []error {
+	return apply.Each(len(keys), func(i int) error { return d.remove(keys[i]) })
+}
+
+func (d *fakeMap[K, V]) Have(_ context.Context, visit func([]K, []V)) error {
+	for key, value := range d.all() {
+		visit([]K{key}, []V{value})
+	}
+	return nil
+}
+
+func (d *fakeMap[K, V]) put(key K, value V) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.faulty() {
@@ -143,7 +173,7 @@ func (d *door[K, V]) Update(_ context.Context, key K, value V) error {
 	return nil
 }
 
-func (d *door[K, V]) Delete(_ context.Context, key K) error {
+func (d *fakeMap[K, V]) remove(key K) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.faulty() {
@@ -155,34 +185,32 @@ func (d *door[K, V]) Delete(_ context.Context, key K) error {
 	return nil
 }
 
-func (d *door[K, V]) Have(context.Context) (map[K]V, error) { return d.all(), nil }
-
-func (d *door[K, V]) all() map[K]V {
+func (d *fakeMap[K, V]) all() map[K]V {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return maps.Clone(d.rows)
 }
 
-func (d *door[K, V]) get(key K) (V, bool) {
+func (d *fakeMap[K, V]) get(key K) (V, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v, ok := d.rows[key]
 	return v, ok
 }
 
-func (d *door[K, V]) fail(times int) {
+func (d *fakeMap[K, V]) fail(times int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.failures = times
 }
 
-func (d *door[K, V]) broken() bool {
+func (d *fakeMap[K, V]) broken() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.failures == forever
 }
 
-func (d *door[K, V]) takeCounts() (written, removed int) {
+func (d *fakeMap[K, V]) takeCounts() (written, removed int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	written, removed = d.written, d.removed
@@ -190,34 +218,49 @@ func (d *door[K, V]) takeCounts() (written, removed int) {
 	return written, removed
 }
 
-func (d *door[K, V]) operations() int {
+func (d *fakeMap[K, V]) operations() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.total
 }
 
-// settingsDoor is fl_config.
-type settingsDoor struct{ d *door[string, bpf.Config] }
+// config is fl_config: settings and epochs.
+type config struct{ d *fakeMap[string, bpf.Config] }
 
-func (s settingsDoor) Settings() (bpf.Config, error) {
-	cfg, _ := s.d.get("config")
+func (c config) Settings() (bpf.Config, error) {
+	cfg, _ := c.d.get("config")
 	return cfg, nil
 }
 
-func (s settingsDoor) SetSettings(cfg bpf.Config) error {
-	return s.d.Update(context.Background(), "config", cfg)
+func (c config) SetSettings(cfg bpf.Config) error { return c.d.put("config", cfg) }
+
+func (c config) Epochs() (policy, full uint32, err error) {
+	cfg, err := c.Settings()
+	return cfg.PolicyEpoch, cfg.FullEpoch, err
 }
+
+func (c config) SetEpochs(policy, full uint32) error {
+	cfg, err := c.Settings()
+	if err != nil {
+		return err
+	}
+	cfg.PolicyEpoch, cfg.FullEpoch = policy, full
+	return c.SetSettings(cfg)
+}
+
+// Fence has nobody to wait for: stories read the maps when everything is at rest.
+func (config) Fence() error { return nil }
 
 // hostRoutes is the node's routing table of ours.
 type hostRoutes struct {
-	d *door[netip.Prefix, kernelroutes.Route]
+	d *fakeMap[netip.Prefix, kernelroutes.Route]
 }
 
 func (h hostRoutes) Replace(r kernelroutes.Route) error {
-	return h.d.Update(context.Background(), r.Prefix, r)
+	return h.d.put(r.Prefix, r)
 }
 
-func (h hostRoutes) Remove(p netip.Prefix) error { return h.d.Delete(context.Background(), p) }
+func (h hostRoutes) Remove(p netip.Prefix) error { return h.d.remove(p) }
 
 func (h hostRoutes) List() ([]kernelroutes.Route, error) {
 	return slices.SortedFunc(maps.Values(h.d.all()), func(a, b kernelroutes.Route) int {
@@ -233,10 +276,10 @@ const (
 	tunnelMTU   = 1420
 )
 
-// device is the node's WireGuard device: what it was told of each peer.
+// device is the node's WireGuard device: what was set of each peer.
 type device struct{ k *kernel }
 
-// publicKey is a node's key; the same on each run, so that stories can be told twice.
+// publicKey is a node's key; the same on each run, so that a story has the same outcome twice.
 func publicKey(node string) kernelwg.Key {
 	return kernelwg.Key(sha256.Sum256([]byte("key of " + node)))
 }
@@ -249,18 +292,22 @@ func (d device) Save() error                           { return nil }
 
 // SetPeer counts only what changes something, as the real device does.
 func (d device) SetPeer(p kernelwg.Peer) error {
-	told := fmt.Sprintf("%s allowed %s", p.Endpoint, table.JoinPrefixes(p.AllowedIPs))
-	if have, ok := d.k.tunnel.get(p.PublicKey); ok && have == told {
+	var allowed []string
+	for _, prefix := range p.AllowedIPs {
+		allowed = append(allowed, prefix.String())
+	}
+	set := fmt.Sprintf("%s allowed %s", p.Endpoint, strings.Join(allowed, ","))
+	if have, ok := d.k.tunnel.get(p.PublicKey); ok && have == set {
 		return nil
 	}
-	return d.k.tunnel.Update(context.Background(), p.PublicKey, told)
+	return d.k.tunnel.put(p.PublicKey, set)
 }
 
 func (d device) RemovePeer(key kernelwg.Key) error {
 	if _, ok := d.k.tunnel.get(key); !ok {
 		return nil
 	}
-	return d.k.tunnel.Delete(context.Background(), key)
+	return d.k.tunnel.remove(key)
 }
 
 func (d device) Peers() ([]kernelwg.Status, error) {

@@ -5,7 +5,6 @@ package script
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -95,11 +94,6 @@ func (w *world) end() {
 		if err := n.stop(); err != nil {
 			w.t.Errorf("agent of %s: %v", n.name, err)
 		}
-		if n.agent != nil {
-			if err := n.agent.Close(); err != nil {
-				w.t.Errorf("agent of %s: %v", n.name, err)
-			}
-		}
 	}
 	for _, c := range w.clusters {
 		c.stop()
@@ -175,19 +169,12 @@ func (n *node) start(log *slog.Logger) error {
 		return fmt.Errorf("the agent of %s runs already", n.name)
 	}
 	log = log.With("agent", n.name)
-	var closeErr error
-	if n.agent != nil {
-		closeErr = n.agent.Close()
-	}
-	a, err := agent.New(agent.Config{
+	a := agent.New(agent.Config{
 		Node: n.name, Version: version, OwnCNI: n.ownCNI, Snapshot: filepath.Join(n.disk, "snapshot"), Log: log,
-	}, n.kernel.agentDoors(), relay.NewClient(relay.ClientConfig{
+	}, n.kernel.drivers(), relay.NewClient(relay.ClientConfig{
 		Targets: []string{n.cluster.name + ".relay:4240"}, Node: n.name, Logger: log, Dial: n.cluster.door.dial,
 		Token: func(context.Context) (string, error) { return n.name, nil },
 	}))
-	if err != nil || closeErr != nil {
-		return errors.Join(err, closeErr)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	n.agent, n.cancel, n.running, n.done = a, cancel, true, make(chan error, 1)
 	go func() { n.done <- a.Run(ctx, "") }()
@@ -214,7 +201,7 @@ func (w *world) forge(user string, set record.Set) error {
 		w.forgers[user] = f
 	}
 	f.publisher.SetDesired(set)
-	for deadline := time.Now().Add(patience); ; time.Sleep(poll) {
+	for deadline := time.Now().Add(timeout); ; time.Sleep(poll) {
 		s := f.publisher.Status()
 		if s.Synced && s.Published == len(set) {
 			return nil
@@ -244,14 +231,14 @@ const (
 	poll = 10 * time.Millisecond
 	// rest is how many looks in a row must find everything unchanged. Statuses are written up to 300 ms after their cause.
 	rest = 35
-	// patience only ends a story that would never come to rest.
-	patience = time.Minute
+	// timeout only ends a story that would never come to rest.
+	timeout = time.Minute
 )
 
 // settle waits until everything is at rest: no part has anything left to do, and nothing moved for a while.
 func (w *world) settle() error {
 	var before, why string
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(timeout)
 	for quiet := 0; quiet < rest; time.Sleep(poll) {
 		if time.Now().After(deadline) {
 			return fmt.Errorf("the mesh doesn't come to rest: %s", why)
@@ -345,7 +332,7 @@ func (w *world) agentBusy(n *node) string {
 	default:
 	}
 	s := n.agent.State()
-	broken := slices.ContainsFunc(n.kernel.doors(), breakable.broken)
+	broken := slices.ContainsFunc(n.kernel.maps(), breakable.broken)
 	if o := n.cluster.operator; o != nil && !n.cluster.door.isCut() {
 		at := o.Hub.At()
 		if !s.Relay.Connected || s.Relay.Position.Epoch != at.GetEpoch() || s.Relay.Position.Revision != at.GetRevision() {
@@ -383,7 +370,7 @@ func (w *world) fingerprint() string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(w.nodes)) {
 		n := w.nodes[name]
-		for _, d := range n.kernel.doors() {
+		for _, d := range n.kernel.maps() {
 			fmt.Fprint(&b, d.operations(), ",")
 		}
 		if n.running {

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
-	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 

@@ -17,9 +17,9 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
-	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/topology"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -107,9 +107,6 @@ func start(t *testing.T) *world {
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		if err := tables.Close(); err != nil {
 			t.Error(err)
 		}
 	})

@@ -443,3 +443,24 @@ func batch[K, V comparable](t *testing.T, to Target[K, V], value V, key func(int
 		t.Errorf("%T holds %v after removal, %v", to, got, err)
 	}
 }
+
+// An upgrade that replaces fl_config goes on from the old one's epoch: flows that outlive it bear epochs of the old map.
+func TestTheEpochOutlivesAnotherLayoutOfItsMap(t *testing.T) {
+	node(t, func(t *testing.T, dir string) {
+		check(t, os.MkdirAll(dir, 0o700))
+		old, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 12, MaxEntries: 1})
+		check(t, err)
+		check(t, old.Put(uint32(0), []byte{0x39, 0x30, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}))
+		check(t, old.Pin(filepath.Join(dir, bpf.MapConfig)))
+		check(t, old.Close())
+		d := open(t, dir, TCX)
+		defer d.Close()
+		if !slices.Contains(d.replaced, bpf.MapConfig) {
+			t.Fatalf("replaced = %v", d.replaced)
+		}
+		policy, full, err := d.Epochs()
+		if err != nil || policy != 0x3039 || full != 0x3039 {
+			t.Errorf("epochs %d and %d, %v; want %d", policy, full, err, 0x3039)
+		}
+	})
+}

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 )
@@ -165,4 +166,30 @@ func SizesFor(memory uint64) (map[string]uint32, error) {
 		out[s.Map] = uint32(min(rows, maxRows))
 	}
 	return out, nil
+}
+
+// ParseMemory reads a number of bytes, with KiB, MiB or GiB, or a percentage of the node's memory.
+func ParseMemory(text string) (uint64, error) {
+	unit := uint64(1)
+	for suffix, n := range map[string]uint64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
+		if rest, ok := strings.CutSuffix(text, suffix); ok {
+			text, unit = rest, n
+		}
+	}
+	if percent, ok := strings.CutSuffix(text, "%"); ok && unit == 1 {
+		n, err := strconv.ParseFloat(percent, 64)
+		if err != nil || !(n > 0 && n <= 50) {
+			return 0, fmt.Errorf("%w: %q: want more than 0%% and at most 50%% of the memory", ErrSize, text)
+		}
+		var info unix.Sysinfo_t
+		if err := unix.Sysinfo(&info); err != nil {
+			return 0, fmt.Errorf("reading the node's memory: %w", err)
+		}
+		return uint64(float64(info.Totalram) * float64(info.Unit) * n / 100), nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n == 0 || n > 1<<40/unit {
+		return 0, fmt.Errorf("%w: %q is no amount of memory", ErrSize, text)
+	}
+	return n * unit, nil
 }

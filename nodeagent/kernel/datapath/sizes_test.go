@@ -77,6 +77,26 @@ func TestParseSizes(t *testing.T) {
 	}
 }
 
+func TestParseMemory(t *testing.T) {
+	for text, want := range map[string]uint64{"1000": 1000, "3KiB": 3072, "512MiB": 512 << 20, "2GiB": 2 << 30} {
+		if got, err := ParseMemory(text); err != nil || got != want {
+			t.Errorf("%q is %d, %v", text, got, err)
+		}
+	}
+	half, err := ParseMemory("50%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tenth, err := ParseMemory("5%"); err != nil || tenth < half/10-1 || tenth > half/10+1 {
+		t.Errorf("5%% is %d, 50%% is %d (%v)", tenth, half, err)
+	}
+	for _, bad := range []string{"", "0", "-1", "x", "0%", "60%", "NaN%", "5%MiB", "99999999999GiB", "1.5GiB"} {
+		if got, err := ParseMemory(bad); !errors.Is(err, ErrSize) {
+			t.Errorf("%q is %d, %v", bad, got, err)
+		}
+	}
+}
+
 func TestSizesForMemory(t *testing.T) {
 	all, err := Sizes()
 	if err != nil {
