@@ -6,6 +6,7 @@ package plan
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,17 +14,20 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cilium/statedb"
 	"golang.org/x/tools/txtar"
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/topology"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
 var update = flag.Bool("update", false, "write what comes out into testdata")
+
+var limits = policy.Limits{Sets: 64, Classes: 64, Identities: 1024, Chunks: 64, Subjects: 64}
 
 // TestStories feeds records into the tables, step by step, and compares what changes among the desired rows. In a step's
 // input "+" brings a record (JSON) and "-" takes one (its key).
@@ -42,11 +46,7 @@ func story(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tables := newTables(t)
-	p, err := New(Config{Cluster: "east", Node: "east-1", SkipServices: []string{"default/kubernetes"}}, tables, Memory{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := newWorld(t, NewMemory())
 	var before []string
 	var out []txtar.File
 	for _, f := range archive.Files {
@@ -54,14 +54,12 @@ func story(t *testing.T, file string) {
 		if !ok {
 			continue
 		}
-		feed(t, tables, string(f.Data))
-		was := p.Stats()
-		if _, err := p.Step(); err != nil {
-			t.Fatalf("%s: %v", step, err)
-		}
-		now := dump(tables)
-		text := cost(was, p.Stats()) + diff(before, now)
-		for _, problem := range p.Problems() {
+		w.feed(string(f.Data))
+		was := w.plan.Stats()
+		changes := w.step()
+		now := w.dump()
+		text := cost(was, w.plan.Stats()) + diff(before, now) + changes
+		for _, problem := range w.plan.Problems() {
 			text += "! " + problem + "\n"
 		}
 		before = now
@@ -80,61 +78,90 @@ func story(t *testing.T, file string) {
 	}
 }
 
-func newTables(t *testing.T) *table.Tables {
-	t.Helper()
-	tables := table.New()
-	return tables
+// world is a planner with its tables.
+type world struct {
+	t      *testing.T
+	tables *table.Tables
+	writer *table.RecordWriter
+	plan   *Planner
 }
 
-func feed(t *testing.T, tables *table.Tables, input string) {
-	t.Helper()
-	var changes []table.Change
-	for line := range strings.Lines(input) {
-		line = strings.TrimSpace(line)
-		switch {
-		case strings.HasPrefix(line, "+ "):
-			rec := &recordv1.Record{}
-			if err := protojson.Unmarshal([]byte(line[2:]), rec); err != nil {
-				t.Fatalf("%s: %v", line, err)
+func newWorld(t *testing.T, m *Memory) *world {
+	w := &world{t: t, tables: table.New()}
+	w.writer = w.tables.RecordWriter()
+	w.plan = New(Config{Cluster: "east", Node: "east-1", SkipServices: []string{"default/kubernetes"}, Limits: limits}, w.tables, m)
+	return w
+}
+
+func (w *world) feed(input string) {
+	w.t.Helper()
+	w.writer.Write(func(txn table.RecordTxn) {
+		for line := range strings.Lines(input) {
+			line = strings.TrimSpace(line)
+			switch {
+			case strings.HasPrefix(line, "+ "):
+				rec := &recordv1.Record{}
+				if err := protojson.Unmarshal([]byte(line[2:]), rec); err != nil {
+					w.t.Fatalf("%s: %v", line, err)
+				}
+				key, err := record.Key(rec)
+				if err != nil {
+					w.t.Fatalf("%s: %v", line, err)
+				}
+				o, err := record.Parse(rec)
+				if err != nil {
+					w.t.Fatalf("%s: %v", line, err)
+				}
+				txn.Put(key, o)
+			case strings.HasPrefix(line, "- "):
+				txn.Drop(line[2:])
+			case line != "" && line[0] != '#':
+				w.t.Fatalf("not understood: %s", line)
 			}
-			key, err := record.Key(rec)
-			if err != nil {
-				t.Fatalf("%s: %v", line, err)
-			}
-			changes = append(changes, table.Change{Key: key, Record: rec})
-		case strings.HasPrefix(line, "- "):
-			changes = append(changes, table.Change{Key: line[2:]})
-		case line != "" && line[0] != '#':
-			t.Fatalf("not understood: %s", line)
 		}
+	})
+}
+
+// step plans until nothing is left to plan, as if every change came into force at once, and prints the changes of policy.
+func (w *world) step() string {
+	var b strings.Builder
+	for d := w.plan.Step(true, true); d != nil; d = w.plan.Step(true, true) {
+		w.plan.SetCIDRs(d.Before.CIDRs)
+		w.plan.SetCIDRs(d.After.CIDRs)
+		if d.Empty() {
+			continue
+		}
+		fmt.Fprintf(&b, "policy: switch %t, %d subjects", d.Switch, len(d.Subjects))
+		for _, rows := range []*policy.Rows{&d.Before, &d.After} {
+			fmt.Fprintf(&b, "; %d sets, %d classes, %d identities, %d groups", len(rows.Sets), len(rows.Classes), len(rows.Identities), len(rows.Groups))
+		}
+		b.WriteString("\n")
 	}
-	if err := tables.WriteRecords(changes); err != nil {
-		t.Fatal(err)
-	}
+	return b.String()
 }
 
 func cost(was, now Stats) string {
-	return fmt.Sprintf("planned: network %d, policies %d, services %d\n",
-		now.Network-was.Network, now.Policies-was.Policies, now.Services-was.Services)
+	return fmt.Sprintf("planned: network %d, services %d\n", now.Network-was.Network, now.Services-was.Services)
 }
 
-func dump(t *table.Tables) []string {
-	txn := t.DB.ReadTxn()
+func (w *world) dump() []string {
+	t := w.tables
 	var out []string
 	for _, rows := range [][]string{
-		rows(txn, t.Settings), rows(txn, t.Entries), rows(txn, t.Subjects), rows(txn, t.Rules), rows(txn, t.Addresses),
-		rows(txn, t.Ranges), rows(txn, t.Pods), rows(txn, t.Frontends), rows(txn, t.Slots), rows(txn, t.Peers), rows(txn, t.Routes),
+		rows(t.Settings), rows(t.Rules), rows(t.Addresses), rows(t.Ranges), rows(t.Guards), rows(t.Pods), rows(t.Frontends),
+		rows(t.Slots), rows(t.Peers), rows(t.Routes),
 	} {
 		out = append(out, rows...)
 	}
 	return out
 }
 
-func rows[K, V comparable](txn statedb.ReadTxn, d *table.Desired[K, V]) []string {
+func rows[K, V comparable](d *table.Desired[K, V]) []string {
 	var out []string
-	for row := range d.All(txn) {
+	for row := range d.All() {
 		out = append(out, fmt.Sprintf("%s %s: %s", d.Name(), table.Format(row.Key), table.Format(row.Value)))
 	}
+	slices.Sort(out)
 	return out
 }
 
@@ -153,67 +180,87 @@ func diff(before, now []string) string {
 	return b.String()
 }
 
-// After a restart numbers are as the kernel still has them: peers keep their index, services their id, and CIDRs their
-// identity.
-func TestNumbersOutliveARestart(t *testing.T) {
-	const world = `
-+ {"cluster":"east","cluster_info":{"name":"east","id":1,"pod_cidrs":["10.14.0.0/16"],"service_cidrs":["10.16.0.0/16"]}}
-+ {"cluster":"west","cluster_info":{"name":"west","id":2,"pod_cidrs":["10.24.0.0/16"]}}
+const restarted = `
++ {"cluster":"east","cluster_info":{"name":"east","id":1,"mesh_id":"lab","pod_cidrs":["10.14.0.0/16"],"service_cidrs":["10.16.0.0/16"]}}
++ {"cluster":"west","cluster_info":{"name":"west","id":2,"mesh_id":"lab","pod_cidrs":["10.24.0.0/16"]}}
 + {"cluster":"east","node":{"name":"east-1","addresses":["10.11.0.11"]}}
 + {"cluster":"west","node":{"name":"west-1","addresses":["10.21.0.11"],"wireguard_public_key":"AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE=","wireguard_port":51871}}
 + {"cluster":"west","node":{"name":"west-2","addresses":["10.21.0.12"],"wireguard_public_key":"AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgI=","wireguard_port":51871}}
 + {"cluster":"east","service":{"namespace":"a","name":"s1","cluster_ips":["10.16.0.1"],"ports":[{"port":80,"protocol":"TCP"}]}}
 + {"cluster":"east","service":{"namespace":"a","name":"s2","cluster_ips":["10.16.0.2"],"ports":[{"port":80,"protocol":"TCP"}]}}
 `
-	front := func(addr string) table.Frontend {
-		return table.Frontend{Addr: netip.MustParseAddr(addr), Port: 80, Proto: 6}
-	}
-	memory := Memory{
-		Addresses: map[netip.Addr]bpf.Remote{
-			netip.MustParseAddr("10.21.0.11"): {Peer: 7, Flags: bpf.RemoteNode},
-			netip.MustParseAddr("10.21.0.12"): {Peer: 3, Flags: bpf.RemoteNode},
-		},
-		Frontends: map[table.Frontend]bpf.Service{front("10.16.0.1"): {ID: 40}, front("10.16.0.9"): {ID: 50}},
-	}
-	tables := newTables(t)
-	feed(t, tables, world)
-	p, err := New(Config{Cluster: "east", Node: "east-1"}, tables, memory)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.Step(); err != nil {
-		t.Fatal(err)
-	}
-	txn := tables.DB.ReadTxn()
+
+func front(addr string) table.Frontend {
+	return table.Frontend{Addr: netip.MustParseAddr(addr), Port: 80, Proto: 6}
+}
+
+// After a restart numbers are as the kernel still has them: peers keep their index and services their id.
+func TestNumbersOutliveARestart(t *testing.T) {
+	m := NewMemory()
+	m.Address(netip.MustParseAddr("10.21.0.11"), bpf.Remote{Peer: 7, Flags: bpf.RemoteNode})
+	m.Address(netip.MustParseAddr("10.21.0.12"), bpf.Remote{Peer: 3, Flags: bpf.RemoteNode})
+	m.Frontend(front("10.16.0.1"), bpf.Service{ID: 40})
+	m.Frontend(front("10.16.0.9"), bpf.Service{ID: 50})
+	w := newWorld(t, m)
+	w.feed(restarted)
+	w.step()
 	for index, node := range map[uint16]string{7: "west-1", 3: "west-2"} {
-		if row, ok := tables.Peers.Get(txn, index); !ok || row.Value.Node != node {
+		if row, ok := w.tables.Peers.Get(index); !ok || row.Value.Node != node {
 			t.Errorf("peer %d is %+v, want %s", index, row, node)
 		}
 	}
-	if row, ok := tables.Frontends.Get(txn, front("10.16.0.1")); !ok || row.Value.ID != 40 {
+	if row, ok := w.tables.Frontends.Get(front("10.16.0.1")); !ok || row.Value.ID != 40 {
 		t.Errorf("service of an earlier run = %+v, want id 40", row)
 	}
-	if row, ok := tables.Frontends.Get(txn, front("10.16.0.2")); !ok || row.Value.ID <= 50 {
+	if row, ok := w.tables.Frontends.Get(front("10.16.0.2")); !ok || row.Value.ID <= 50 {
 		t.Errorf("new service = %+v, want an id that nobody had", row)
 	}
 }
 
 func TestAPlanOfNothingNewIsNoWork(t *testing.T) {
-	tables := newTables(t)
-	p, err := New(Config{Cluster: "east", Node: "east-1"}, tables, Memory{})
-	if err != nil {
-		t.Fatal(err)
+	w := newWorld(t, NewMemory())
+	w.feed(restarted)
+	w.step()
+	was, watch := w.plan.Stats(), w.tables.Addresses.Watch()
+	if d := w.plan.Step(true, true); d != nil {
+		t.Errorf("a step without changes changes policy: %+v", d)
 	}
-	if changed, err := p.Step(); err != nil || !changed {
-		t.Fatalf("first step: %t, %v", changed, err)
-	}
-	before := tables.Addresses.Watch(tables.DB.ReadTxn())
-	if changed, err := p.Step(); err != nil || changed {
-		t.Errorf("second step: %t, %v", changed, err)
+	if now := w.plan.Stats(); now != was {
+		t.Errorf("a step without changes planned: %+v, before %+v", now, was)
 	}
 	select {
-	case <-before:
+	case <-watch:
 		t.Error("a step without changes wrote rows")
 	default:
+	}
+}
+
+// A pod that the disk doesn't know yet keeps being a subject until the relay has sent all pods of the node: a subject that
+// is dropped would be cut off.
+func TestASubjectStaysUntilThePodsAreKnown(t *testing.T) {
+	m := NewMemory()
+	key := policy.SubjectKey{Identity: 1<<16 | 300, Dir: policy.Ingress}
+	m.Policy.Subjects = map[policy.SubjectKey]policy.Subject{key: {}}
+	w := newWorld(t, m)
+	w.feed(restarted)
+	d := w.plan.Step(true, false)
+	if s, ok := d.Subjects[key]; ok && s == nil {
+		t.Fatal("a subject of the earlier run goes before the pods are known")
+	}
+	d = w.plan.Step(true, true)
+	if d == nil || d.Subjects[key] != nil || !slices.Contains(slices.Collect(maps.Keys(d.Subjects)), key) {
+		t.Fatalf("a subject without pods stays: %+v", d)
+	}
+}
+
+// topology's flags are written into the datapath's rows as they are.
+func TestFlagsAreTheDatapaths(t *testing.T) {
+	for flag, want := range map[topology.Flags]uint8{
+		topology.Tunnel: bpf.RemoteTunnel, topology.RequireTunnel: bpf.RemoteRequireTunnel,
+		topology.NodeAddress: bpf.RemoteNode, topology.ServiceRange: bpf.RemoteService,
+	} {
+		if uint8(flag) != want {
+			t.Errorf("flag %d is %d in the datapath", flag, want)
+		}
 	}
 }
