@@ -5,7 +5,6 @@ package policy
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 	"sort"
@@ -13,11 +12,22 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
-// cidrs are all CIDRs that policies name, each with an identity of its own. The datapath finds an address's identity by
-// the longest prefix, so a rule about a CIDR must also hold for the CIDRs within it.
+// cidrs are all CIDRs that sets in use name, each with an identity of its own. The datapath finds an address's identity by
+// the longest prefix, so a set about a CIDR also holds the identities of the CIDRs within it.
 type cidrs struct {
-	sorted []netip.Prefix // those within a prefix follow it
-	ids    map[netip.Prefix]uint32
+	byPrefix map[netip.Prefix]*cidr
+	sorted   []netip.Prefix // those within a prefix follow it
+	unsorted bool           // some were added since
+	inUse    map[uint32]struct{}
+	last     uint32         // identity that was given out last
+	idle     []netip.Prefix // that may have no user any more
+	fresh    []*cidr        // without rows
+}
+
+type cidr struct {
+	*ident
+	prefix netip.Prefix
+	refs   int // sets that name it
 }
 
 // maxCIDR is how many CIDRs can have identities: what fits below CIDRBit.
@@ -28,93 +38,104 @@ var (
 	all6 = netip.MustParsePrefix("::/0")
 )
 
-// newCIDRs collects the CIDRs of all policies. Known ones keep their identity; a new one gets the lowest that no CIDR
-// has or just had.
-func newCIDRs(models []*model, previous map[netip.Prefix]uint32) (*cidrs, error) {
-	c := &cidrs{ids: map[netip.Prefix]uint32{}}
-	for _, m := range models {
-		for _, d := range m.dirs {
-			if d == nil {
-				continue
-			}
-			for i := range d.rules {
-				for _, p := range d.rules[i].peers {
-					c.note(p)
-				}
-			}
-		}
-	}
-	for p := range c.ids {
-		c.sorted = append(c.sorted, p)
-	}
-	slices.SortFunc(c.sorted, comparePrefixes)
-	return c, c.number(previous)
+func newCIDRs() *cidrs {
+	return &cidrs{byPrefix: map[netip.Prefix]*cidr{}, inUse: map[uint32]struct{}{}}
 }
 
-func (c *cidrs) note(p peer) {
-	if p.pods != nil {
-		return
-	}
-	c.ids[p.cidr] = 0
-	for _, e := range p.except {
-		c.ids[e] = 0
-	}
-	if p.cidr.Bits() == 0 {
-		// A rule about all of one family also covers World (see resolve), which must then not be the identity of the other
-		// family's addresses.
-		c.ids[all4], c.ids[all6] = 0, 0
-	}
-}
-
-func (c *cidrs) number(previous map[netip.Prefix]uint32) error {
-	taken := make(map[uint32]struct{}, len(previous))
-	for _, id := range previous {
-		taken[id] = struct{}{}
-	}
-	used := make(map[uint32]struct{}, len(c.sorted))
-	for _, p := range c.sorted {
-		id, ok := previous[p]
-		if _, twice := used[id]; ok && !twice && identity.IsCIDR(id) && id != identity.CIDRBit {
-			c.ids[p] = id
-			used[id] = struct{}{}
-		}
-	}
-	next := identity.CIDRBit + 1
-	for _, p := range c.sorted {
-		if c.ids[p] != 0 {
+// prefixes of a set's peers. A set about all of one family also holds World (see members), which must then not be the
+// identity of the other family's addresses.
+func prefixes(peers []peer) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range peers {
+		if p.pods != nil {
 			continue
 		}
-		for {
-			if next > identity.CIDRBit+maxCIDR {
-				return fmt.Errorf("policies name more than %d CIDRs", maxCIDR)
-			}
-			_, had := taken[next]
-			_, has := used[next]
-			if !had && !has {
-				break
-			}
-			next++
+		out = append(append(out, p.cidr), p.except...)
+		if p.cidr.Bits() == 0 {
+			out = append(out, all4, all6)
 		}
-		c.ids[p] = next
-		next++
 	}
-	return nil
+	slices.SortFunc(out, comparePrefixes)
+	return slices.Compact(out)
 }
 
-// resolve returns the identities of the addresses in a CIDR that are not in except.
-func (c *cidrs) resolve(cidr netip.Prefix, except []netip.Prefix) []uint32 {
-	var out []uint32
-	first := sort.Search(len(c.sorted), func(i int) bool { return comparePrefixes(c.sorted[i], cidr) >= 0 })
+// restore enters a CIDR that the kernel has an identity for.
+func (c *cidrs) restore(p netip.Prefix, i *ident) {
+	i.cidr = &cidr{ident: i, prefix: p}
+	c.insert(i.cidr)
+	c.inUse[i.id] = struct{}{}
+	c.idle = append(c.idle, p)
+}
+
+// use counts a user of a prefix. A new one gets an identity that no CIDR has or just had; nil if all are in use.
+func (c *cidrs) use(p netip.Prefix) (used *cidr, isNew bool) {
+	if have := c.byPrefix[p]; have != nil {
+		have.refs++
+		return have, false
+	}
+	if len(c.inUse) >= maxCIDR {
+		return nil, false
+	}
+	for {
+		c.last = c.last%maxCIDR + 1
+		if _, taken := c.inUse[identity.CIDRBit|c.last]; !taken {
+			break
+		}
+	}
+	used = &cidr{ident: &ident{id: identity.CIDRBit | c.last}, prefix: p, refs: 1}
+	used.cidr = used
+	c.inUse[used.id] = struct{}{}
+	c.insert(used)
+	return used, true
+}
+
+func (c *cidrs) insert(n *cidr) {
+	c.byPrefix[n.prefix] = n
+	c.sorted, c.unsorted = append(c.sorted, n.prefix), true
+}
+
+func (c *cidrs) release(p netip.Prefix) {
+	n := c.byPrefix[p]
+	n.refs--
+	if n.refs == 0 {
+		c.idle = append(c.idle, p)
+	}
+}
+
+// sweep removes and returns the CIDRs that no set names any more.
+func (c *cidrs) sweep() []*cidr {
+	var out []*cidr
+	for _, p := range c.idle {
+		n := c.byPrefix[p]
+		if n == nil || n.refs > 0 {
+			continue
+		}
+		delete(c.byPrefix, p)
+		delete(c.inUse, n.id)
+		out = append(out, n)
+	}
+	if len(out) > 0 {
+		c.sorted = slices.DeleteFunc(c.sorted, func(p netip.Prefix) bool { return c.byPrefix[p] == nil })
+	}
+	c.idle = nil
+	return out
+}
+
+// within returns the CIDRs in a prefix, itself included, that are not in except.
+func (c *cidrs) within(prefix netip.Prefix, except []netip.Prefix) []*ident {
+	if c.unsorted {
+		slices.SortFunc(c.sorted, comparePrefixes)
+		c.unsorted = false
+	}
+	var out []*ident
+	first := sort.Search(len(c.sorted), func(i int) bool { return comparePrefixes(c.sorted[i], prefix) >= 0 })
 	for _, p := range c.sorted[first:] {
-		if !covers(cidr, p) {
+		if !covers(prefix, p) {
 			break
 		}
 		if !slices.ContainsFunc(except, func(e netip.Prefix) bool { return covers(e, p) }) {
-			out = append(out, c.ids[p])
+			out = append(out, c.byPrefix[p].ident)
 		}
-	}
-	if cidr.Bits() == 0 {
-		out = append(out, identity.World)
 	}
 	return out
 }
@@ -124,4 +145,46 @@ func covers(a, b netip.Prefix) bool { return a.Bits() <= b.Bits() && a.Contains(
 
 func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
+}
+
+// useCIDRs counts a set among the users of its CIDRs. False: there is no identity left for one.
+func (e *Engine) useCIDRs(s *set) bool {
+	list := prefixes(s.peers)
+	for n, p := range list {
+		c, isNew := e.cidrs.use(p)
+		if c == nil {
+			for _, p := range list[:n] {
+				e.cidrs.release(p)
+			}
+			return false
+		}
+		if isNew {
+			e.cidrs.fresh = append(e.cidrs.fresh, c)
+		}
+	}
+	return true
+}
+
+func (e *Engine) releaseCIDRs(s *set) {
+	for _, p := range prefixes(s.peers) {
+		e.cidrs.release(p)
+	}
+}
+
+// placeCIDRs gives new CIDRs their identities' rows, and then the addresses these identities.
+func (e *Engine) placeCIDRs(d *Delta) {
+	for _, c := range e.cidrs.fresh {
+		e.place(c.ident)
+		id := c.id
+		d.Before.CIDRs[c.prefix] = &id
+	}
+	e.cidrs.fresh = nil
+}
+
+// sweepCIDRs takes back the identities of CIDRs that no set names any more: first the addresses', then their rows.
+func (e *Engine) sweepCIDRs(d *Delta) {
+	for _, c := range e.cidrs.sweep() {
+		d.After.CIDRs[c.prefix] = nil
+		e.forgetIdentity(c.ident)
+	}
 }

@@ -12,38 +12,37 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "sigs.k8s.io/json"
 
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// decode understands a policy, as far as it can. It returns nil if not even the subjects can be told; the problems say
-// what is wrong in any case. What is wrong with a policy never makes it open anything: see model.close.
-func decode(rec *recordv1.Policy) (*model, []string) {
-	m := &model{key: Key(rec), rec: rec}
+// Parse understands a policy, as far as it can. It never fails: what is wrong is in Problems, and has closed the policy
+// rather than opened anything (see Model.close). A policy with subjects that can't be read applies to nobody.
+func Parse(rec *record.Policy) *Model {
+	m := &Model{key: Key(rec), rec: rec}
 	var ok bool
-	switch rec.GetKind() {
+	switch rec.PolicyKind {
 	case KindNetworkPolicy:
 		ok = decodeNetworkPolicy(m)
 	case KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy:
 		ok = decodeMeshPolicy(m)
 	default:
 		m.problem(fmt.Sprintf("kind %q is not known; known are %s, %s and %s",
-			rec.GetKind(), KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy))
+			rec.PolicyKind, KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy))
 	}
-	said := append(m.problems[:len(m.problems):len(m.problems)], m.warnings...)
 	if !ok {
-		return nil, said
+		m.nobody, m.dirs = true, [2]*direction{}
 	}
 	if len(m.problems) > 0 {
 		m.close()
 	}
 	m.describe()
-	return m, said
+	return m
 }
 
 // unmarshal reads a spec. Field names are compared exactly, unknown and doubled fields are problems: a restriction that
 // this version does not know must not be dropped in silence. False means that nothing could be read.
-func (m *model) unmarshal(into any) bool {
-	strict, err := kjson.UnmarshalStrict(m.rec.GetSpecJson(), into)
+func (m *Model) unmarshal(into any) bool {
+	strict, err := kjson.UnmarshalStrict(m.rec.Spec, into)
 	for _, e := range strict {
 		m.problem("spec: " + e.Error())
 	}
@@ -54,17 +53,17 @@ func (m *model) unmarshal(into any) bool {
 	return true
 }
 
-// raw reads the outermost fields of a spec that could not be read as a whole, to learn whom it is about.
-func (m *model) raw() (map[string]json.RawMessage, bool) {
+// raw reads the outermost fields of a spec that could not be read as a whole, to learn which pods it is about.
+func (m *Model) raw() (map[string]json.RawMessage, bool) {
 	var fields map[string]json.RawMessage
-	if err := json.Unmarshal(m.rec.GetSpecJson(), &fields); err != nil || fields == nil {
+	if err := json.Unmarshal(m.rec.Spec, &fields); err != nil || fields == nil {
 		return nil, false
 	}
 	return fields, true
 }
 
-// salvage finds whom a broken policy is about, and closes the directions it speaks about.
-func (m *model) salvage() bool {
+// salvage finds the subjects of a broken policy, and closes the directions that it names.
+func (m *Model) salvage() bool {
 	fields, ok := m.raw()
 	if !ok {
 		return false
@@ -86,11 +85,11 @@ func (m *model) salvage() bool {
 	}
 	var mode string
 	if json.Unmarshal(fields["mode"], &mode) == nil {
-		m.audit = m.rec.GetKind() != KindNetworkPolicy && mode == "Audit"
+		m.audit = m.rec.PolicyKind != KindNetworkPolicy && mode == "Audit"
 	}
 	_, ingress := fields["ingress"]
 	_, egress := fields["egress"]
-	if m.rec.GetKind() == KindNetworkPolicy {
+	if m.rec.PolicyKind == KindNetworkPolicy {
 		ingress, egress = salvageTypes(fields, egress)
 	}
 	if ingress {
@@ -102,7 +101,7 @@ func (m *model) salvage() bool {
 	return true
 }
 
-// salvageTypes finds the directions of a broken NetworkPolicy; if it can't tell, both.
+// salvageTypes finds the directions of a broken NetworkPolicy; both if they can't be read.
 func salvageTypes(fields map[string]json.RawMessage, hasEgress bool) (ingress, egress bool) {
 	text, present := fields["policyTypes"]
 	if !present {
@@ -129,15 +128,15 @@ func salvageTypes(fields map[string]json.RawMessage, hasEgress bool) (ingress, e
 }
 
 // setSubjects compiles the selectors of the pods that a policy is about.
-func (m *model) setSubjects(pods, namespaces, clusters *metav1.LabelSelector) bool {
-	clusterScoped := m.rec.GetKind() == KindClusterMeshNetworkPolicy
-	if !clusterScoped && m.rec.GetNamespace() == "" {
-		m.problem("a " + m.rec.GetKind() + " needs a namespace")
+func (m *Model) setSubjects(pods, namespaces, clusters *metav1.LabelSelector) bool {
+	clusterScoped := m.rec.PolicyKind == KindClusterMeshNetworkPolicy
+	if !clusterScoped && m.rec.Namespace == "" {
+		m.problem("a " + m.rec.PolicyKind + " needs a namespace")
 		return false
 	}
 	m.subjects = podSelector{local: true}
 	if !clusterScoped {
-		m.subjects.namespace = m.rec.GetNamespace()
+		m.subjects.namespace = m.rec.Namespace
 	}
 	var ok [3]bool
 	m.subjects.pods, ok[0] = m.selector("spec.podSelector", pods)
@@ -151,8 +150,8 @@ func (m *model) setSubjects(pods, namespaces, clusters *metav1.LabelSelector) bo
 }
 
 // podPeers compiles the selector of a peer's pods. One that asks for labels which identities leave out matches nothing,
-// which is safe in an allow rule and so only told; a problem is what would open something.
-func (m *model) podPeers(field string, kind RuleKind, s *metav1.LabelSelector) (*selector, bool) {
+// which is safe in an allow rule and so only a warning; a problem is what would open something.
+func (m *Model) podPeers(field string, kind RuleKind, s *metav1.LabelSelector) (*selector, bool) {
 	out, ok := m.selector(field, s)
 	texts, wide := out.unusable()
 	for _, why := range texts {
@@ -167,7 +166,7 @@ func (m *model) podPeers(field string, kind RuleKind, s *metav1.LabelSelector) (
 }
 
 // selector compiles one, and says which field it is if it can't.
-func (m *model) selector(field string, s *metav1.LabelSelector) (*selector, bool) {
+func (m *Model) selector(field string, s *metav1.LabelSelector) (*selector, bool) {
 	out, err := compileSelector(s)
 	if err != nil {
 		m.problem(fmt.Sprintf("%s: %v", field, err))
@@ -177,7 +176,7 @@ func (m *model) selector(field string, s *metav1.LabelSelector) (*selector, bool
 }
 
 // cidr reads a CIDR and what is taken out of it.
-func (m *model) cidr(field, text string, except []string) (peer, bool) {
+func (m *Model) cidr(field, text string, except []string) (peer, bool) {
 	prefix, err := parseCIDR(text)
 	if err != nil {
 		m.problem(fmt.Sprintf("%s: %v", field, err))

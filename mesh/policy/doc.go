@@ -1,14 +1,18 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package policy turns network policies of every dialect into the entries that the datapath looks verdicts up in.
+// Package policy turns network policies of every dialect into what the datapath decides by.
 //
-//	spec JSON ── decode (networkpolicy.go, meshpolicy.go) ──► model: subjects, rules, isolation
-//	          ── resolve (index.go, cidr.go, ports.go)    ──► identities, CIDR identities, port prefixes
-//	          ── emit (emit.go)                           ──► Result: subjects and entries, each with its rule
+//	record.Policy ── Parse (decode.go, networkpolicy.go, meshpolicy.go) ──► Model: subjects, rules, isolation
+//	Models, identities, clusters, named ports, subjects ── Engine.Step ──► Delta: rows of the datapath's maps
 //
-// Result.Evaluate looks a verdict up exactly as bpf/lib/policy.h does; tests, the CLI and whoever wants to know "what if"
-// use it. A new dialect is a decoder and nothing else.
+// The Engine is incremental: it keeps which identities are in which peer sets (peerset.go, family.go, cidr.go), which
+// classes these make (class.go), and which lines subjects with the same policies share (profile.go, group.go), and changes
+// what a change touches. docs/decisions/0005 says what the maps mean, Delta in which order they are written so that a packet
+// meets the old policy or the new one.
+//
+// Reference (evaluate.go, explain.go) decides single connections straight from the rules. Tests hold the Engine's maps
+// against it; it is what explains a verdict. A new dialect is a decoder, and a line in Parse.
 //
 // How policies add up, for one pod and direction:
 //
@@ -20,8 +24,9 @@
 //   - A policy that can't be understood isolates its subjects and allows nothing; a deny rule of it that can't be
 //     understood denies everything. Opening what somebody meant to close is the one mistake that must not happen.
 //
-// Two kinds of traffic never reach these entries: packets between a node and its own pods always pass, packets of
-// unknown identity never do.
+// Two kinds of traffic are never judged by policies: packets between a node and its own pods always pass, packets of
+// unknown identity never do. What has no room in a map is closed, never open: see Engine.Problems.
 //
-// The package is pure. Equal input gives equal output, rule ids included, on every node.
+// The package is pure. Rules have the same ids on every node; the numbers of sets, classes and groups are each node's own,
+// and depend on what it held before.
 package policy

@@ -3,93 +3,243 @@
 
 package policy
 
-import "github.com/fairlead-mesh/fairlead/mesh/identity"
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+)
+
+// World is all that verdicts depend on.
+type World struct {
+	Cluster    string                       // the local one
+	Clusters   map[string]map[string]string // cluster → its labels
+	Identities map[uint32]map[string]string // of all clusters; labels as identity.PodLabels makes them
+	// NamedPorts of the pods of an identity: "name/TCP" → numbers. Pods that share an identity may differ.
+	NamedPorts map[uint32]map[string][]uint16
+	Policies   []*Model // of the local cluster, each key once
+}
+
+// Connection is what is decided, seen from the subject.
+type Connection struct {
+	Subject uint32
+	Peer    uint32     // an identity; of no account where Addr is valid
+	Addr    netip.Addr // of a peer that is neither a pod nor a node
+	Dir     Direction
+	Proto   uint8
+	Port    uint16 // the destination's, whichever side that is; 0 for protocols without
+}
 
 // Decision is what becomes of a connection.
 type Decision struct {
 	Verdict Verdict
-	Rule    uint32 // in Result.Rules; 0 if no rule was needed
-	// ByDefault says that no entry matched: the subject's isolation (or its lack) decided.
+	Rule    uint32 // 0 if no rule was needed
+	// ByDefault says that no rule matched: the subject's isolation (or its lack) decided.
 	ByDefault bool
 }
 
 // Passes says whether the connection is let through.
 func (d Decision) Passes() bool { return d.Verdict != Deny }
 
-// Evaluate looks up what becomes of a connection between a subject and its peer. port is the destination's, whichever
-// side that is; 0 for protocols without. It mirrors bpf/lib/policy.h lookup by lookup.
-func (r *Result) Evaluate(subject, peer uint32, dir Direction, proto uint8, port uint16) Decision {
-	switch peer {
-	case identity.Unknown:
-		return Decision{Verdict: Deny, ByDefault: true}
-	case identity.Host: // the subject's own node
-		return Decision{Verdict: Allow, ByDefault: true}
+// Reference decides straight from the rules, one connection at a time and with nothing prepared: what the Engine's maps are
+// held against, and what explains a verdict.
+type Reference struct {
+	Rules map[uint32]Rule
+	// PolicySubjects counts, for each policy that applies to this cluster, the identities that it selects.
+	PolicySubjects map[string]int
+	Problems       []Problem // sorted by policy
+
+	world    *World
+	clusters *clusters
+	policies []numbered // those that apply, in the order of their keys
+}
+
+// numbered is a model with the ids of its rules.
+type numbered struct {
+	*Model
+	ids *ruleIDs
+}
+
+// NewReference prepares for Evaluate and Explain. The world must not change afterwards.
+func NewReference(w *World) *Reference {
+	r := &Reference{PolicySubjects: map[string]int{}, world: w, clusters: newClusters(w.Cluster)}
+	for name, l := range w.Clusters {
+		r.clusters.set(name, l)
 	}
-	s, selected := r.Subjects[SubjectKey{subject, dir}]
-	if !selected {
-		return Decision{Verdict: Allow, ByDefault: true}
-	}
-	best, found := Entry{}, false
-	r.candidates(subject, peer, dir, proto, port, func(_ EntryKey, e Entry) {
-		if !found || e.beats(best) {
-			best, found = e, true
+	models := slices.Clone(w.Policies)
+	slices.SortFunc(models, func(a, b *Model) int { return cmp.Compare(a.key, b.key) })
+	rules, ids := registerAll(models)
+	r.Rules = rules.rules
+	for i, m := range models {
+		for _, text := range m.Problems() {
+			r.Problems = append(r.Problems, Problem{m.key, text})
 		}
+		if m.nobody {
+			continue
+		}
+		applies, problem := r.clusters.applies(m)
+		if problem != "" {
+			r.Problems = append(r.Problems, Problem{m.key, problem})
+		}
+		if applies {
+			r.policies = append(r.policies, numbered{m, ids[i]})
+			r.PolicySubjects[m.key] = r.countSubjects(m)
+		}
+	}
+	return r
+}
+
+func (r *Reference) countSubjects(m *Model) (n int) {
+	for id, l := range r.world.Identities {
+		if r.clusters.isSubject(id, l) && r.clusters.selects(&m.subjects, l, true) {
+			n++
+		}
+	}
+	return n
+}
+
+// Evaluate decides what becomes of a connection.
+func (r *Reference) Evaluate(c Connection) Decision { return r.Explain(c).Decision }
+
+// opinion is what all policies together have to say about a connection.
+type opinion struct {
+	enforced, audited []uint32 // isolation rules
+	matches           []Match
+}
+
+func (r *Reference) ask(c Connection) opinion {
+	var s opinion
+	subject := r.world.Identities[c.Subject]
+	for _, p := range r.policies {
+		d := p.dirs[c.Dir]
+		if d == nil || !r.clusters.selects(&p.subjects, subject, true) {
+			continue
+		}
+		if d.isolates && p.audit {
+			s.audited = append(s.audited, p.ids.isolate[c.Dir])
+		} else if d.isolates {
+			s.enforced = append(s.enforced, p.ids.isolate[c.Dir])
+		}
+		for i := range d.rules {
+			if m, ok := r.match(&d.rules[i], c); ok {
+				m.Rule, m.Verdict = r.Rules[p.ids.rules[c.Dir][i]], verdict(&d.rules[i], p.audit)
+				s.matches = append(s.matches, m)
+			}
+		}
+	}
+	s.settle()
+	return s
+}
+
+// verdict of a rule, if it is the one that decides.
+func verdict(r *rule, audit bool) Verdict {
+	switch {
+	case r.kind == RuleAllow:
+		return Allow
+	case audit:
+		return AuditDeny
+	}
+	return Deny
+}
+
+// settle drops what has no say and puts the match that decides first. An audit policy opens nothing that an enforcing one
+// keeps closed, and reports only what passes otherwise.
+func (s *opinion) settle() {
+	if len(s.enforced) > 0 {
+		s.matches = slices.DeleteFunc(s.matches, func(m Match) bool { return m.Rule.Audit && m.Verdict == Allow })
+		if !slices.ContainsFunc(s.matches, func(m Match) bool { return m.Verdict == Allow }) {
+			s.matches = slices.DeleteFunc(s.matches, func(m Match) bool { return m.Verdict == AuditDeny })
+		}
+	}
+	slices.SortStableFunc(s.matches, func(a, b Match) int {
+		return cmp.Or(cmp.Compare(a.Verdict.level(), b.Verdict.level()), cmp.Compare(b.specific, a.specific))
 	})
-	if found {
-		return Decision{Verdict: best.Verdict, Rule: best.Rule}
-	}
-	d := Decision{Verdict: Allow, ByDefault: true}
-	if s.Isolated {
-		d.Verdict, d.Rule = Deny, s.DefaultRule
-		if s.Audit {
-			d.Verdict = AuditDeny
-		}
-	}
-	return d
 }
 
-// candidates calls do for the entries that match: {peer, any} × {proto, any} × the prefix lengths in use. Only protocols
-// with ports are looked up by port.
-func (r *Result) candidates(subject, peer uint32, dir Direction, proto uint8, port uint16, do func(EntryKey, Entry)) {
-	s := r.Subjects[SubjectKey{subject, dir}]
-	longest := uint8(0)
-	if proto == protoTCP || proto == protoUDP || proto == protoSCTP {
-		longest = 16
+func (s *opinion) decide() Decision {
+	switch {
+	case len(s.matches) > 0:
+		return Decision{Verdict: s.matches[0].Verdict, Rule: s.matches[0].Rule.ID}
+	case len(s.enforced) > 0:
+		return Decision{Verdict: Deny, Rule: s.enforced[0], ByDefault: true}
+	case len(s.audited) > 0:
+		return Decision{Verdict: AuditDeny, Rule: s.audited[0], ByDefault: true}
 	}
-	for kind := range LookupKind(len(s.Prefixes)) {
-		key := EntryKey{Subject: subject, Peer: peer, Proto: proto, Dir: dir}
-		if kind == PeerAnyProto || kind == AnyPeerAnyProto {
-			key.Proto = 0
-		}
-		if kind == AnyPeerProto || kind == AnyPeerAnyProto {
-			key.Peer = 0
-		}
-		for bits := uint8(0); bits <= longest; bits++ {
-			if s.Prefixes[kind]&(1<<bits) == 0 {
-				continue
-			}
-			key.PortPrefix, key.Port = bits, maskPort(port, bits)
-			if e, ok := r.Entries[key]; ok {
-				do(key, e)
-			}
-		}
-	}
+	return Decision{Verdict: Allow, ByDefault: true}
 }
 
-// beats compares precedence, then strictness.
-func (e Entry) beats(other Entry) bool {
-	if e.Precedence != other.Precedence {
-		return e.Precedence > other.Precedence
-	}
-	return e.Verdict.strictness() > other.Verdict.strictness()
-}
-
-func (v Verdict) strictness() int {
+// level orders verdicts: a deny wins over an audit-deny, which wins over an allow.
+func (v Verdict) level() int {
 	switch v {
 	case Allow:
-		return 1
-	case AuditDeny:
 		return 2
+	case AuditDeny:
+		return 1
 	}
-	return 3
+	return 0
+}
+
+// match holds a rule against a connection. Of several ports the most specific counts.
+func (r *Reference) match(rule *rule, c Connection) (m Match, ok bool) {
+	if !rule.anyPeer && !slices.ContainsFunc(rule.peers, func(p peer) bool { return r.peerMatches(&p, rule.kind == RuleDeny, c) }) {
+		return m, false
+	}
+	if rule.anyPort {
+		return Match{specific: specificity(rule.anyPeer, 0, 0, 0)}, true
+	}
+	for _, p := range rule.ports {
+		from, to, anyPeer, matches := r.portMatches(p, rule.anyPeer, c)
+		if s := specificity(anyPeer, p.proto, from, to); matches && (!ok || s > m.specific) {
+			m, ok = Match{specific: s}, true
+		}
+	}
+	return m, ok
+}
+
+func (r *Reference) portMatches(p port, anyPeer bool, c Connection) (from, to uint16, any, matches bool) {
+	if p.proto != c.Proto {
+		return 0, 0, anyPeer, false
+	}
+	if p.name == "" {
+		from, to = p.span()
+		return from, to, anyPeer, to == 0 || c.Port >= from && c.Port <= to
+	}
+	listener := c.Subject
+	if c.Dir == Egress {
+		listener, anyPeer = c.Peer, false // the number depends on the peer
+		if c.Addr.IsValid() {
+			return 0, 0, false, false
+		}
+	}
+	return c.Port, c.Port, anyPeer, slices.Contains(r.world.NamedPorts[listener][p.name], c.Port)
+}
+
+func (r *Reference) peerMatches(p *peer, orUnknown bool, c Connection) bool {
+	switch {
+	case p.pods == nil && c.Addr.IsValid():
+		return p.cidr.Contains(c.Addr) && !slices.ContainsFunc(p.except, func(e netip.Prefix) bool { return e.Contains(c.Addr) })
+	case p.pods == nil:
+		return c.Peer == identity.World && p.cidr.Bits() == 0
+	case c.Addr.IsValid() || !identity.IsPod(c.Peer):
+		return false
+	}
+	l, known := r.world.Identities[c.Peer]
+	return known && r.clusters.selects(p.pods, l, orUnknown)
+}
+
+// specificity orders what matches within a level, so that of several rules the closest one is blamed: a rule about some
+// peers before one about everybody, then one about a protocol, then the narrower range. It can't change the verdict.
+func specificity(anyPeer bool, proto uint8, from, to uint16) int {
+	s := 65536 - int(to-from)
+	if to == 0 {
+		s = 0
+	}
+	if proto != 0 {
+		s += 1 << 17
+	}
+	if !anyPeer {
+		s += 1 << 18
+	}
+	return s
 }

@@ -3,43 +3,57 @@
 
 package policy
 
-import (
-	"cmp"
-	"slices"
-)
+import "github.com/fairlead-mesh/fairlead/mesh/identity"
 
 // Explanation says why a connection passes or not.
 type Explanation struct {
 	Decision
 	// Rule that decided; nil if no policy selects the subject, or the peer is its own node or unknown.
 	Rule *Rule
-	// Matches are all entries that match the connection, the one that decided first.
+	// Matches are all rules that match the connection and count, the one that decided first.
 	Matches []Match
 	// Isolation are the rules that deny what nothing allows, whether or not it came to that.
 	Isolation []Rule
 }
 
-// Match is an entry that matches a connection, with its rule.
+// Match is a rule that matches a connection.
 type Match struct {
-	EntryKey
-	Entry
-	Rule Rule
+	Rule     Rule
+	Verdict  Verdict // if this rule decides
+	specific int
 }
 
-// Explain evaluates a connection and tells all that had a say.
-func (r *Result) Explain(subject, peer uint32, dir Direction, proto uint8, port uint16) Explanation {
-	out := Explanation{Decision: r.Evaluate(subject, peer, dir, proto, port)}
+// Explain decides a connection, with all rules that matter to it.
+func (r *Reference) Explain(c Connection) Explanation {
+	var out Explanation
+	switch {
+	case !c.Addr.IsValid() && c.Peer == identity.Host: // the subject's own node
+		out.Decision = Decision{Verdict: Allow, ByDefault: true}
+		return out
+	case !c.Addr.IsValid() && !r.knows(c.Peer):
+		out.Decision = Decision{Verdict: Deny, ByDefault: true}
+		return out
+	case !r.clusters.isSubject(c.Subject, r.world.Identities[c.Subject]):
+		rule := unknownSubject[c.Dir]
+		out.Decision, out.Rule, out.Isolation = Decision{Deny, rule.ID, true}, &rule, []Rule{rule}
+		return out
+	}
+	s := r.ask(c)
+	out.Decision, out.Matches = s.decide(), s.matches
 	if rule, ok := r.Rules[out.Decision.Rule]; ok {
 		out.Rule = &rule
 	}
-	r.candidates(subject, peer, dir, proto, port, func(k EntryKey, e Entry) {
-		out.Matches = append(out.Matches, Match{k, e, r.Rules[e.Rule]})
-	})
-	slices.SortStableFunc(out.Matches, func(a, b Match) int {
-		return cmp.Or(cmp.Compare(b.Precedence, a.Precedence), cmp.Compare(b.Verdict.strictness(), a.Verdict.strictness()))
-	})
-	for _, id := range r.Isolation[SubjectKey{subject, dir}] {
+	for _, id := range append(s.enforced, s.audited...) {
 		out.Isolation = append(out.Isolation, r.Rules[id])
 	}
 	return out
+}
+
+// knows says whether packets of an identity are judged at all: those of others are dropped.
+func (r *Reference) knows(id uint32) bool {
+	if id == identity.World || id == identity.RemoteNode {
+		return true
+	}
+	_, known := r.world.Identities[id]
+	return known && identity.IsPod(id)
 }

@@ -6,7 +6,6 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -16,7 +15,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Small vocabularies, so that random policies meet random pods often.
@@ -195,16 +194,16 @@ func genMeshPolicy(t *rapid.T, clusterScoped bool) *v1alpha1.ClusterMeshNetworkP
 	return spec
 }
 
-// scene is a random mesh in both forms: as records for the compiler, as API objects for the oracle.
+// scene is a random mesh in both forms: parsed for the engine, as API objects for the oracle.
 type scene struct {
-	in     Input
+	in     World
 	oracle oracle
 	pods   map[uint32]*oraclePod
 }
 
 func genScene(t *rapid.T, networkOnly bool) *scene {
 	s := &scene{
-		in:     Input{Cluster: "east", Clusters: genClusters, Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{}},
+		in:     World{Cluster: "east", Clusters: genClusters, Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{}},
 		oracle: oracle{local: "east", clusters: genClusters},
 		pods:   map[uint32]*oraclePod{},
 	}
@@ -250,7 +249,7 @@ func (s *scene) addPod(t *rapid.T, i int) {
 }
 
 func (s *scene) addPolicy(t *rapid.T, kind string, i int) {
-	rec := &recordv1.Policy{Kind: kind, Name: fmt.Sprintf("p%d", i)}
+	rec := &record.Policy{PolicyKind: kind, Name: fmt.Sprintf("p%d", i)}
 	if kind != KindClusterMeshNetworkPolicy {
 		rec.Namespace = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "policy namespace")
 	}
@@ -268,20 +267,9 @@ func (s *scene) addPolicy(t *rapid.T, kind string, i int) {
 		spec = o.mesh
 	}
 	var err error
-	if rec.SpecJson, err = json.Marshal(spec); err != nil {
+	if rec.Spec, err = json.Marshal(spec); err != nil {
 		t.Fatal(err)
 	}
-	s.in.Policies = append(s.in.Policies, rec)
+	s.in.Policies = append(s.in.Policies, Parse(rec))
 	s.oracle.policies = append(s.oracle.policies, o)
-}
-
-// identify finds the identity of an address as the datapath does: the longest prefix, else World.
-func identify(r *Result, addr netip.Addr) uint32 {
-	best, bits := identity.World, -1
-	for p, id := range r.CIDRs {
-		if p.Contains(addr) && p.Bits() > bits {
-			best, bits = id, p.Bits()
-		}
-	}
-	return best
 }

@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -19,10 +18,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-var update = flag.Bool("update", false, "rewrite testdata/*.golden with what the compiler says now")
+var update = flag.Bool("update", false, "rewrite testdata/*.golden with what comes out now")
 
 // story is a testdata/*.yaml file: pods and policies as people write them.
 type story struct {
@@ -59,8 +58,9 @@ func TestStories(t *testing.T) {
 			if err := yaml.UnmarshalStrict(text, &s); err != nil {
 				t.Fatal(err)
 			}
-			in, names := s.input()
-			got := dump(Compile(in), names)
+			w, names := s.world()
+			e, k := build(w)
+			got := dump(e, k, names)
 			golden := strings.TrimSuffix(file, ".yaml") + ".golden"
 			if *update {
 				if err := os.WriteFile(golden, got, 0o644); err != nil {
@@ -78,9 +78,9 @@ func TestStories(t *testing.T) {
 	}
 }
 
-func (s *story) input() (Input, map[uint32]string) {
+func (s *story) world() (*World, map[uint32]string) {
 	clusters := slices.Sorted(maps.Keys(s.Clusters))
-	in := Input{
+	w := &World{
 		Cluster: clusters[0], Clusters: s.Clusters,
 		Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{},
 	}
@@ -88,92 +88,97 @@ func (s *story) input() (Input, map[uint32]string) {
 	for i, p := range s.Pods {
 		parts := strings.Split(p.Name, "/")
 		id := identity.Of(uint8(slices.Index(clusters, parts[0])+1), uint16(identity.FirstLocal+i))
-		in.Identities[id] = identity.PodLabels(parts[0], parts[1], "", p.Labels, p.NamespaceLabels)
-		in.NamedPorts[id] = p.Ports
+		w.Identities[id] = identity.PodLabels(parts[0], parts[1], "", p.Labels, p.NamespaceLabels)
+		w.NamedPorts[id] = p.Ports
 		names[id] = p.Name
 	}
 	for _, p := range s.Policies {
-		in.Policies = append(in.Policies, &recordv1.Policy{
-			Kind: p.Kind, Namespace: p.Metadata.Namespace, Name: p.Metadata.Name, SpecJson: p.Spec,
-		})
+		w.Policies = append(w.Policies, Parse(&record.Policy{
+			PolicyKind: p.Kind, Namespace: p.Metadata.Namespace, Name: p.Metadata.Name, Spec: p.Spec,
+		}))
 	}
-	return in, names
+	return w, names
 }
 
-// dump writes a result for people.
-func dump(r *Result, names map[uint32]string) []byte {
+// dump writes the maps for people. Numbers that only have to differ (groups, classes) are left out.
+func dump(e *Engine, k *kernel, names map[uint32]string) []byte {
 	names = maps.Clone(names)
-	for p, id := range r.CIDRs {
+	for p, id := range k.cidrs {
 		names[id] = p.String()
 	}
 	who := func(id uint32) string {
-		if id == 0 {
-			return "*"
-		}
 		if n, ok := names[id]; ok {
 			return n
 		}
 		return identity.Name(id)
 	}
-	why := func(id uint32) string {
-		rule := r.Rules[id]
-		if rule.Index < 0 {
-			return fmt.Sprintf("%s: %s", rule.PolicyKey, rule.Text)
-		}
-		return fmt.Sprintf("%s %s[%d]: %s", rule.PolicyKey, rule.Kind, rule.Index, rule.Text)
+	subjects := map[string][]string{} // by what they have in common
+	for key, s := range k.subjects {
+		text := dumpSubject(k, s)
+		subjects[text] = append(subjects[text], who(key.Identity)+" "+key.Dir.String())
 	}
-
-	var subjects, entries []string
-	for k, s := range r.Subjects {
-		state := "open unless an entry denies"
-		if s.Isolated {
-			var by []string
-			for _, id := range r.Isolation[k] {
-				by = append(by, r.Rules[id].PolicyKey)
+	sets := map[uint16][]string{}
+	for id, class := range k.identities {
+		bits := k.classes[class]
+		for bit := range k.sets {
+			if bits.Has(bit) {
+				sets[bit] = append(sets[bit], who(id))
 			}
-			state = "isolated by " + strings.Join(by, ", ")
-		}
-		if s.Audit {
-			state += " (audit)"
-		}
-		subjects = append(subjects, fmt.Sprintf("%s %s: %s; prefixes %032b\n", who(k.Identity), k.Dir, state, s.PortPrefixes))
-	}
-	for k, e := range r.Entries {
-		arrow := "<-"
-		if k.Dir == Egress {
-			arrow = "->"
-		}
-		entries = append(entries, fmt.Sprintf("%s %s %s %s %s %d  by %s\n", who(k.Subject), arrow, who(k.Peer), portText(k), e.Verdict, e.Precedence, why(e.Rule)))
-	}
-	var b bytes.Buffer
-	section := func(title string, lines []string) {
-		slices.Sort(lines)
-		fmt.Fprintf(&b, "%s\n", title)
-		for _, l := range lines {
-			b.WriteString("  " + l)
 		}
 	}
-	section("subjects", subjects)
-	section("entries", entries)
-	var cidrs, problems []string
-	for _, p := range slices.SortedFunc(maps.Keys(r.CIDRs), func(a, b netip.Prefix) int { return comparePrefixes(a, b) }) {
-		cidrs = append(cidrs, fmt.Sprintf("%s = %s\n", identity.Name(r.CIDRs[p]), p))
+	var subjectLines, setLines, cidrs, problems []string
+	for text, members := range subjects {
+		slices.Sort(members)
+		subjectLines = append(subjectLines, strings.Join(members, ", ")+": "+text)
 	}
-	section("cidrs", cidrs)
-	for _, p := range r.Problems {
+	for bit := range k.sets {
+		slices.Sort(sets[bit])
+		setLines = append(setLines, fmt.Sprintf("%4d: %s\n", bit, strings.Join(sets[bit], ", ")))
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(k.cidrs), comparePrefixes) {
+		cidrs = append(cidrs, fmt.Sprintf("%s = %s\n", identity.Name(k.cidrs[p]), p))
+	}
+	for _, p := range e.Problems() {
 		problems = append(problems, fmt.Sprintf("%s: %s\n", p.PolicyKey, p.Message))
 	}
-	section("problems", problems)
+	var b bytes.Buffer
+	section(&b, "subjects", subjectLines)
+	section(&b, "sets", setLines)
+	section(&b, "cidrs", cidrs)
+	section(&b, "problems", problems)
 	return b.Bytes()
 }
 
-func portText(k EntryKey) string {
-	proto := "any"
-	if k.Proto != 0 {
-		proto = protocolName(k.Proto)
+func section(b *bytes.Buffer, title string, lines []string) {
+	slices.Sort(lines)
+	fmt.Fprintf(b, "%s\n", title)
+	for _, l := range lines {
+		b.WriteString("  " + l)
 	}
-	if k.PortPrefix == 0 {
-		return proto
+}
+
+func dumpSubject(k *kernel, s Subject) string {
+	text := "open"
+	if s.Isolated {
+		text = "isolated by " + k.rules[s.DefaultRule].PolicyKey
 	}
-	return fmt.Sprintf("%s/%d/%d", proto, k.Port, k.PortPrefix)
+	if s.Audit {
+		text += " (audit)"
+	}
+	text += "\n"
+	for _, l := range k.groups[s.Group] {
+		rule := k.rules[l.Rule]
+		text += fmt.Sprintf("      set %d %s: %s  by %s %s[%d]: %s\n", l.Set, portText(l), l.Verdict, rule.PolicyKey, rule.Kind, rule.Index, rule.Text)
+	}
+	return text
+}
+
+func portText(l Line) string {
+	switch {
+	case l.Proto == 0:
+		return "any"
+	case l.To == 0:
+		return protocolName(l.Proto)
+	}
+	return fmt.Sprintf("%s/%d-%d", protocolName(l.Proto), l.From, l.To)
 }

@@ -4,7 +4,6 @@
 package policy
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -13,67 +12,127 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
+// ident is an identity that a packet may bear.
+type ident struct {
+	id     uint32
+	labels labels.Set // of pods; nil: a CIDR, a reserved one, or not known
+	ns     *namespace
+	nsPos  int   // in ns.members
+	cidr   *cidr // nil: not one
+
+	class *class // nil: there was no room, or it was not placed yet
+	pos   int    // in class.members
+	stamp uint64 // of the last assign that it was a member in
+	seen  uint64 // the last computation of members that met it
+
+	row    uint32 // the class in its row
+	hasRow bool
+	moved  bool // row and class may differ
+}
+
 // index finds the identities that selectors choose. Policies are mostly about one namespace, so identities are grouped by
-// it; what a selector chose is remembered, because many policies say the same.
+// it; a label that selectors require is indexed when it is first needed.
 type index struct {
-	cluster  string
-	clusters map[string]labels.Set
-
-	ids    []uint32 // ascending; the slices below have the same order
-	labels []labels.Set
-	group  []*group
-
-	groups      []*group
-	byNamespace map[string][]*group
-	byLabel     map[string]map[string][]int32 // key → value → positions; a key is entered when it is first needed
-	memo        map[string][]uint32
+	clusters *clusters
+	pods     map[uint32]*ident
+	spaces   []*namespace
+	byKey    map[string]*namespace
+	byName   map[string][]*namespace
+	byLabel  map[string]map[string][]*ident // key → value
+	stamp    uint64
 }
 
-// group is the identities of one namespace of one cluster.
-type group struct {
-	cluster, namespace string
-	labels             map[string]string // of one identity: those of the namespace are the same in all
-	members            []int32           // positions in ids
+// namespace is one namespace of one cluster, with one set of labels.
+type namespace struct {
+	key           string
+	cluster, name string
+	pos           int // in index.spaces
+	labels        labels.Labels
+	members       []*ident
+	stamp         uint64 // of the last find that chose it
 }
 
-func newIndex(in *Input) *index {
-	x := &index{
-		cluster:     in.Cluster,
-		clusters:    make(map[string]labels.Set, len(in.Clusters)),
-		ids:         slices.Sorted(maps.Keys(in.Identities)),
-		byNamespace: map[string][]*group{},
-		byLabel:     map[string]map[string][]int32{},
-		memo:        map[string][]uint32{},
+// maxLabelKeys bounds how many labels are indexed at once.
+const maxLabelKeys = 256
+
+func newIndex(c *clusters) *index {
+	return &index{
+		clusters: c, pods: map[uint32]*ident{}, byKey: map[string]*namespace{}, byName: map[string][]*namespace{},
+		byLabel: map[string]map[string][]*ident{},
 	}
-	for name, l := range in.Clusters {
-		set := make(labels.Set, len(l)+1)
-		maps.Copy(set, l)
-		set[identity.LabelCluster] = name
-		x.clusters[name] = set
-	}
-	x.labels = make([]labels.Set, len(x.ids))
-	x.group = make([]*group, len(x.ids))
-	groups := map[string]*group{}
-	for i, id := range x.ids {
-		l := in.Identities[id]
-		x.labels[i] = l
-		key := groupKey(l)
-		g := groups[key]
-		if g == nil {
-			g = &group{cluster: l[identity.LabelCluster], namespace: l[identity.LabelNamespace], labels: l}
-			groups[key] = g
-			x.groups = append(x.groups, g)
-			x.byNamespace[g.namespace] = append(x.byNamespace[g.namespace], g)
+}
+
+// add enters a pod identity, which has labels.
+func (x *index) add(i *ident) {
+	x.pods[i.id] = i
+	ns := x.space(i.labels)
+	i.ns, i.nsPos = ns, len(ns.members)
+	ns.members = append(ns.members, i)
+	for key, values := range x.byLabel {
+		if v, has := i.labels[key]; has {
+			values[v] = append(values[v], i)
 		}
-		g.members = append(g.members, int32(i))
-		x.group[i] = g
 	}
-	return x
 }
 
-// groupKey tells namespaces apart, with their labels: identities from before and after a change of a namespace's labels
+// remove forgets an identity; its labels must still be those that it was entered with.
+func (x *index) remove(i *ident) {
+	delete(x.pods, i.id)
+	ns := i.ns
+	last := len(ns.members) - 1
+	ns.members[i.nsPos] = ns.members[last]
+	ns.members[i.nsPos].nsPos = i.nsPos
+	ns.members[last] = nil
+	ns.members = ns.members[:last]
+	i.ns = nil
+	if last == 0 {
+		x.removeSpace(ns)
+	}
+	for key, values := range x.byLabel {
+		v, has := i.labels[key]
+		if !has {
+			continue
+		}
+		if n := slices.Index(values[v], i); n >= 0 {
+			values[v] = slices.Delete(values[v], n, n+1)
+		}
+		if len(values[v]) == 0 {
+			delete(values, v)
+		}
+	}
+}
+
+func (x *index) space(l labels.Set) *namespace {
+	key := namespaceKey(l)
+	if ns := x.byKey[key]; ns != nil {
+		return ns
+	}
+	ns := &namespace{
+		key: key, cluster: l[identity.LabelCluster], name: l[identity.LabelNamespace], pos: len(x.spaces),
+		labels: prefixed{identity.LabelNamespacePrefix, l},
+	}
+	x.byKey[key] = ns
+	x.spaces = append(x.spaces, ns)
+	x.byName[ns.name] = append(x.byName[ns.name], ns)
+	return ns
+}
+
+func (x *index) removeSpace(ns *namespace) {
+	delete(x.byKey, ns.key)
+	last := len(x.spaces) - 1
+	x.spaces[ns.pos] = x.spaces[last]
+	x.spaces[ns.pos].pos = ns.pos
+	x.spaces[last] = nil
+	x.spaces = x.spaces[:last]
+	x.byName[ns.name] = slices.DeleteFunc(x.byName[ns.name], func(n *namespace) bool { return n == ns })
+	if len(x.byName[ns.name]) == 0 {
+		delete(x.byName, ns.name)
+	}
+}
+
+// namespaceKey separates namespaces by their labels too: identities from before and after a change of a namespace's labels
 // exist side by side.
-func groupKey(l map[string]string) string {
+func namespaceKey(l labels.Set) string {
 	var parts []string
 	for k, v := range l {
 		if strings.HasPrefix(k, identity.LabelNamespacePrefix) {
@@ -85,121 +144,64 @@ func groupKey(l map[string]string) string {
 	return strings.Join(parts, "\x00")
 }
 
-// local says whether an identity is one of this cluster's pods.
-func (x *index) local(id uint32) bool {
-	i, ok := slices.BinarySearch(x.ids, id)
-	return ok && identity.IsPod(id) && x.group[i].cluster == x.cluster
-}
-
-// resolve returns the identities that a selector chooses, ascending. orUnknown says whether a selector of clusters also
-// chooses clusters whose labels are not known: a deny rule had better.
-func (x *index) resolve(s *podSelector, orUnknown bool) []uint32 {
-	key := s.key(orUnknown)
-	if have, ok := x.memo[key]; ok {
-		return have
-	}
-	positions := x.find(s, orUnknown)
-	slices.Sort(positions)
-	out := make([]uint32, 0, len(positions))
-	for _, i := range positions {
-		if identity.IsPod(x.ids[i]) {
-			out = append(out, x.ids[i])
-		}
-	}
-	x.memo[key] = out
-	return out
-}
-
-// key identifies a selector for the memo.
-func (s *podSelector) key(orUnknown bool) string {
-	scope := "all"
-	switch {
-	case s.local:
-		scope = "local"
-	case s.clusters != nil && orUnknown:
-		scope = "known " + s.clusters.text
-	case s.clusters != nil:
-		scope = "some " + s.clusters.text
-	}
-	return scope + "\x00" + s.namespace + "\x00" + s.namespaces.String() + "\x00" + s.pods.String()
-}
-
-func (x *index) find(s *podSelector, orUnknown bool) []int32 {
-	chosen, size := x.findGroups(s, orUnknown)
-	if s.pods == nil {
-		out := make([]int32, 0, size)
-		for _, g := range chosen {
-			out = append(out, g.members...)
-		}
-		return out
-	}
-	var out []int32
+// find returns the identities that a selector chooses.
+func (x *index) find(s *podSelector, orUnknown bool) []*ident {
+	chosen, size := x.findSpaces(s, orUnknown)
+	var out []*ident
 	if candidates, ok := x.candidates(s.pods, size); ok {
-		in := make(map[*group]struct{}, len(chosen))
-		for _, g := range chosen {
-			in[g] = struct{}{}
-		}
 		for _, i := range candidates {
-			if _, ok := in[x.group[i]]; ok && s.pods.matches(x.labels[i]) {
+			if i.ns.stamp == x.stamp && s.pods.matches(i.labels) {
 				out = append(out, i)
 			}
 		}
-		return out
-	}
-	for _, g := range chosen {
-		for _, i := range g.members {
-			if s.pods.matches(x.labels[i]) {
-				out = append(out, i)
+	} else {
+		if s.pods == nil {
+			out = make([]*ident, 0, size)
+		}
+		for _, ns := range chosen {
+			for _, i := range ns.members {
+				if s.pods.matches(i.labels) {
+					out = append(out, i)
+				}
 			}
 		}
 	}
 	return out
 }
 
-// findGroups returns the namespaces a selector chooses, and how many identities they have.
-func (x *index) findGroups(s *podSelector, orUnknown bool) (chosen []*group, size int) {
-	groups := x.groups
+// findSpaces returns the namespaces a selector chooses, and how many identities they have.
+func (x *index) findSpaces(s *podSelector, orUnknown bool) (chosen []*namespace, size int) {
+	x.stamp++
+	spaces := x.spaces
 	if s.namespace != "" {
-		groups = x.byNamespace[s.namespace]
+		spaces = x.byName[s.namespace]
 	}
-	for _, g := range groups {
-		if !x.inClusters(s, g.cluster, orUnknown) {
-			continue
+	for _, ns := range spaces {
+		if x.clusters.include(s, ns.cluster, orUnknown) && s.namespaces.matches(ns.labels) {
+			ns.stamp = x.stamp
+			chosen = append(chosen, ns)
+			size += len(ns.members)
 		}
-		if !s.namespaces.matches(prefixed{identity.LabelNamespacePrefix, g.labels}) {
-			continue
-		}
-		chosen = append(chosen, g)
-		size += len(g.members)
 	}
 	return chosen, size
 }
 
-func (x *index) inClusters(s *podSelector, cluster string, orUnknown bool) bool {
-	if s.local {
-		return cluster == x.cluster
-	}
-	if s.clusters == nil {
-		return true
-	}
-	set, known := x.clusters[cluster]
-	if !known {
-		return orUnknown
-	}
-	return s.clusters.matches(set)
-}
-
 // candidates returns the identities that have a label the selector requires, if that is fewer than to look at size.
-func (x *index) candidates(s *selector, size int) ([]int32, bool) {
-	if s.key == "" || size <= 64 {
+func (x *index) candidates(s *selector, size int) ([]*ident, bool) {
+	if s == nil || s.key == "" || size <= 64 {
 		return nil, false
 	}
 	values, ok := x.byLabel[s.key]
 	if !ok {
-		values = map[string][]int32{}
-		for i, l := range x.labels {
-			if v, has := l[s.key]; has {
-				values[v] = append(values[v], int32(i))
+		if len(x.byLabel) >= maxLabelKeys {
+			clear(x.byLabel)
+		}
+		values = map[string][]*ident{}
+		for _, ns := range x.spaces {
+			for _, i := range ns.members {
+				if v, has := i.labels[s.key]; has {
+					values[v] = append(values[v], i)
+				}
 			}
 		}
 		x.byLabel[s.key] = values

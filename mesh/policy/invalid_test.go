@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 const (
@@ -17,17 +17,21 @@ const (
 	farWeb = 2<<16 | 256
 )
 
-// smallInput has two pods and a policy that lets everybody in, so that only the policy under test can close.
-func smallInput(p *recordv1.Policy) Input {
-	return Input{
+// smallWorld has two pods and a policy that lets everybody in, so that only the policy under test can close.
+func smallWorld(p *record.Policy) *World {
+	return &World{
 		Cluster:  "east",
 		Clusters: map[string]map[string]string{"east": {"env": "prod"}, "west": {"env": "dev"}},
 		Identities: map[uint32]map[string]string{
 			web: pod("east", "shop", "app", "web"), db: pod("east", "shop", "app", "db"), other: pod("east", "else", "app", "web"),
 			farWeb: pod("west", "shop", "app", "web"),
 		},
-		Policies: []*recordv1.Policy{p},
+		Policies: []*Model{Parse(p)},
 	}
+}
+
+func tcp80(subject, peer uint32, dir Direction) Connection {
+	return Connection{Subject: subject, Peer: peer, Dir: dir, Proto: protoTCP, Port: 80}
 }
 
 // What can't be understood closes what it is about, in the directions it names, and says which field it is.
@@ -85,16 +89,16 @@ func TestInvalidPoliciesClose(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			p := &recordv1.Policy{Kind: tt.kind, Namespace: "shop", Name: "p", SpecJson: []byte(tt.spec)}
+			p := &record.Policy{PolicyKind: tt.kind, Namespace: "shop", Name: "p", Spec: []byte(tt.spec)}
 			if tt.kind == c {
 				p.Namespace = ""
 			}
-			r := Compile(smallInput(p))
+			r := NewReference(smallWorld(p))
 			if len(r.Problems) == 0 || r.Problems[0].PolicyKey != Key(p) || !strings.Contains(r.Problems[0].Message, tt.want) {
 				t.Errorf("problems are %+v, want one that names %q", r.Problems, tt.want)
 			}
 			for dir, letter := range map[Direction]string{Ingress: "i", Egress: "e"} {
-				d := r.Evaluate(web, db, dir, protoTCP, 80)
+				d := r.Evaluate(tcp80(web, db, dir))
 				if want := strings.Contains(tt.closed, letter); want == d.Passes() {
 					t.Errorf("%s: passes=%t, want closed=%t", dir, d.Passes(), want)
 				}
@@ -109,54 +113,61 @@ func TestBrokenAuditPolicyOnlyReports(t *testing.T) {
 		`{"podSelector":{},"mode":"Audit","ingress":{"deny":[{"peers":[{}]}]}}`,
 		`{"podSelector":{},"mode":"Audit","ingress":[]}`,
 	} {
-		r := Compile(smallInput(&recordv1.Policy{Kind: KindMeshNetworkPolicy, Namespace: "shop", Name: "p", SpecJson: []byte(spec)}))
-		if d := r.Evaluate(web, db, Ingress, protoTCP, 80); d.Verdict != AuditDeny || len(r.Problems) == 0 {
+		r := NewReference(smallWorld(&record.Policy{PolicyKind: KindMeshNetworkPolicy, Namespace: "shop", Name: "p", Spec: []byte(spec)}))
+		if d := r.Evaluate(tcp80(web, db, Ingress)); d.Verdict != AuditDeny || len(r.Problems) == 0 {
 			t.Errorf("%s: %v, problems %v", spec, d.Verdict, r.Problems)
 		}
 	}
 }
 
-// A subject whose identity has no labels yet can't be matched with policies: it stays closed until it can.
+// A subject without labels can't be matched with policies: it stays closed until it can.
 func TestSubjectWithoutLabelsIsClosed(t *testing.T) {
-	in := smallInput(&recordv1.Policy{Kind: KindNetworkPolicy, Namespace: "shop", Name: "p", SpecJson: []byte(`{"podSelector":{"matchLabels":{"app":"db"}}}`)})
+	w := smallWorld(&record.Policy{PolicyKind: KindNetworkPolicy, Namespace: "shop", Name: "p", Spec: []byte(`{"podSelector":{"matchLabels":{"app":"db"}}}`)})
 	const unknown = 1<<16 | 999
-	in.Subjects = map[uint32]struct{}{web: {}, unknown: {}, 0: {}, 1: {}}
-	r := Compile(in)
-	if !r.Evaluate(web, db, Ingress, protoTCP, 80).Passes() {
+	e, k := NewEngine(Config{Cluster: w.Cluster, Limits: roomy}), newKernel()
+	load(e, w, map[uint32]bool{web: true, unknown: true, 0: true, 1: true})
+	k.apply(e.Step())
+	if !k.decide(tcp80(web, db, Ingress)).Passes() {
 		t.Error("a known pod that no policy selects is closed")
 	}
 	for _, dir := range []Direction{Ingress, Egress} {
-		d := r.Evaluate(unknown, web, dir, protoTCP, 80)
-		if d.Passes() || r.Rules[d.Rule].Kind != RuleUnknownSubject {
-			t.Errorf("%s of a pod without labels: %+v", dir, d)
+		for _, d := range []Decision{k.decide(tcp80(unknown, web, dir)).Decision, NewReference(w).Evaluate(tcp80(unknown, web, dir))} {
+			if d.Passes() || k.rules[d.Rule].Kind != RuleUnknownSubject {
+				t.Errorf("%s of a pod without labels: %+v", dir, d)
+			}
 		}
 	}
-	if len(r.Subjects) != 2 {
-		t.Errorf("subjects: %v", r.Subjects)
+	if len(k.subjects) != 4 {
+		t.Errorf("subjects: %v", k.subjects)
+	}
+	e.SetIdentity(unknown, pod("east", "shop", "app", "cache"))
+	k.apply(e.Step())
+	if !k.decide(tcp80(unknown, web, Ingress)).Passes() {
+		t.Error("the pod is closed when its labels are known")
 	}
 }
 
-// Clusters whose record has not arrived are not believed to be what an allow rule asks for, but what a deny rule does.
+// Clusters without a record (yet) are not believed to be what an allow rule asks for, but what a deny rule does.
 func TestUnknownClusters(t *testing.T) {
 	spec := `{"podSelector":{},"ingress":{"allow":[{"peers":[{"clusterSelector":{"matchExpressions":[{"key":"env","operator":"NotIn","values":["test"]}]}}]}]},
 		"egress":{"defaultAction":"Allow","deny":[{"peers":[{"clusterSelector":{"matchLabels":{"env":"test"}}}]}]}}`
-	in := smallInput(&recordv1.Policy{Kind: KindMeshNetworkPolicy, Namespace: "shop", Name: "p", SpecJson: []byte(spec)})
-	known := Compile(in)
-	if !known.Evaluate(web, farWeb, Ingress, protoTCP, 80).Passes() || !known.Evaluate(web, farWeb, Egress, protoTCP, 80).Passes() {
+	in := smallWorld(&record.Policy{PolicyKind: KindMeshNetworkPolicy, Namespace: "shop", Name: "p", Spec: []byte(spec)})
+	known := NewReference(in)
+	if !known.Evaluate(tcp80(web, farWeb, Ingress)).Passes() || !known.Evaluate(tcp80(web, farWeb, Egress)).Passes() {
 		t.Error("a known cluster that is not test is denied")
 	}
 	delete(in.Clusters, "west")
-	unknown := Compile(in)
-	if unknown.Evaluate(web, farWeb, Ingress, protoTCP, 80).Passes() || unknown.Evaluate(web, farWeb, Egress, protoTCP, 80).Passes() {
+	unknown := NewReference(in)
+	if unknown.Evaluate(tcp80(web, farWeb, Ingress)).Passes() || unknown.Evaluate(tcp80(web, farWeb, Egress)).Passes() {
 		t.Error("a cluster that may be test passes")
 	}
 }
 
 // A policy that selects by a label which identities leave out would select nobody, in silence.
 func TestExcludedLabelsAreReported(t *testing.T) {
-	p := &recordv1.Policy{Kind: KindNetworkPolicy, Namespace: "shop", Name: "p", SpecJson: []byte(
+	p := &record.Policy{PolicyKind: KindNetworkPolicy, Namespace: "shop", Name: "p", Spec: []byte(
 		`{"podSelector":{"matchLabels":{"statefulset.kubernetes.io/pod-name":"db-0"}},"ingress":[]}`)}
-	r := Compile(smallInput(p))
+	r := NewReference(smallWorld(p))
 	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Message, "spec.podSelector: label statefulset.kubernetes.io/pod-name") {
 		t.Errorf("problems: %v", r.Problems)
 	}
@@ -169,27 +180,27 @@ func FuzzSpec(f *testing.F) {
 	f.Add(uint8(2), []byte(`{"podSelector":{},"namespaceSelector":{},"clusterSelector":{"matchLabels":{"env":"prod"}},"egress":{"allow":[{"peers":[{"cidr":"::/0"}]}]}}`))
 	f.Add(uint8(2), []byte(`{"podSelector":null,"ingress":{"allow":null}}`))
 	f.Fuzz(func(t *testing.T, kind uint8, spec []byte) {
-		p := &recordv1.Policy{Namespace: "shop", Name: "p", SpecJson: spec}
-		p.Kind = []string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy}[kind%3]
+		p := &record.Policy{Namespace: "shop", Name: "p", Spec: spec}
+		p.PolicyKind = []string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy}[kind%3]
 		if kind%3 == 2 {
 			p.Namespace = ""
 		}
-		m, problems := decode(p)
-		r := Compile(smallInput(p))
-		for k, e := range r.Entries {
-			if m != nil && len(m.problems) > 0 && e.Verdict == Allow {
-				t.Fatalf("a policy with problems %v allows %+v", problems, k)
-			}
-		}
-		if m != nil && len(m.problems) > 0 {
-			for dir, d := range m.dirs {
-				if d != nil && !d.isolates {
-					t.Fatalf("a policy with problems %v does not isolate %s", problems, Direction(dir))
+		m := Parse(p)
+		_, k := build(smallWorld(p))
+		for id, lines := range k.groups {
+			for _, l := range lines {
+				if len(m.problems) > 0 && l.Verdict == Allow {
+					t.Fatalf("a policy with problems %v allows %+v in group %d", m.problems, l, id)
 				}
 			}
 		}
-		if m == nil && (len(problems) == 0 || len(r.Subjects) > 0) {
-			t.Fatalf("a policy without subjects has %v and no problem", r.Subjects)
+		for dir, d := range m.dirs {
+			if len(m.problems) > 0 && d != nil && !d.isolates {
+				t.Fatalf("a policy with problems %v does not isolate %s", m.problems, Direction(dir))
+			}
+		}
+		if m.nobody && (len(m.problems) == 0 || m.dirs != [2]*direction{}) {
+			t.Fatalf("a policy without subjects has %v and problems %v", m.dirs, m.problems)
 		}
 	})
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 )
 
-// decodeMeshPolicy reads MeshNetworkPolicy and ClusterMeshNetworkPolicy, which differ only in whom they are about.
-func decodeMeshPolicy(m *model) bool {
+// decodeMeshPolicy reads MeshNetworkPolicy and ClusterMeshNetworkPolicy, which differ only in their subjects.
+func decodeMeshPolicy(m *Model) bool {
 	var spec v1alpha1.ClusterMeshNetworkPolicySpec
-	if m.rec.GetKind() == KindMeshNetworkPolicy {
+	if m.rec.PolicyKind == KindMeshNetworkPolicy {
 		if !m.unmarshal(&spec.MeshNetworkPolicySpec) {
 			return m.salvage()
 		}
@@ -37,7 +37,7 @@ func decodeMeshPolicy(m *model) bool {
 	return true
 }
 
-func meshDirection(m *model, field string, in *v1alpha1.MeshPolicyDirection) *direction {
+func meshDirection(m *Model, field string, in *v1alpha1.MeshPolicyDirection) *direction {
 	if in == nil {
 		return nil
 	}
@@ -58,7 +58,7 @@ func meshDirection(m *model, field string, in *v1alpha1.MeshPolicyDirection) *di
 	return d
 }
 
-func meshRule(m *model, field string, kind RuleKind, index int, in *v1alpha1.MeshPolicyRule) rule {
+func meshRule(m *Model, field string, kind RuleKind, index int, in *v1alpha1.MeshPolicyRule) rule {
 	r := rule{kind: kind, index: index, anyPeer: len(in.Peers) == 0, anyPort: len(in.Ports) == 0}
 	broken := false
 	for i := range in.Peers {
@@ -82,7 +82,7 @@ func meshRule(m *model, field string, kind RuleKind, index int, in *v1alpha1.Mes
 	return r
 }
 
-func meshPeer(m *model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer) (peer, bool) {
+func meshPeer(m *Model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer) (peer, bool) {
 	selects := in.PodSelector != nil || in.NamespaceSelector != nil || in.ClusterSelector != nil
 	switch {
 	case in.CIDR != "" && selects:
@@ -103,12 +103,12 @@ func meshPeer(m *model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer
 	out.namespaces, ok[1] = m.selector(field+".namespaceSelector", in.NamespaceSelector)
 	out.clusters, ok[2] = m.selector(field+".clusterSelector", in.ClusterSelector)
 	if in.NamespaceSelector == nil {
-		out.namespace = m.rec.GetNamespace() // none for cluster-scoped policies: all namespaces
+		out.namespace = m.rec.Namespace // none for cluster-scoped policies: all namespaces
 	}
 	return peer{pods: out}, ok[0] && ok[1] && ok[2]
 }
 
-func meshPort(m *model, field string, in *v1alpha1.MeshPolicyPort) (port, bool) {
+func meshPort(m *Model, field string, in *v1alpha1.MeshPolicyPort) (port, bool) {
 	proto, err := parseProtocol(in.Protocol)
 	if err != nil {
 		m.problem(fmt.Sprintf("%s.protocol: %v", field, err))

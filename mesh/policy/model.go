@@ -5,32 +5,48 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// model is a policy in any dialect, understood: selectors are compiled, nothing is resolved yet.
-type model struct {
+// Model is a policy in any dialect, understood: selectors are compiled, nothing is resolved yet. It is never changed after
+// Parse and may be shared.
+type Model struct {
 	key      string
-	rec      *recordv1.Policy
+	rec      *record.Policy
+	nobody   bool // not even the subjects could be read
 	audit    bool
 	clusters *selector // in which clusters it has subjects; nil: all
 	subjects podSelector
-	dirs     [2]*direction // by Direction; nil: the policy does not speak about it
+	dirs     [2]*direction // by Direction; nil: the policy says nothing about it
 	problems []string      // each makes the policy closed
-	warnings []string      // to be told, without effect
+	warnings []string      // for the author, without effect
+}
+
+// Key names the policy within its cluster: kind/namespace/name, with - for no namespace.
+func (m *Model) Key() string { return m.key }
+
+// Problems are what the policy's author should know, with the names of the fields.
+func (m *Model) Problems() []string { return slices.Concat(m.problems, m.warnings) }
+
+// Key names a policy as Model.Key does.
+func Key(p *record.Policy) string {
+	ns := p.Namespace
+	if ns == "" {
+		ns = "-"
+	}
+	return p.PolicyKind + "/" + ns + "/" + p.Name
 }
 
 // direction holds the rules of one direction.
 type direction struct {
 	isolates bool
-	isolate  uint32 // rule id, if isolates
 	rules    []rule
 }
 
 // rule allows or denies connections with any of the peers on any of the ports.
 type rule struct {
-	id      uint32
 	kind    RuleKind
 	index   int
 	anyPeer bool // else peers
@@ -38,6 +54,8 @@ type rule struct {
 	anyPort bool // of any protocol; else ports
 	ports   []port
 	text    string
+	key     string // identifies the peers
+	pods    string // and those of them that are pods
 }
 
 // peer is who may be at the other end: pods, or addresses.
@@ -60,14 +78,14 @@ type podSelector struct {
 type port struct {
 	proto    uint8
 	from, to uint16 // 0, 0: all
-	name     string // with the protocol, as in Input.NamedPorts
+	name     string // with the protocol, as in World.NamedPorts
 }
 
-func (m *model) problem(text string) { m.problems = append(m.problems, text) }
-func (m *model) warn(text string)    { m.warnings = append(m.warnings, text) }
+func (m *Model) problem(text string) { m.problems = append(m.problems, text) }
+func (m *Model) warn(text string)    { m.warnings = append(m.warnings, text) }
 
-// close makes a policy that was not understood safe: it isolates whatever it speaks about and allows nothing.
-func (m *model) close() {
+// close makes a policy that was not understood safe: it isolates its subjects in the directions that it names, and allows nothing.
+func (m *Model) close() {
 	for _, d := range m.dirs {
 		if d == nil {
 			continue

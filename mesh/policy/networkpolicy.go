@@ -13,7 +13,7 @@ import (
 
 // decodeNetworkPolicy reads the dialect networking.k8s.io/v1. Its peers are pods of the local cluster: it knows of no
 // other.
-func decodeNetworkPolicy(m *model) bool {
+func decodeNetworkPolicy(m *Model) bool {
 	var spec networkingv1.NetworkPolicySpec
 	if !m.unmarshal(&spec) {
 		return m.salvage()
@@ -40,7 +40,7 @@ func decodeNetworkPolicy(m *model) bool {
 }
 
 // networkPolicyTypes says which directions the policy isolates. Without policyTypes: ingress, and egress if it has rules.
-func networkPolicyTypes(m *model, spec *networkingv1.NetworkPolicySpec) (ingress, egress bool) {
+func networkPolicyTypes(m *Model, spec *networkingv1.NetworkPolicySpec) (ingress, egress bool) {
 	if len(spec.PolicyTypes) == 0 {
 		return true, len(spec.Egress) > 0
 	}
@@ -54,7 +54,7 @@ func networkPolicyTypes(m *model, spec *networkingv1.NetworkPolicySpec) (ingress
 		slices.Contains(spec.PolicyTypes, networkingv1.PolicyTypeEgress)
 }
 
-func networkRule(m *model, field, list string, index int,
+func networkRule(m *Model, field, list string, index int,
 	peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort) rule {
 	r := rule{kind: RuleAllow, index: index, anyPeer: len(peers) == 0, anyPort: len(ports) == 0}
 	for i := range peers {
@@ -70,7 +70,7 @@ func networkRule(m *model, field, list string, index int,
 	return r
 }
 
-func networkPeer(m *model, field string, p *networkingv1.NetworkPolicyPeer) (peer, bool) {
+func networkPeer(m *Model, field string, p *networkingv1.NetworkPolicyPeer) (peer, bool) {
 	if p.IPBlock != nil {
 		if p.PodSelector != nil || p.NamespaceSelector != nil {
 			m.problem(field + ": ipBlock can't be combined with selectors")
@@ -87,12 +87,12 @@ func networkPeer(m *model, field string, p *networkingv1.NetworkPolicyPeer) (pee
 	out.pods, ok1 = m.podPeers(field+".podSelector", RuleAllow, p.PodSelector)
 	out.namespaces, ok2 = m.selector(field+".namespaceSelector", p.NamespaceSelector)
 	if p.NamespaceSelector == nil {
-		out.namespace = m.rec.GetNamespace()
+		out.namespace = m.rec.Namespace
 	}
 	return peer{pods: out}, ok1 && ok2
 }
 
-func networkPort(m *model, field string, p *networkingv1.NetworkPolicyPort) (port, bool) {
+func networkPort(m *Model, field string, p *networkingv1.NetworkPolicyPort) (port, bool) {
 	name := ""
 	if p.Protocol != nil {
 		name = string(*p.Protocol)
@@ -123,7 +123,7 @@ func networkPort(m *model, field string, p *networkingv1.NetworkPolicyPort) (por
 	return out, true
 }
 
-func (m *model) namedPort(field string, proto uint8, name string) (port, bool) {
+func (m *Model) namedPort(field string, proto uint8, name string) (port, bool) {
 	if name == "" {
 		m.problem(field + ": the name of the port is empty")
 		return port{}, false

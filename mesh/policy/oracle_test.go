@@ -34,7 +34,7 @@ type oraclePeer struct {
 type oraclePolicy struct {
 	namespace string
 	network   *networkingv1.NetworkPolicySpec
-	mesh      *v1alpha1.ClusterMeshNetworkPolicySpec // of both of our kinds; namespace tells them apart
+	mesh      *v1alpha1.ClusterMeshNetworkPolicySpec // of both of our kinds; the namespace makes the difference
 }
 
 type oracle struct {
@@ -52,7 +52,7 @@ type connection struct {
 	port    uint16
 }
 
-// listener is the pod whose port names count.
+// listener is the pod with the port names that count.
 func (c connection) listener() *oraclePod {
 	if c.dir == Ingress {
 		return c.subject
@@ -148,7 +148,7 @@ func networkPorts(ports []networkingv1.NetworkPolicyPort, c connection) bool {
 		return true
 	}
 	for _, p := range ports {
-		if name := string(*p.Protocol); !speaks(name, c.proto) {
+		if name := string(*p.Protocol); !isNamed(name, c.proto) {
 			continue
 		}
 		switch {
@@ -225,7 +225,7 @@ func (o *oracle) meshPeer(namespace string, p v1alpha1.MeshPolicyPeer, who oracl
 }
 
 func meshPortMatches(p v1alpha1.MeshPolicyPort, c connection) bool {
-	if !speaks(p.Protocol, c.proto) {
+	if !isNamed(p.Protocol, c.proto) {
 		return false
 	}
 	switch {
@@ -270,6 +270,6 @@ func inBlock(cidr string, except []string, who oraclePeer) bool {
 	return true
 }
 
-func speaks(name string, proto uint8) bool {
+func isNamed(name string, proto uint8) bool {
 	return map[string]uint8{"": 6, "TCP": 6, "UDP": 17, "SCTP": 132}[name] == proto
 }

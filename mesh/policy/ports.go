@@ -5,7 +5,6 @@ package policy
 
 import (
 	"fmt"
-	"math/bits"
 	"strings"
 )
 
@@ -69,50 +68,13 @@ func (p port) String() string {
 	return fmt.Sprintf("%s/%d-%d", name, p.from, p.to)
 }
 
-// portPrefix is a block of 2^(16-bits) ports: what one entry of the datapath can hold.
-type portPrefix struct {
-	proto uint8
-	value uint16
-	bits  uint8
+// span returns the ports as a line holds them. Port 0 does not exist, so a range of all others is any port.
+func (p port) span() (from, to uint16) {
+	if p.from <= 1 && (p.to == 65535 || p.from == 0) {
+		return 0, 0
+	}
+	return p.from, p.to
 }
 
-// prefixes splits a range into the fewest blocks. A range of all ports is one block; port 0 does not exist, so whether
-// it is in or out makes no difference.
-func (p port) prefixes(out []portPrefix) []portPrefix {
-	from, to := uint32(p.from), uint32(p.to)
-	if from <= 1 && (to == 65535 || p.from == 0) {
-		return append(out, portPrefix{proto: p.proto})
-	}
-	for from <= to {
-		size := uint32(1) << min(bits.TrailingZeros32(from), 16)
-		for size > to-from+1 {
-			size >>= 1
-		}
-		out = append(out, portPrefix{proto: p.proto, value: uint16(from), bits: uint8(16 - bits.TrailingZeros32(size))})
-		from += size
-	}
-	return out
-}
-
-// intersect returns the ports that both blocks cover.
-func (p portPrefix) intersect(q portPrefix) (portPrefix, bool) {
-	switch {
-	case p.proto == 0:
-		p.proto = q.proto
-	case q.proto != 0 && q.proto != p.proto:
-		return portPrefix{}, false
-	}
-	if q.bits < p.bits {
-		p.value, p.bits, q.value, q.bits = q.value, q.bits, p.value, p.bits
-	}
-	// p is the wider one now.
-	if maskPort(q.value, p.bits) != p.value {
-		return portPrefix{}, false
-	}
-	return portPrefix{proto: p.proto, value: q.value, bits: q.bits}, true
-}
-
-// maskPort keeps the first bits of a port.
-func maskPort(port uint16, bits uint8) uint16 {
-	return uint16(uint32(port) >> (16 - bits) << (16 - bits))
-}
+// hasPorts says whether connections of a protocol have ports.
+func hasPorts(proto uint8) bool { return proto == protoTCP || proto == protoUDP || proto == protoSCTP }

@@ -6,22 +6,26 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
-// describe gives each rule a text: what people see beside a verdict.
-func (m *model) describe() {
+// describe gives each rule a text, which people see beside a verdict, and names its peers.
+func (m *Model) describe() {
 	for dir, d := range m.dirs {
 		if d == nil {
 			continue
 		}
 		for i := range d.rules {
-			d.rules[i].text = ruleText(Direction(dir), &d.rules[i])
+			r := &d.rules[i]
+			r.text = ruleText(Direction(dir), r)
+			r.key = peersKey(r.peers, r.kind == RuleDeny)
+			r.pods = peersKey(slices.DeleteFunc(slices.Clone(r.peers), func(p peer) bool { return p.pods == nil }), r.kind == RuleDeny)
 		}
 	}
 }
 
-func (m *model) isolationText(dir Direction) string {
+func (m *Model) isolationText(dir Direction) string {
 	if len(m.problems) > 0 {
 		return fmt.Sprintf("the policy is not valid, so it allows no %s: %s", dir, m.problems[0])
 	}
@@ -29,11 +33,11 @@ func (m *model) isolationText(dir Direction) string {
 }
 
 func ruleText(dir Direction, r *rule) string {
-	word := "from"
+	side := "from"
 	if dir == Egress {
-		word = "to"
+		side = "to"
 	}
-	return fmt.Sprintf("%s %s %s%s", r.kind, word, peersText(r), portsText(r))
+	return fmt.Sprintf("%s %s %s%s", r.kind, side, peersText(r), portsText(r))
 }
 
 func peersText(r *rule) string {

@@ -1,0 +1,228 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+)
+
+// kernel is the datapath's maps, and decides by them as bpf/lib/policy.h does (docs/decisions/0005).
+type kernel struct {
+	sets       map[uint16]uint64
+	classes    map[uint32]Bitmap
+	identities map[uint32]uint32
+	groups     map[uint32][]Line
+	subjects   map[SubjectKey]Subject
+	cidrs      map[netip.Prefix]uint32
+	rules      map[uint32]Rule
+	epoch      int
+	fullEpoch  int
+}
+
+func newKernel() *kernel {
+	return &kernel{
+		sets: map[uint16]uint64{}, classes: map[uint32]Bitmap{}, identities: map[uint32]uint32{}, groups: map[uint32][]Line{},
+		subjects: map[SubjectKey]Subject{}, cidrs: map[netip.Prefix]uint32{}, rules: map[uint32]Rule{},
+	}
+}
+
+// operations are the single writes of a delta, in the order that Delta prescribes. at is called with the number of the first
+// one after the switch.
+func (k *kernel) operations(d *Delta) (ops []func(), afterSwitch int) {
+	if d.Forget {
+		ops = append(ops, func() { k.epoch += 2; k.fullEpoch = k.epoch })
+	}
+	b := &d.Before
+	for _, group := range [][]func(){k.setOps(b), k.classOps(b), k.identityOps(b), k.cidrOps(b), k.groupOps(b)} {
+		ops = append(ops, group...)
+	}
+	if d.Switch {
+		ops = append(ops, func() {
+			put(k.subjects, d.Subjects)
+			k.epoch++
+		})
+	}
+	afterSwitch = len(ops)
+	a := &d.After
+	for _, group := range [][]func(){k.groupOps(a), k.cidrOps(a), k.identityOps(a), k.classOps(a), k.setOps(a)} {
+		ops = append(ops, group...)
+	}
+	return ops, afterSwitch
+}
+
+// apply writes a delta as a whole.
+func (k *kernel) apply(d *Delta) {
+	ops, _ := k.operations(d)
+	for _, op := range ops {
+		op()
+	}
+	put(k.rules, d.Rules)
+}
+
+func put[K comparable, V any](m map[K]V, rows map[K]*V) {
+	for key, v := range rows {
+		if v == nil {
+			delete(m, key)
+		} else {
+			m[key] = *v
+		}
+	}
+}
+
+// one returns the operations that write rows one by one: first those that go, then in some fixed order.
+func one[K comparable, V any](m map[K]V, rows map[K]*V, order func(a, b K) int) []func() {
+	var out []func()
+	keys := slices.SortedFunc(maps.Keys(rows), order)
+	goes := func(key K) bool { return rows[key] == nil }
+	for _, key := range append(slices.DeleteFunc(slices.Clone(keys), func(key K) bool { return !goes(key) }), slices.DeleteFunc(keys, goes)...) {
+		out = append(out, func() { put(m, map[K]*V{key: rows[key]}) })
+	}
+	return out
+}
+
+func (k *kernel) setOps(r *Rows) []func() {
+	rows := map[uint16]*uint64{}
+	for bit, name := range r.Sets {
+		if rows[bit] = &name; name == 0 {
+			rows[bit] = nil
+		}
+	}
+	return one(k.sets, rows, cmp.Compare[uint16])
+}
+
+func (k *kernel) classOps(r *Rows) []func() { return one(k.classes, r.Classes, cmp.Compare[uint32]) }
+func (k *kernel) identityOps(r *Rows) []func() {
+	return one(k.identities, r.Identities, cmp.Compare[uint32])
+}
+
+// cidrOps also has flows judged in full, as whoever writes ranges must.
+func (k *kernel) cidrOps(r *Rows) []func() {
+	var out []func()
+	for _, op := range one(k.cidrs, r.CIDRs, comparePrefixes) {
+		out = append(out, func() { op(); k.epoch += 2; k.fullEpoch = k.epoch })
+	}
+	return out
+}
+
+func (k *kernel) groupOps(r *Rows) []func() {
+	rows := map[uint32]*[]Line{}
+	for id, lines := range r.Groups {
+		if rows[id] = &lines; lines == nil {
+			rows[id] = nil
+		}
+	}
+	return one(k.groups, rows, cmp.Compare[uint32])
+}
+
+func (k *kernel) remembered() Remembered {
+	return Remembered{
+		Sets: maps.Clone(k.sets), Classes: maps.Clone(k.classes), Identities: maps.Clone(k.identities), Groups: maps.Clone(k.groups),
+		Subjects: maps.Clone(k.subjects), CIDRs: maps.Clone(k.cidrs),
+	}
+}
+
+// peer returns the identity of the other end.
+func (k *kernel) peer(c Connection) uint32 {
+	if !c.Addr.IsValid() {
+		return c.Peer
+	}
+	best, bits := identity.World, -1
+	for p, id := range k.cidrs {
+		if p.Contains(c.Addr) && p.Bits() > bits {
+			best, bits = id, p.Bits()
+		}
+	}
+	return best
+}
+
+// judgement is a decision and what a flow remembers of it.
+type judgement struct {
+	Decision
+	noPolicy     bool // a row was absent
+	group, class uint32
+}
+
+func (k *kernel) decide(c Connection) judgement {
+	s, ok := k.subjects[SubjectKey{c.Subject, c.Dir}]
+	class, known := k.identities[k.peer(c)]
+	lines, held := k.groups[s.Group]
+	if !ok || !known || s.Lines > 0 && (!held || len(lines) != int(s.Lines)) {
+		return judgement{Decision: Decision{Verdict: Deny, ByDefault: true}, noPolicy: true}
+	}
+	bits := k.classes[class]
+	j := judgement{group: s.Group, class: class}
+	var audit *Line
+	for _, l := range lines[:s.Lines] {
+		if !l.matches(c, &bits) {
+			continue
+		}
+		switch {
+		case l.Verdict == AuditDeny:
+			if audit == nil {
+				audit = &l
+			}
+			continue
+		case l.Verdict == Allow && audit != nil:
+			l = *audit
+		}
+		j.Decision = Decision{Verdict: l.Verdict, Rule: l.Rule}
+		return j
+	}
+	switch {
+	case s.Isolated && !s.Audit:
+		j.Decision = Decision{Deny, s.DefaultRule, true}
+	case audit != nil:
+		j.Decision = Decision{AuditDeny, audit.Rule, false}
+	case s.Isolated:
+		j.Decision = Decision{AuditDeny, s.DefaultRule, true}
+	default:
+		j.Decision = Decision{Allow, 0, true}
+	}
+	return j
+}
+
+func (l *Line) matches(c Connection, bits *Bitmap) bool {
+	if l.Set != 0 && !bits.Has(l.Set) || l.Proto != 0 && l.Proto != c.Proto {
+		return false
+	}
+	return l.From == 0 && l.To == 0 || hasPorts(c.Proto) && c.Port >= l.From && c.Port <= l.To
+}
+
+// roomy limits never matter.
+var roomy = Limits{Sets: SetCount, Classes: 16384, Identities: 1 << 20, Chunks: 1 << 16, Subjects: 1 << 16}
+
+// load sets all of a world; subjects are all identities of the local cluster if nil.
+func load(e *Engine, w *World, subjects map[uint32]bool) {
+	for name, l := range w.Clusters {
+		e.SetCluster(name, l)
+	}
+	for id, l := range w.Identities {
+		e.SetIdentity(id, l)
+		if subjects == nil && l[identity.LabelCluster] == w.Cluster {
+			e.SetSubject(id, true)
+		}
+	}
+	for id := range subjects {
+		e.SetSubject(id, true)
+	}
+	for id, named := range w.NamedPorts {
+		e.SetNamedPorts(id, named)
+	}
+	for _, m := range w.Policies {
+		e.SetPolicy(m.Key(), m)
+	}
+}
+
+// build returns an engine that has a world, and the kernel's maps.
+func build(w *World) (*Engine, *kernel) {
+	e, k := NewEngine(Config{Cluster: w.Cluster, Limits: roomy}), newKernel()
+	load(e, w, nil)
+	k.apply(e.Step())
+	return e, k
+}
