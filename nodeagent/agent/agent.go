@@ -20,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
@@ -122,7 +121,7 @@ func New(cfg Config, doors Doors, client *relay.Client) (*Agent, error) {
 // once.
 func (a *Agent) datapathLoop() *apply.Loop {
 	t, d := a.Tables, a.doors
-	steps, sw := policy.New(t, d.Policy, closedSubject)
+	steps, sw := policy.New(t, d.Policy, policy.Closed)
 	r := routes.New(t, d.Routes, routes.Removable{}, sw.RangesChanged)
 	sw.Watch(r.Ranges)
 	steps = append(steps, r.Guards, r.Peers, sw.Hold(r.Ranges), r.Addresses, sw)
@@ -133,9 +132,6 @@ func (a *Agent) datapathLoop() *apply.Loop {
 	loop.After(settings.New(t, d.Settings, a.cfg.EventsPerTick).After)
 	return loop
 }
-
-// closedSubject is the row of a pod whose policy can't be written.
-func closedSubject(bpf.Direction) bpf.Subject { return bpf.Subject{Flags: bpf.SubjectIsolated} }
 
 func (a *Agent) withWireGuard() {
 	var hostRoutes apply.Step
