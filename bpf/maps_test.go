@@ -6,6 +6,7 @@ package bpf
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -57,7 +58,7 @@ func TestMapsSurviveARestart(t *testing.T) {
 	}
 	first.Close()
 
-	second, replaced := openMaps(t, dir, map[string]uint32{MapCT4: 2000})
+	second, replaced := openMaps(t, dir, nil)
 	if len(replaced) != 0 {
 		t.Errorf("replaced %v, want all maps found again", replaced)
 	}
@@ -65,7 +66,7 @@ func TestMapsSurviveARestart(t *testing.T) {
 		t.Errorf("policy epoch %d after the restart, want 7", got)
 	}
 	if got := second.CT4.MaxEntries(); got != 1000 {
-		t.Errorf("flow table of %d entries, want the pinned one's 1000: a new size must not lose flows", got)
+		t.Errorf("flow table of %d entries, want the pinned one's 1000: nobody asked for another size", got)
 	}
 	if p, err := LoadPrograms(second); err != nil {
 		t.Errorf("programs with an older size: %+v", err)
@@ -74,6 +75,33 @@ func TestMapsSurviveARestart(t *testing.T) {
 	}
 	if err := second.PinMaps(dir); err != nil {
 		t.Errorf("pinning what is pinned: %v", err)
+	}
+}
+
+// A map that is to have another size stays in its place, for the programs that run with it, until the new one is pinned.
+func TestAnotherSizeIsAnotherMap(t *testing.T) {
+	dir := bpffs(t)
+	first, _ := openMaps(t, dir, map[string]uint32{MapCT4: 1000})
+	if err := first.PinMaps(dir); err != nil {
+		t.Fatal(err)
+	}
+	second, replaced := openMaps(t, dir, map[string]uint32{MapCT4: 2000})
+	if !slices.Equal(replaced, []string{MapCT4}) || second.CT4.MaxEntries() != 2000 {
+		t.Errorf("replaced %v, flow table of %d entries", replaced, second.CT4.MaxEntries())
+	}
+	pinned, err := OpenPinned(dir, MapCT4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pinned.Close()
+	if got := pinned.MaxEntries(); got != 1000 {
+		t.Errorf("a flow table of %d entries is pinned before anybody said so", got)
+	}
+	if err := second.PinMaps(dir); err != nil {
+		t.Fatal(err)
+	}
+	if third, replaced := openMaps(t, dir, nil); len(replaced) != 0 || third.CT4.MaxEntries() != 2000 {
+		t.Errorf("after pinning: replaced %v, flow table of %d entries", replaced, third.CT4.MaxEntries())
 	}
 }
 

@@ -78,9 +78,9 @@ func newGroup(p *Planner, port record.Port, v4 bool, affinity record.Affinity, s
 }
 
 // remember puts the backends of an earlier group into their slots, before any slice says that they exist. They leave at
-// settle unless one does.
-func (g *group) remember(slots []netip.AddrPort) {
-	g.slots, g.emitted = slices.Clone(slots), len(slots)
+// settle unless one does. emitted is how many of the slots this planner's deltas had.
+func (g *group) remember(slots []netip.AddrPort, emitted int) {
+	g.slots, g.emitted = slices.Clone(slots), emitted
 	for i, at := range g.slots {
 		if at.IsValid() && g.members[at] == nil {
 			m := newMember(int32(i))

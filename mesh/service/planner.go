@@ -20,7 +20,8 @@ type Config struct {
 	Skip func(namespace, name string) bool
 	// IDs that frontends had in an earlier run: they keep them.
 	IDs map[FrontendKey]uint32
-	// Slots that backends had in an earlier run, by id, so that a restart moves none. An invalid address is an empty slot.
+	// Slots that backends had in an earlier run, by id, so that a restart moves none: they are in the first Delta as they
+	// were. An invalid address is an empty slot.
 	Slots map[uint32][]netip.AddrPort
 }
 

@@ -88,11 +88,11 @@ func (p *Planner) family(s *state, own *record.Service, port record.Port, v4 boo
 	g := newGroup(p, port, v4, own.Affinity, serves, size)
 	if i := slices.IndexFunc(before, g.replaces); i >= 0 {
 		g.id = before[i].id
-		g.remember(before[i].slots)
+		g.remember(before[i].slots, before[i].emitted)
 		before[i] = g // replaced, so not to be cleared
 	} else {
 		g.id = p.newID(keys)
-		g.remember(p.cfg.Slots[g.id])
+		g.remember(p.cfg.Slots[g.id], 0)
 		delete(p.cfg.Slots, g.id)
 	}
 	for sl := range s.slices {

@@ -74,7 +74,7 @@ type Agent struct {
 	loop      *apply.Loop
 	policy    *policy.Switch
 	publisher *policy.Publisher // from the first plan on
-	lines     map[uint32]int    // of the groups of policy in the tables
+	held      map[uint32]uint32 // lines of the groups of policy in the tables
 	finder    *endpoints.Finder
 	wireguard *wireguard.Runner
 	namer     *flow.Namer
@@ -129,7 +129,7 @@ func New(cfg Config, drivers Drivers, client *relay.Client) *Agent {
 // a connection may follow at once. What goes, goes backwards.
 func (a *Agent) datapathLoop() *apply.Loop {
 	t, d := a.Tables, a.drivers
-	rows, sw := policy.New(t, d.Policy, closedSubject)
+	rows, sw := policy.New(t, d.Policy, policy.Closed)
 	a.policy = sw
 	addresses := routes.New(t, d.Routes, routes.Removable{Ranges: a.removableRanges, Addresses: a.removableAddresses}, sw.RangesChanged)
 	sw.Watch(addresses.Ranges)

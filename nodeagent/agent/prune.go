@@ -107,8 +107,8 @@ func (a *Agent) memory(ctx context.Context) (*plan.Memory, applypolicy.Memory, e
 	if err != nil {
 		return nil, held, err
 	}
-	a.lines = map[uint32]int{}
-	m.Policy = rememberedOf(held, m.Policy.CIDRs, a.lines)
+	a.held = held.Held()
+	m.Policy = held.Remembered(m.Policy.CIDRs)
 	return m, held, nil
 }
 

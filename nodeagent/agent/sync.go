@@ -117,7 +117,7 @@ func (a *Agent) plan(ctx context.Context) error {
 		a.log.Info("planning", "cluster", cluster, "node", a.cfg.Node)
 	}
 	if d := a.planner.Step(a.publisher.Ready(), a.ownPodsKnown()); d != nil {
-		a.publisher.Publish(changeOf(d, a.lines))
+		a.publisher.Publish(applypolicy.FromDelta(d, a.held))
 	} else {
 		a.publisher.Step()
 	}
