@@ -85,6 +85,7 @@ type Agent struct {
 	// What Removable reports the version of; the sync loop's alone.
 	complete        *intake.Completeness
 	completeVersion uint64
+	foundFor        uint64 // the version that the finder was made to look for
 
 	mu        sync.Mutex
 	synced    Synced

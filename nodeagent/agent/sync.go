@@ -95,6 +95,10 @@ func (a *Agent) Sync(ctx context.Context, now time.Time) (apply.Pass, error) {
 		retry(now.Add(time.Nanosecond)) // the next part of the policy's change, or the next change
 	}
 	a.record(position, pass, sockets)
+	if a.foundFor != a.completeVersion {
+		a.foundFor = a.completeVersion
+		a.finder.Look()
+	}
 	a.changed()
 	return pass, nil
 }

@@ -117,6 +117,9 @@ func (f *Finder) Run(ctx context.Context, complete func() bool) error {
 	}
 }
 
+// Look makes the finder look again: what it was told to be complete may have changed.
+func (f *Finder) Look() { f.wake() }
+
 func (f *Finder) wake() {
 	select {
 	case f.wakes <- struct{}{}:

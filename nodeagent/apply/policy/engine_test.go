@@ -46,12 +46,12 @@ func (n *engineNode) start() {
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	to, cidrs := tables.ForPlan().Ranges, map[netip.Prefix]uint32{}
+	to, cidrs := n.tables.ForPlan().Ranges, map[netip.Prefix]uint32{}
 	for prefix, r := range n.kernel.ranges.rows {
 		cidrs[prefix] = r.Identity
 	}
 	held := maps.Clone(n.kernel.ranges.rows)
-	tables.Write(func(txn *table.Txn) { seed(txn, to, held) })
+	n.tables.Write(func(txn *table.Txn) { seed(txn, to, held) })
 	n.held = memory.Held()
 	n.engine = meshpolicy.NewEngine(meshpolicy.Config{
 		Cluster: "east", Remembered: memory.Remembered(cidrs),
@@ -68,7 +68,7 @@ func (n *engineNode) start() {
 		n.engine.SetSubject(uint32(identity.Of(1, uint16(id))), true)
 	}
 	n.to = NewPublisher(n.tables, sw, memory, func(changed map[netip.Prefix]*uint32) {
-		tables.Write(func(txn *table.Txn) {
+		n.tables.Write(func(txn *table.Txn) {
 			for prefix, id := range changed {
 				if id == nil {
 					to.Delete(txn, prefix)
