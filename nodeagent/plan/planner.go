@@ -40,6 +40,7 @@ type Planner struct {
 	pods     *podFacts
 	nodes    map[netip.Addr]uint16 // remembered; nil once the peers have their indexes
 
+	rules    map[uint32]*policy.Rule // that change or go once the change at hand is in force
 	problems []string
 	stale    bool // problems are to be collected anew
 	stats    Stats
@@ -60,7 +61,7 @@ type Stats struct {
 // New makes a planner. Its first step plans everything that the tables hold.
 func New(cfg Config, t *table.Tables, m *Memory) *Planner {
 	p := &Planner{
-		cfg: cfg, out: t.ForPlan(), tables: t, records: t.FollowRecords(), nodes: m.nodes, stale: true,
+		cfg: cfg, out: t.ForPlan(), tables: t, records: t.FollowRecords(), nodes: m.nodes, stale: true, rules: map[uint32]*policy.Rule{},
 		services: service.NewPlanner(service.Config{
 			Cluster: cfg.Cluster, IDs: m.frontends, Slots: m.slots,
 			Skip: func(namespace, name string) bool { return slices.Contains(cfg.SkipServices, namespace+"/"+name) },
@@ -84,7 +85,10 @@ func (p *Planner) Step(ready, complete bool) *policy.Delta {
 		p.pods.forgetRemembered()
 	}
 	var d *policy.Delta
+	var rules map[uint32]*policy.Rule
 	if ready {
+		rules = p.rules // what was planned before is in force now
+		p.rules = map[uint32]*policy.Rule{}
 		d = p.policy.step()
 	}
 	network, services := p.topology.Step(), p.services.Step()
@@ -92,8 +96,9 @@ func (p *Planner) Step(ready, complete bool) *policy.Delta {
 	p.stats.Services += len(services.Frontends) + len(services.Slots)
 	setting := p.setting()
 	p.tables.Write(func(txn *table.Txn) {
+		p.writeRules(txn, rules)
 		if d != nil {
-			p.writeRules(txn, d.Rules)
+			p.holdRules(txn, d.Rules)
 		}
 		p.writeNetwork(txn, network)
 		p.writeServices(txn, services)
@@ -108,6 +113,20 @@ func (p *Planner) SetCIDRs(changed map[netip.Prefix]*uint32) {
 	p.topology.SetPolicyCIDRs(p.policy.setCIDRs(changed))
 	network := p.topology.Step()
 	p.tables.Write(func(txn *table.Txn) { p.writeNetwork(txn, network) })
+}
+
+// holdRules writes the rules that are new. What a rule in force says changes only when the change is in force: events name
+// rules by this table.
+func (p *Planner) holdRules(txn *table.Txn, rules map[uint32]*policy.Rule) {
+	fresh := map[uint32]*policy.Rule{}
+	for id, rule := range rules {
+		if _, inForce := p.out.Rules.Get(txn, id); inForce || rule == nil {
+			p.rules[id] = rule
+		} else {
+			fresh[id] = rule
+		}
+	}
+	p.writeRules(txn, fresh)
 }
 
 func (p *Planner) writeRules(txn *table.Txn, rules map[uint32]*policy.Rule) {

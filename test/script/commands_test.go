@@ -49,6 +49,7 @@ var vocabulary = map[string]command{
 	"store":      {"store up|down|wipe", true, runStore},
 	"forge":      {"forge MEMBER FILE [KEY]", true, runForge},
 	"break":      {"break NODE MAP [TIMES]", true, runBreak},
+	"fill":       {"fill NODE MAP", true, runFill},
 	"heal":       {"heal NODE MAP", false, runHeal},
 
 	"dump":       {"dump NODE policy|subjects|ipcache|services|peers|routes|pods", true, runDump},
@@ -209,7 +210,7 @@ func (w *world) setCut(args []string, cut bool) error {
 	if err != nil {
 		return err
 	}
-	c.door.setCut(cut)
+	c.network.setCut(cut)
 	return nil
 }
 
@@ -308,7 +309,21 @@ func runHeal(w *world, _ io.Writer, args []string) error {
 	if err != nil {
 		return err
 	}
-	d.fail(0)
+	d.heal()
+	return nil
+}
+
+// runFill leaves a map no room for rows that it doesn't have.
+func runFill(w *world, _ io.Writer, args []string) error {
+	n, err := w.nodeOf(args)
+	if err != nil {
+		return err
+	}
+	d, err := n.mapOf(args)
+	if err != nil {
+		return err
+	}
+	d.fill()
 	return nil
 }
 

@@ -15,6 +15,9 @@
 // every kind, counts generations and merges what is applied as an API server does, by field managers, but it admits
 // anything: what an API server refuses is tested in operator/gitops, against a real one that knows no pods and nodes.
 //
+// What `dump NODE policy` prints is what the maps decide, read as the datapath reads them (verdict_test.go): the numbers of
+// sets, classes and groups are each node's own and don't show. What has no row prints as dropped.
+//
 // Before a command looks at the outcome it waits until every part is at rest, so that a story needs no waits of its own.
 // `go test ./test/script -update` rewrites the expected outputs; read the diff before you believe it.
 package script

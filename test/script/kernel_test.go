@@ -84,6 +84,8 @@ func newKernel(node string) *kernel {
 type breakable interface {
 	Name() string
 	fail(times int)
+	fill()
+	heal()
 	broken() bool
 	takeCounts() (written, removed int)
 	operations() int
@@ -117,7 +119,10 @@ func (k *kernel) drivers() agent.Drivers {
 // forever is a fault that only heals when the story says so.
 const forever = -1
 
-var errBroken = errors.New("the kernel refused")
+var (
+	errBroken = errors.New("the kernel refused")
+	errFull   = errors.New("the map is full")
+)
 
 // fakeMap is one map.
 type fakeMap[K, V comparable] struct {
@@ -129,6 +134,7 @@ type fakeMap[K, V comparable] struct {
 	removed  int
 	total    int
 	failures int
+	full     bool // has no room for more rows
 }
 
 func newMap[K, V comparable](name string) *fakeMap[K, V] {
@@ -167,6 +173,9 @@ func (d *fakeMap[K, V]) put(key K, value V) error {
 	if d.faulty() {
 		return errBroken
 	}
+	if _, has := d.rows[key]; d.full && !has {
+		return errFull
+	}
 	d.rows[key] = value
 	d.written++
 	d.total++
@@ -204,10 +213,22 @@ func (d *fakeMap[K, V]) fail(times int) {
 	d.failures = times
 }
 
+func (d *fakeMap[K, V]) fill() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.full = true
+}
+
+func (d *fakeMap[K, V]) heal() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.failures, d.full = 0, false
+}
+
 func (d *fakeMap[K, V]) broken() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.failures == forever
+	return d.failures == forever || d.full
 }
 
 func (d *fakeMap[K, V]) takeCounts() (written, removed int) {

@@ -25,7 +25,7 @@ type cluster struct {
 	name     string
 	kube     *kube
 	operator *operator
-	door     relayDoor
+	network  relayNetwork
 	looks    int // that the story asked policy sources for
 }
 
@@ -69,8 +69,8 @@ func startOperator(c *cluster, log *slog.Logger) (*operator, error) {
 		case <-o.Ready():
 		}
 		listener := bufconn.Listen(1 << 20)
-		c.door.open(listener)
-		defer c.door.open(nil)
+		c.network.open(listener)
+		defer c.network.open(nil)
 		return o.Server.Serve(ctx, listener, nil)
 	})
 	return o, nil
@@ -102,8 +102,8 @@ func (c *cluster) stop() {
 	c.kube.forgetHandlers()
 }
 
-// relayDoor is where agents reach their relay. It can be shut while the relay runs on, as a broken network would.
-type relayDoor struct {
+// relayNetwork is between agents and their relay. It can be cut while the relay runs on, as a broken network would.
+type relayNetwork struct {
 	mu       sync.Mutex
 	listener *bufconn.Listener
 	cut      bool
@@ -112,13 +112,13 @@ type relayDoor struct {
 
 var errCut = errors.New("the way to the relay is cut")
 
-func (d *relayDoor) open(l *bufconn.Listener) {
+func (d *relayNetwork) open(l *bufconn.Listener) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.listener = l
 }
 
-func (d *relayDoor) dial(ctx context.Context, _ string) (net.Conn, error) {
+func (d *relayNetwork) dial(ctx context.Context, _ string) (net.Conn, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.cut || d.listener == nil {
@@ -131,7 +131,7 @@ func (d *relayDoor) dial(ctx context.Context, _ string) (net.Conn, error) {
 	return conn, err
 }
 
-func (d *relayDoor) setCut(cut bool) {
+func (d *relayNetwork) setCut(cut bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.cut = cut
@@ -143,7 +143,7 @@ func (d *relayDoor) setCut(cut bool) {
 	d.conns = nil
 }
 
-func (d *relayDoor) isCut() bool {
+func (d *relayNetwork) isCut() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.cut

@@ -172,7 +172,7 @@ func (n *node) start(log *slog.Logger) error {
 	a := agent.New(agent.Config{
 		Node: n.name, Version: version, OwnCNI: n.ownCNI, Snapshot: filepath.Join(n.disk, "snapshot"), Log: log,
 	}, n.kernel.drivers(), relay.NewClient(relay.ClientConfig{
-		Targets: []string{n.cluster.name + ".relay:4240"}, Node: n.name, Logger: log, Dial: n.cluster.door.dial,
+		Targets: []string{n.cluster.name + ".relay:4240"}, Node: n.name, Logger: log, Dial: n.cluster.network.dial,
 		Token: func(context.Context) (string, error) { return n.name, nil },
 	}))
 	ctx, cancel := context.WithCancel(context.Background())
@@ -333,7 +333,7 @@ func (w *world) agentBusy(n *node) string {
 	}
 	s := n.agent.State()
 	broken := slices.ContainsFunc(n.kernel.maps(), breakable.broken)
-	if o := n.cluster.operator; o != nil && !n.cluster.door.isCut() {
+	if o := n.cluster.operator; o != nil && !n.cluster.network.isCut() {
 		at := o.Hub.At()
 		if !s.Relay.Connected || s.Relay.Position.Epoch != at.GetEpoch() || s.Relay.Position.Revision != at.GetRevision() {
 			return fmt.Sprintf("received %+v of %v", s.Relay, at)
