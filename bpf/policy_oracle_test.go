@@ -133,7 +133,7 @@ func TestPolicyAgreesWithOracle(t *testing.T) {
 		rapid.Check(t, func(rt *rapid.T) {
 			o := drawPolicy(rt)
 			f.install(o)
-			defer f.maps.Groups.Delete(&GroupKey{Group: f.lastGroup})
+			defer func() { _ = f.maps.Groups.Delete(&GroupKey{Group: f.lastGroup}) }()
 			for range 6 {
 				peer := rapid.SampledFrom([]uint32{friendIdentity, IdentityWorld}).Draw(rt, "peer")
 				proto := rapid.SampledFrom([]uint8{6, 17, 1}).Draw(rt, "proto")

@@ -18,7 +18,6 @@ type Bitmap [SetCount / 64]uint64
 func (b *Bitmap) Has(set uint16) bool { return b[set/64]>>(set%64)&1 != 0 }
 
 func (b *Bitmap) add(set uint16)    { b[set/64] |= 1 << (set % 64) }
-func (b *Bitmap) remove(set uint16) { b[set/64] &^= 1 << (set % 64) }
 
 // Limits are the sizes of the datapath's maps. What has no room is closed: see Engine.Problems.
 type Limits struct {

@@ -197,7 +197,7 @@ func (r *Reference) match(rule *rule, c Connection) (m Match, ok bool) {
 	return m, ok
 }
 
-func (r *Reference) portMatches(p port, anyPeer bool, c Connection) (from, to uint16, any, matches bool) {
+func (r *Reference) portMatches(p port, anyPeer bool, c Connection) (from, to uint16, anybody, matches bool) {
 	if p.proto != c.Proto {
 		return 0, 0, anyPeer, false
 	}

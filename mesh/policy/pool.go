@@ -64,5 +64,3 @@ func (p *pool) step() {
 	p.freed = p.freed[:0]
 }
 
-// room says whether take would succeed.
-func (p *pool) room() bool { return len(p.clean)+len(p.dirty) > 0 || p.next < p.limit }

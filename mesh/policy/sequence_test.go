@@ -71,7 +71,6 @@ type sequence struct {
 	knew     map[uint32]uint32 // identities with rows
 	full     bool              // something had no room
 	flows    []*flow
-	policies int
 }
 
 // flow is a connection with what the datapath remembers of it.

@@ -116,7 +116,7 @@ func (c *Completeness) Identity(id uint32) bool {
 	if identity.IsCIDR(id) || identity.IsReserved(id) {
 		return c.Own(record.KindPolicy)
 	}
-	return c.owned(c.byID[uint8(identity.ClusterOf(id))], record.KindIdentity)
+	return c.owned(c.byID[identity.ClusterOf(id)], record.KindIdentity)
 }
 
 // Address says whether an address that no table wants belongs to nobody. It is a pod's if it lies within a cluster's pod

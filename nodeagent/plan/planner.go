@@ -163,7 +163,7 @@ func (p *Planner) begin() {
 func (p *Planner) Watch() <-chan struct{} { return p.records.Watch() }
 
 // Waiting says that policy is to be planned once Step is told that it may.
-func (p *Planner) Waiting() bool { return p.policy.dirty }
+func (p *Planner) Waiting() bool { return p.policy.dirty || len(p.rules) > 0 }
 
 // Policies as they were last planned, by record key. The map is not changed afterwards.
 func (p *Planner) Policies() map[string]Policy { return p.policy.policies }

@@ -31,7 +31,7 @@ func FromDelta(d *policy.Delta, held map[uint32]uint32) Change {
 func fromRows(r policy.Rows, held map[uint32]uint32) Rows {
 	out := Rows{
 		Sets: map[uint32]*uint64{}, Classes: map[uint32]*bpf.ClassSets{}, Members: map[uint32]*bpf.IdentityClass{},
-		CIDRs: map[netip.Prefix]*uint32(r.CIDRs), Groups: map[bpf.GroupKey]*bpf.GroupChunk{},
+		CIDRs: r.CIDRs, Groups: map[bpf.GroupKey]*bpf.GroupChunk{},
 	}
 	for bit, name := range r.Sets {
 		out.Sets[uint32(bit)] = nil

@@ -65,7 +65,7 @@ func (n *engineNode) start() {
 		n.engine.SetPolicy(key, m)
 	}
 	for _, id := range subjects {
-		n.engine.SetSubject(uint32(identity.Of(1, uint16(id))), true)
+		n.engine.SetSubject(identity.Of(1, uint16(id)), true)
 	}
 	n.to = NewPublisher(n.tables, sw, memory, func(changed map[netip.Prefix]*uint32) {
 		n.tables.Write(func(txn *table.Txn) {
@@ -115,7 +115,7 @@ func TestTheEnginesPlanIsInTheMaps(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := &engineNode{t: t, kernel: newKernel(), now: time.Unix(0, 0), pods: map[uint32]map[string]string{}, policies: map[string]*meshpolicy.Model{}}
 		n.start()
-		local := []uint32{uint32(identity.Of(1, 300)), uint32(identity.Of(1, 301)), uint32(identity.Of(1, 302))}
+		local := []uint32{identity.Of(1, 300), identity.Of(1, 301), identity.Of(1, 302)}
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
 			switch rapid.IntRange(0, 3).Draw(t, "what") {
 			case 0:

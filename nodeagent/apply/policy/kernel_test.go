@@ -41,7 +41,6 @@ func (f *faults) begin() error {
 type fake[K, V comparable] struct {
 	rows   map[K]V
 	size   int // 0: no limit
-	array  bool
 	faults *faults
 }
 

@@ -27,7 +27,7 @@ const (
 
 var ranges = map[int]netip.Prefix{wide: netip.MustParsePrefix("10.0.0.0/8"), narrow: netip.MustParsePrefix("10.1.0.0/16")}
 
-func rangeIdentity(selector int) uint32 { return uint32(identity.CIDRBit) | uint32(selector) }
+func rangeIdentity(selector int) uint32 { return identity.CIDRBit | uint32(selector) }
 
 // rule is a line before selectors have numbers.
 type rule struct {

@@ -29,7 +29,7 @@ const (
 	podIdentity    = 300
 	friendIdentity = 301
 	foeIdentity    = 302
-	blockIdentity  = uint32(identity.CIDRBit) | 1
+	blockIdentity  = identity.CIDRBit | 1
 	podIfindex     = 1 // lo: PROG_TEST_RUN wants an interface that exists
 )
 
@@ -188,7 +188,7 @@ func first() policy.Change {
 			Sets:    map[uint32]*uint64{1: ptr(uint64(11)), 2: ptr(uint64(12)), 3: ptr(uint64(13))},
 			Classes: map[uint32]*bpf.ClassSets{1: set(1), 2: set(2), 3: set(3)},
 			Members: map[uint32]*bpf.IdentityClass{
-				friendIdentity: {Class: 1}, foeIdentity: {Class: 2}, podIdentity: {}, uint32(identity.World): {}, blockIdentity: {Class: 3},
+				friendIdentity: {Class: 1}, foeIdentity: {Class: 2}, podIdentity: {}, identity.World: {}, blockIdentity: {Class: 3},
 			},
 			CIDRs:  map[netip.Prefix]*uint32{netip.MustParsePrefix("192.0.2.0/24"): ptr(blockIdentity)},
 			Groups: map[bpf.GroupKey]*bpf.GroupChunk{{Group: 7}: &chunk},

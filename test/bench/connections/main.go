@@ -69,7 +69,7 @@ func ownMounts() error {
 	if err != nil {
 		return fmt.Errorf("find this binary: %w", err)
 	}
-	cmd := exec.Command(self, os.Args[1:]...) //nolint:noctx // it ends by signals
+	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}

@@ -196,9 +196,9 @@ func rules(w Setup) error {
 	case "":
 		return nil
 	case "iptables-legacy", "iptables-nft":
-		cmd, text = exec.Command(w.Rules+"-restore", "--noflush"), iptablesRules(services(w.Services), pods) //nolint:noctx // it ends
+		cmd, text = exec.Command(w.Rules+"-restore", "--noflush"), iptablesRules(services(w.Services), pods)
 	case "nftables":
-		cmd, text = exec.Command("nft", "-f", "-"), nftablesRules(services(w.Services), pods) //nolint:noctx // it ends
+		cmd, text = exec.Command("nft", "-f", "-"), nftablesRules(services(w.Services), pods)
 	default:
 		return fmt.Errorf("there are no rules %q", w.Rules)
 	}

@@ -65,7 +65,7 @@ func StartAsking(role, dir string, config, answer any, namespaces uintptr) (*Chi
 		return nil, fmt.Errorf("start %s: %w", role, err)
 	}
 	defer log.Close()
-	c.cmd = exec.Command(self) //nolint:noctx // it ends with its standard input, and by Stop
+	c.cmd = exec.Command(self)
 	c.cmd.Env = append(os.Environ(), roleEnv+"="+role)
 	c.cmd.Stderr = log
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces, Setpgid: true}

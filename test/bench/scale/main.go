@@ -62,7 +62,7 @@ func inside() error {
 	if err != nil {
 		return fmt.Errorf("find this binary: %w", err)
 	}
-	cmd := exec.Command(self, os.Args[1:]...) //nolint:noctx // it ends by signals
+	cmd := exec.Command(self, os.Args[1:]...)
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
@@ -178,7 +178,7 @@ func measure(o options, dir string) error {
 	began := time.Now()
 	commit := o.commit
 	if commit == "" {
-		out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output() //nolint:noctx // at once
+		out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
 		if err != nil {
 			return fmt.Errorf("ask git for the commit: %w", err)
 		}

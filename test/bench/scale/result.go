@@ -178,7 +178,7 @@ func machine() string {
 	if err := unix.Sysinfo(&info); err != nil {
 		return "unknown machine"
 	}
-	return fmt.Sprintf("kernel %s, %d CPUs, %d GiB", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), (uint64(info.Totalram)*uint64(info.Unit)+1<<29)>>30)
+	return fmt.Sprintf("kernel %s, %d CPUs, %d GiB", unix.ByteSliceToString(u.Release[:]), runtime.NumCPU(), (info.Totalram*uint64(info.Unit)+1<<29)>>30)
 }
 
 // load says how busy: figures of a loaded machine are only good for comparing with others of the same run.
