@@ -17,7 +17,7 @@ type Bitmap [SetCount / 64]uint64
 // Has says whether the bit of a set is set.
 func (b *Bitmap) Has(set uint16) bool { return b[set/64]>>(set%64)&1 != 0 }
 
-func (b *Bitmap) add(set uint16)    { b[set/64] |= 1 << (set % 64) }
+func (b *Bitmap) add(set uint16) { b[set/64] |= 1 << (set % 64) }
 
 // Limits are the sizes of the datapath's maps. What has no room is closed: see Engine.Problems.
 type Limits struct {

@@ -63,4 +63,3 @@ func (p *pool) step() {
 	p.dirty = append(p.dirty, p.freed...)
 	p.freed = p.freed[:0]
 }
-
