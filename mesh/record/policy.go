@@ -7,19 +7,13 @@ import (
 	"encoding/json"
 	"strings"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 )
 
-// policyKinds are the dialects that may travel, and whether their objects have a namespace.
-var policyKinds = map[string]bool{
-	"NetworkPolicy":            true,
-	"MeshNetworkPolicy":        true,
-	"ClusterMeshNetworkPolicy": false,
-}
-
 // Policy is a policy object in the dialect it was written in. What its spec means is read by mesh/policy.
 type Policy struct {
-	PolicyKind      string // one of those in policyKinds
+	PolicyKind      string // one of v1alpha1.PolicyKinds
 	Namespace, Name string // the namespace is empty for cluster-scoped kinds
 	Spec            []byte // the object's spec as JSON
 	Provenance      Provenance
@@ -38,7 +32,7 @@ type Provenance struct {
 func (*Policy) Kind() string { return KindPolicy }
 
 func (p *Policy) path() (string, error) {
-	namespaced, known := policyKinds[p.PolicyKind]
+	kind, known := v1alpha1.PolicyKindNamed(p.PolicyKind)
 	if !known {
 		return "", reject(ReasonInvalidPolicy, "policy.kind", "unknown kind %q", short(p.PolicyKind))
 	}
@@ -47,9 +41,9 @@ func (p *Policy) path() (string, error) {
 	}
 	namespace := p.Namespace
 	switch {
-	case !namespaced && namespace != "":
+	case !kind.Namespaced && namespace != "":
 		return "", reject(ReasonInvalidPolicy, "policy.namespace", "%s has no namespace", p.PolicyKind)
-	case !namespaced:
+	case !kind.Namespaced:
 		namespace = "-"
 	default:
 		if err := checkLabel("policy.namespace", namespace); err != nil {
