@@ -124,7 +124,7 @@ func (k *kernel) compare(want map[netip.Addr]uint32) (d difference, err error) {
 	return d, nil
 }
 
-// pods reads every row about an address of a pod range.
+// pods reads every row about an address of a pod range that isn't a node's: nodes may have bridge addresses there.
 func (k *kernel) pods() (map[netip.Addr]uint32, error) {
 	ranges := netip.MustParsePrefix("10.0.0.0/8")
 	out := map[netip.Addr]uint32{}
@@ -133,7 +133,7 @@ func (k *kernel) pods() (map[netip.Addr]uint32, error) {
 	for {
 		n, err := k.addresses.BatchLookup(&cursor, keys, values, nil)
 		for i := range n {
-			if a := netip.AddrFrom4(keys[i].Addr); ranges.Contains(a) {
+			if a := netip.AddrFrom4(keys[i].Addr); ranges.Contains(a) && values[i].Flags&bpf.RemoteNode == 0 {
 				out[a] = values[i].Identity
 			}
 		}
