@@ -71,6 +71,7 @@ type Agent struct {
 	Reporter *report.Reporter
 
 	planner   *plan.Planner
+	cluster   string // that is planned for
 	loop      *apply.Loop
 	policy    *policy.Switch
 	publisher *policy.Publisher // from the first plan on

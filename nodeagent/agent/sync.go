@@ -105,8 +105,13 @@ func (a *Agent) Sync(ctx context.Context, now time.Time) (apply.Pass, error) {
 
 // plan makes the planner as soon as there is something whole to plan, with what the kernel remembers, and lets it work.
 func (a *Agent) plan(ctx context.Context) error {
+	cluster := a.Intake.Cluster()
+	if a.planner != nil && cluster != a.cluster {
+		// The disk was another cluster's. Everything planned from it is wrong, and a new start is the one way that is
+		// well tried.
+		return fmt.Errorf("this node belongs to cluster %s and not to %s, as its disk says: starting anew", cluster, a.cluster)
+	}
 	if a.planner == nil {
-		cluster := a.Intake.Cluster()
 		if cluster == "" || !a.Intake.Usable() {
 			return nil
 		}
@@ -117,6 +122,7 @@ func (a *Agent) plan(ctx context.Context) error {
 		a.planner = plan.New(plan.Config{
 			Cluster: cluster, Node: a.cfg.Node, OwnCNI: a.cfg.OwnCNI, SkipServices: a.cfg.SkipServices, Limits: a.policyLimits(),
 		}, a.Tables, memory)
+		a.cluster = cluster
 		a.publisher = applypolicy.NewPublisher(a.Tables, a.policy, held, a.planner.SetCIDRs)
 		a.log.Info("planning", "cluster", cluster, "node", a.cfg.Node)
 	}

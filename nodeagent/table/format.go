@@ -160,6 +160,9 @@ func formatRoute(r Route) string {
 
 func formatRule(r Rule) string {
 	s := r.Kind + "/" + r.Name
+	if r.Policy == "" {
+		s = "built-in"
+	}
 	if r.Namespace != "" {
 		s = r.Namespace + "/" + s
 	}
