@@ -55,13 +55,14 @@ func (a *Agent) mayPrune(step string) bool {
 	return c.All()
 }
 
-func (a *Agent) tunnelSynced() bool {
+func (a *Agent) tunnelSynced() bool { return !a.encrypts() || a.wireguard.Status().Synced }
+
+// encrypts is true as long as nothing says otherwise.
+func (a *Agent) encrypts() bool {
 	for row := range a.Tables.Settings.All() {
-		if !row.Value.Encryption {
-			return true
-		}
+		return row.Value.Encryption
 	}
-	return a.wireguard.Status().Synced
+	return true
 }
 
 // removableRanges and removableAddresses let rows of complete clusters go while another cluster is dark.

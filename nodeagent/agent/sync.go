@@ -15,6 +15,7 @@ import (
 	applypolicy "github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
 	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
 // Synced is how far the kernel is.
@@ -87,12 +88,16 @@ func (a *Agent) Sync(ctx context.Context, now time.Time) (apply.Pass, error) {
 			pass.Retry = at
 		}
 	}
-	sockets := a.startUp(pass)
+	sockets := a.startUp()
 	if sockets != nil {
 		retry(now.Add(time.Second))
 	}
 	if a.publisher.Step() || a.publisher.Ready() && a.planner.Waiting() {
 		retry(now.Add(time.Nanosecond)) // the next part of the policy's change, or the next change
+	}
+	if err := a.settle(); err != nil {
+		a.log.Error("the new maps can't be pinned; a restart would start from scratch", "error", err)
+		retry(now.Add(time.Second))
 	}
 	a.record(position, pass, sockets)
 	if a.foundFor != a.completeVersion {
@@ -137,31 +142,44 @@ func (a *Agent) plan(ctx context.Context) error {
 // policyInForce says that every change of policy that was planned is in force.
 func (a *Agent) policyInForce() bool { return a.publisher.Ready() && !a.planner.Waiting() }
 
-// startUp does what waits for the maps to be filled once. It returns why sockets are not attached.
-func (a *Agent) startUp(pass apply.Pass) error {
-	s := a.Synced()
-	var err error
-	if a.drivers.AttachSockets != nil && (!s.Planned || s.Sockets != nil) {
-		err = a.drivers.AttachSockets()
+// startUp attaches to sockets once the maps are filled. It returns why they are not attached.
+func (a *Agent) startUp() error {
+	if s := a.Synced(); a.drivers.AttachSockets != nil && (!s.Planned || s.Sockets != nil) {
+		return a.drivers.AttachSockets()
 	}
-	// The new maps are pinned when every program uses them, not when every row fits: a restart must find the maps that the
-	// programs use.
-	if !s.Settled && a.settled(pass) && a.drivers.Settle != nil {
-		if err := a.drivers.Settle(); err != nil {
-			a.log.Error("the new maps can't be pinned; a restart would start from scratch", "error", err)
-		}
-	}
-	return err
+	return nil
 }
 
-// settled says that every program that is wanted is attached, and the policy that they go by in force.
-func (a *Agent) settled(pass apply.Pass) bool {
-	for _, o := range pass.Outcomes {
-		if o.Step == a.Tables.Hooks.Name() && (o.Failing > 0 || o.Err != nil) {
+// settle has the new maps pinned, once. They are pinned when every program uses them, not when every row fits: a restart
+// must find the maps that the programs use.
+func (a *Agent) settle() error {
+	if a.Synced().Settled || !a.attached() || !a.policyInForce() {
+		return nil
+	}
+	if a.drivers.Settle != nil {
+		if err := a.drivers.Settle(); err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	a.synced.Settled = true
+	a.mu.Unlock()
+	return nil
+}
+
+// attached says that every program that is wanted is attached. Hooks are wanted once the finder has looked for the pods, and
+// the tunnel is open.
+func (a *Agent) attached() bool {
+	looked := a.finder.Looked() && (!a.encrypts() || a.wireguard.Status().Device != nil)
+	if !looked || a.Tables.Hooks.Len() == 0 {
+		return false
+	}
+	for row := range a.Tables.Hooks.All() {
+		if row.Status.State != table.Done {
 			return false
 		}
 	}
-	return a.policyInForce()
+	return true
 }
 
 // record remembers what the kernel holds now.
@@ -182,7 +200,6 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 	defer a.mu.Unlock()
 	s := &a.synced
 	s.Planned = true
-	s.Settled = s.Settled || a.settled(pass)
 	s.Sockets, s.Failing, s.Problems = sockets, failing, a.planner.Problems()
 	s.Policies = policies
 	if done {

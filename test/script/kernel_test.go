@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/agent"
@@ -54,6 +55,7 @@ type kernel struct {
 	config     *fakeMap[string, bpf.Config]
 
 	nodeAddresses []netip.Addr
+	settled       atomic.Bool // the agent that runs had its maps pinned
 }
 
 func newKernel(node string) *kernel {
@@ -113,6 +115,10 @@ func (k *kernel) drivers() agent.Drivers {
 		HostRoutes:    hostRoutes{k.routes},
 		OpenWireGuard: func() (wireguard.Device, error) { return device{k}, nil },
 		Mode:          "tcx",
+		Settle: func() error {
+			k.settled.Store(true)
+			return nil
+		},
 	}
 }
 

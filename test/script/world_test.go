@@ -185,9 +185,17 @@ func (n *node) stop() error {
 	if !n.running {
 		return nil
 	}
+	// Every story lets its nodes come to rest, and then a restart must find the maps that the programs use.
+	inForce := n.agent.Synced()
 	n.running = false
 	n.cancel()
-	return <-n.done
+	if err := <-n.done; err != nil {
+		return err
+	}
+	if settled := n.kernel.settled.Swap(false); inForce.Planned && len(inForce.Failing) == 0 && !settled {
+		return fmt.Errorf("the agent of %s never had its maps pinned", n.name)
+	}
+	return nil
 }
 
 // forge makes a member publish exactly these records, as a member does that keeps to no rule but the store's.

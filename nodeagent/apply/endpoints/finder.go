@@ -57,6 +57,7 @@ type Finder struct {
 
 	mu      sync.Mutex
 	synced  bool
+	looked  bool
 	nodeErr error
 }
 
@@ -83,6 +84,13 @@ func (f *Finder) Synced() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.synced
+}
+
+// Looked says that every pod that was planned at the start was looked for, and those that were found have their rows.
+func (f *Finder) Looked() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.looked
 }
 
 // Err says what hinders looking at the node itself.
@@ -163,6 +171,7 @@ func (f *Finder) forget() {
 // Round looks at the node once, and for pods that are not found yet. It tells when the pods change and when a lookup is
 // to be repeated.
 func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (changed <-chan struct{}, retry time.Time) {
+	planned := f.cfg.Tables.Settings.Len() > 0 // written together with the pods
 	var gone []string
 	f.cfg.Tables.Read(func(txn *table.Txn) {
 		changed = f.pods.Next(txn, func(c table.RowChange[string, table.Pod]) {
@@ -189,7 +198,9 @@ func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (chang
 	}
 	f.mu.Lock()
 	first := all && !f.synced
+	first = first || !f.looked && planned && nodeErr == nil && looked
 	f.synced, f.nodeErr = f.synced || all, nodeErr
+	f.looked = f.looked || planned && nodeErr == nil && looked
 	f.mu.Unlock()
 	if first {
 		f.cfg.Changed() // what nobody spoke of may go now
