@@ -14,6 +14,8 @@ type cursor struct {
 	seen     []uint64 // for each changelog, the revision up to which it was sent; empty: the stream has nothing
 	clusters uint64   // version of the cluster states that were sent
 
+	sent []int // from each changelog, since all of them had their turn
+
 	snapshot bool // a snapshot is under way
 	begun    bool // its first batch was sent
 }
@@ -76,10 +78,19 @@ func (h *Hub) next(c *cursor) next {
 }
 
 // collect fills a batch, changelog by changelog, and reports whether nothing is left. A later changelog is begun only
-// once all before it are empty, at every call anew: so no record is sent before one that it names.
+// once all before it are empty, at every call anew: so no record is sent before one that it names. But a cluster that rewrites
+// its records faster than a stream takes them must not keep policies and removals from an agent for ever: outside of a
+// snapshot a changelog that was sent more than twice over lets the others have their turn.
 func (h *Hub) collect(c *cursor, b *wireBatch) bool {
-	size := 0
+	size, all := 0, true
+	if c.sent == nil {
+		c.sent = make([]int, len(h.order.logs))
+	}
 	for i := range h.order.logs {
+		if !c.snapshot && c.sent[i] > 2*h.order.logs[i].len()+fewSlots {
+			all = false
+			continue
+		}
 		for _, s := range h.order.logs[i].after(c.seen[i]) {
 			if s.entry == nil {
 				continue
@@ -91,10 +102,12 @@ func (h *Hub) collect(c *cursor, b *wireBatch) bool {
 			}
 			b.entries = append(b.entries, s.entry)
 			c.seen[i] = s.revision
+			c.sent[i]++
 		}
 		c.seen[i] = h.revision
 	}
-	return true
+	clear(c.sent)
+	return all
 }
 
 // skipEmpty notes which of the remaining changelogs have nothing for a stream.

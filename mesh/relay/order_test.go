@@ -152,3 +152,37 @@ func TestChangelogEqualsASortedList(t *testing.T) {
 		})
 	})
 }
+
+// A member that rewrites its records faster than a stream takes them delays policies and removals, but not for ever.
+func TestAFloodKeepsNothingFromAgents(t *testing.T) {
+	h := NewHub(0)
+	h.limits.changes = 10
+	rec := &recordv1.Record{Cluster: "east", Payload: &recordv1.Record_Policy{Policy: &recordv1.Policy{Kind: "NetworkPolicy", Namespace: "shop", Name: "deny"}}}
+	key, err := record.Key(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, h, put("east", "revoked", 0))
+	h.SetClusters(synced("east", "west"))
+	c := cursor{}
+	rest(t, h, &c)
+	apply(t, h, &relayv1.Change{Key: key, Record: rec}, gone("east", "revoked"))
+	var policy, removal int
+	for n := 1; n <= 1000 && (policy == 0 || removal == 0); n++ {
+		for i := range 11 { // a member rewrites eleven of its endpoints in the time of one batch
+			apply(t, h, put("west", fmt.Sprint("p", i), n))
+		}
+		b, _ := one(t, h, &c)
+		for _, ch := range b.GetChanges() {
+			if ch.GetKey() == key {
+				policy = n
+			}
+			if ch.GetKey() == "east/endpoints/default/revoked" {
+				removal = n
+			}
+		}
+	}
+	if policy == 0 || removal == 0 {
+		t.Fatalf("after 1000 batches: policy in batch %d, removal in batch %d (0: never)", policy, removal)
+	}
+}

@@ -228,3 +228,17 @@ func TestOnlyAPlaceToResumeFromIsProgress(t *testing.T) {
 		}
 	}
 }
+
+// A node has one stream: with more it would keep the places among the snapshots from the other nodes.
+func TestANodeHasOneStream(t *testing.T) {
+	t.Parallel()
+	s := serve(t, NewHub(0), nil)
+	for range 3 {
+		follow(t, "n1", s.address)
+	}
+	follow(t, "n2", s.address)
+	eventually(t, "one stream a node", func() bool {
+		subs := s.server.Subscribers()
+		return len(subs) == 2 && subs[0].Node == "n1" && subs[1].Node == "n2"
+	})
+}

@@ -53,11 +53,13 @@ type Server struct {
 
 	mu          sync.Mutex
 	subscribers map[*subscriber]struct{}
+	byNode      map[string]*subscriber // the newest of each
 	listeners   map[*connections]struct{}
 }
 
 type subscriber struct {
-	info Subscriber
+	info   Subscriber
+	cancel context.CancelCauseFunc
 }
 
 // Load says how busy a Server is.
@@ -84,7 +86,7 @@ func NewServer(hub *Hub, cfg ServerConfig) *Server {
 	cfg.Stall = cmp.Or(cfg.Stall, DefaultStall)
 	return &Server{
 		hub: hub, cfg: cfg, log: cmp.Or(cfg.Logger, slog.Default()), places: newPlaces(cfg.Snapshots),
-		subscribers: map[*subscriber]struct{}{}, listeners: map[*connections]struct{}{},
+		subscribers: map[*subscriber]struct{}{}, byNode: map[string]*subscriber{}, listeners: map[*connections]struct{}{},
 	}
 }
 

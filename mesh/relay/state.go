@@ -27,6 +27,7 @@ type State struct {
 	inSnapshot bool
 	complete   bool // a snapshot ended, so what is unconfirmed may be judged
 	heard      bool // clusters' states came with a batch
+	listed     bool // and since the newest snapshot began
 	// unconfirmed is held from before the newest snapshot and was not mentioned since it began.
 	unconfirmed map[scope]map[string]struct{}
 }
@@ -64,7 +65,7 @@ func (s *State) Apply(b *relayv1.Batch, held iter.Seq[string]) []*relayv1.Change
 	}
 	if len(b.GetClusters()) > 0 {
 		s.setClusters(b.GetClusters())
-		s.heard = true
+		s.heard, s.listed = true, true
 	}
 	if b.GetSnapshotEnd() {
 		s.inSnapshot, s.complete = false, true
@@ -79,7 +80,7 @@ func (s *State) Apply(b *relayv1.Batch, held iter.Seq[string]) []*relayv1.Change
 }
 
 func (s *State) begin(held iter.Seq[string]) {
-	s.inSnapshot, s.complete = true, false
+	s.inSnapshot, s.complete, s.listed = true, false, false
 	s.distrustClusters()
 	s.unconfirmed = map[scope]map[string]struct{}{}
 	for key := range held {
@@ -126,7 +127,7 @@ func newest(changes []*relayv1.Change) []*relayv1.Change {
 // sweep removes what the snapshot didn't mention where nothing can be missing from it.
 func (s *State) sweep(changes []*relayv1.Change) []*relayv1.Change {
 	for at, keys := range s.unconfirmed {
-		if !s.Complete(at.cluster, at.kind) {
+		if !s.Complete(at.cluster, at.kind) && !s.forgotten(at.cluster) {
 			continue
 		}
 		delete(s.unconfirmed, at)
@@ -135,6 +136,12 @@ func (s *State) sweep(changes []*relayv1.Change) []*relayv1.Change {
 		}
 	}
 	return changes
+}
+
+// forgotten says that the relay has given a cluster up: it names every cluster that has a MeshCluster, whatever is known of
+// it, and itself as the local one (older relays don't, and are not taken at their word).
+func (s *State) forgotten(cluster string) bool {
+	return s.listed && s.Local() != "" && s.clusters[cluster] == nil
 }
 
 func (s *State) setClusters(states []*relayv1.ClusterState) {

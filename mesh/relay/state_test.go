@@ -94,3 +94,26 @@ func TestARestoredStateIsCompleteOnlyByTheRelay(t *testing.T) {
 		t.Error("not complete although the relay says so")
 	}
 }
+
+// A cluster that the relay gave up while the agent was away goes, though no removal was sent and nobody calls it complete.
+func TestAClusterThatIsNotNamedIsGone(t *testing.T) {
+	t.Parallel()
+	east := &relayv1.ClusterState{Name: "east", Local: true, Synced: true, SyncedKinds: record.Kinds()}
+	held := slices.Values([]string{"west/identities/131328"})
+	for _, c := range []struct {
+		name  string
+		named []*relayv1.ClusterState
+		want  int
+	}{
+		{"not named", []*relayv1.ClusterState{east}, 1},
+		{"named as refused", []*relayv1.ClusterState{east, {Name: "west", Stale: true}}, 0},
+		{"a relay that doesn't say which cluster is its own", []*relayv1.ClusterState{{Name: "east", Synced: true}}, 0},
+		{"a relay that says nothing of clusters", nil, 0},
+	} {
+		s := RestoreState([]*relayv1.ClusterState{east}, at("e", 1))
+		changes := s.Apply(&relayv1.Batch{SnapshotStart: true, SnapshotEnd: true, At: at("f", 1), Clusters: c.named}, held)
+		if got := len(removed(changes)); got != c.want {
+			t.Errorf("%s: %d records removed, want %d", c.name, got, c.want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,9 +22,11 @@ func (s *Server) Subscribe(req *relayv1.SubscribeRequest, to grpc.ServerStreamin
 	if err != nil {
 		return err
 	}
-	sub, leave := s.enter(to.Context(), node)
+	ctx, cancel := context.WithCancelCause(to.Context())
+	defer cancel(nil)
+	sub, leave := s.enter(ctx, node, cancel)
 	defer leave()
-	st := &stream{server: s, to: to, sub: sub, at: s.hub.resume(req.GetResume())}
+	st := &stream{server: s, ctx: ctx, to: to, sub: sub, at: s.hub.resume(req.GetResume())}
 	defer st.leavePlace()
 	s.log.Info("agent subscribed", "node", node, "address", sub.info.Address, "resumed", len(st.at.seen) > 0)
 	err = st.run()
@@ -34,6 +37,7 @@ func (s *Server) Subscribe(req *relayv1.SubscribeRequest, to grpc.ServerStreamin
 // stream sends to one agent.
 type stream struct {
 	server *Server
+	ctx    context.Context // ends with the call, and when the node subscribes again
 	to     grpc.ServerStream
 	sub    *subscriber
 	at     cursor
@@ -44,7 +48,7 @@ type stream struct {
 // run sends until the agent leaves. The header goes at once, so that an agent that has to wait knows that it is served;
 // an agent that resumes is sent a batch even if there is nothing new, so that it knows that it is up to date.
 func (st *stream) run() error {
-	ctx := st.to.Context()
+	ctx := st.ctx
 	if err := st.to.SendHeader(nil); err != nil {
 		return err
 	}
@@ -68,9 +72,20 @@ func (st *stream) run() error {
 		select {
 		case <-n.wait:
 		case <-ctx.Done():
-			return ctx.Err()
+			return ended(ctx)
 		}
 	}
+}
+
+// errReplaced ends a stream whose node has another one.
+var errReplaced = status.Error(codes.Aborted, "the node subscribed again")
+
+// ended says why a stream's context ended.
+func ended(ctx context.Context) error {
+	if cause := context.Cause(ctx); errors.Is(cause, errReplaced) {
+		return cause
+	}
+	return ctx.Err()
 }
 
 // beginSnapshot waits for a place among the snapshots. Meanwhile the agent has what it had.
@@ -80,7 +95,7 @@ func (st *stream) beginSnapshot(ctx context.Context) error {
 		if !ok {
 			var err error
 			if leave, err = st.server.places.take(ctx); err != nil {
-				return err
+				return ended(ctx)
 			}
 		}
 		st.leave = leave
@@ -127,17 +142,26 @@ func (s *Server) cut(sub *subscriber) {
 	}
 }
 
-func (s *Server) enter(ctx context.Context, node string) (*subscriber, func()) {
-	sub := &subscriber{Subscriber{Node: node, Since: time.Now()}}
+// enter notes a node's stream. It takes the place of any other that the node has: an agent has one, so the other is dead or
+// somebody's who would keep the places among the snapshots from the others.
+func (s *Server) enter(ctx context.Context, node string, cancel context.CancelCauseFunc) (*subscriber, func()) {
+	sub := &subscriber{info: Subscriber{Node: node, Since: time.Now()}, cancel: cancel}
 	if p, ok := peer.FromContext(ctx); ok {
 		sub.info.Address = p.Addr.String()
 	}
 	s.mu.Lock()
 	s.subscribers[sub] = struct{}{}
+	if before := s.byNode[node]; before != nil {
+		before.cancel(errReplaced)
+	}
+	s.byNode[node] = sub
 	s.mu.Unlock()
 	return sub, func() {
 		s.mu.Lock()
 		delete(s.subscribers, sub)
+		if s.byNode[node] == sub {
+			delete(s.byNode, node)
+		}
 		s.mu.Unlock()
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/store"
 	"github.com/fairlead-mesh/fairlead/operator/condition"
+	"github.com/fairlead-mesh/fairlead/operator/export"
 )
 
 // quiet is how long an agent may be silent; it reports every minute.
@@ -68,6 +69,9 @@ func summarize(set condition.Setter, p *problem, format string, args ...any) {
 func meshProblem(m *v1alpha1.ClusterMesh, f *Facts) *problem {
 	if m.Spec.Suspend {
 		return &problem{"Suspended", "suspended: nothing is exchanged with other clusters, the datapath keeps what it has", true}
+	}
+	if err := export.CheckMesh(&m.Spec); err != nil {
+		return &problem{"Unusable", "the spec can't be used, what was known before stays in force: " + err.Error(), true}
 	}
 	if f.Federated.Impostor != "" {
 		return &problem{"ClusterNameTaken", f.Federated.Impostor + "; give each cluster its own name and credential", true}

@@ -26,7 +26,7 @@ var now = time.Unix(1_000_000, 0)
 func mesh() *v1alpha1.ClusterMesh {
 	return &v1alpha1.ClusterMesh{
 		ObjectMeta: metav1.ObjectMeta{Name: "mesh", Generation: 3},
-		Spec:       v1alpha1.ClusterMeshSpec{MeshID: "m", ClusterName: "east", ClusterID: 1, Encryption: v1alpha1.EncryptionSpec{Mode: v1alpha1.EncryptionWireGuard}},
+		Spec:       v1alpha1.ClusterMeshSpec{MeshID: "m", ClusterName: "east", ClusterID: 1, PodCIDRs: []string{"10.1.0.0/16"}, Encryption: v1alpha1.EncryptionSpec{Mode: v1alpha1.EncryptionWireGuard}},
 	}
 }
 

@@ -411,3 +411,18 @@ func policyOf(o v1alpha1.PolicyObject) Policy {
 	kind, _ := v1alpha1.PolicyKindOf(o)
 	return PolicyOf(kind, o)
 }
+
+// Two numbers may have one label set. When the one that counts is deleted the other does.
+func TestATwinTakesThePlaceOfADeletedIdentity(t *testing.T) {
+	s := NewState("test")
+	s.SetMesh(&v1alpha1.ClusterMeshSpec{MeshID: "m", ClusterName: "east", ClusterID: 1, PodCIDRs: []string{"10.1.0.0/16"}})
+	s.SetNamespace("shop", nil, false)
+	s.SetPod("shop", "a", &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "a"}})
+	labels := s.Unnumbered()[0]
+	s.SetIdentity(1<<16|256, labels)
+	s.SetIdentity(1<<16|257, labels)
+	s.SetIdentity(1<<16|256, nil)
+	if left := s.Unnumbered(); len(left) > 0 || !s.InUse(1<<16|257) {
+		t.Errorf("without a number: %v", left)
+	}
+}

@@ -15,7 +15,8 @@ func identityRef(n uint32) ref { return ref{kind: record.KindIdentity, name: ide
 
 // SetIdentity sets a number's meaning; nil labels remove it.
 func (s *State) SetIdentity(number uint32, labels map[string]string) {
-	if was, ok := s.identities[number]; ok {
+	was, known := s.identities[number]
+	if known {
 		canonical := identity.Canonical(was)
 		if s.numbers[canonical] == number {
 			delete(s.numbers, canonical)
@@ -28,7 +29,24 @@ func (s *State) SetIdentity(number uint32, labels map[string]string) {
 		s.identities[number] = labels
 		s.name(number, labels)
 	}
+	if known {
+		s.nameTwin(was)
+	}
 	s.touch(identityRef(number))
+}
+
+// nameTwin lets another number with the label set of one that is gone count in its place, if pods need one: nobody allocates
+// a number for a label set that has one.
+func (s *State) nameTwin(labels map[string]string) {
+	canonical := identity.Canonical(labels)
+	if _, has := s.numbers[canonical]; has || len(s.podsByLabels[canonical]) == 0 {
+		return
+	}
+	for other, set := range s.identities {
+		if maps.Equal(set, labels) {
+			s.name(other, set)
+		}
+	}
 }
 
 // name notes that a label set has a number. Of two numbers with the same set the lower one counts, in every replica.

@@ -115,6 +115,12 @@ func (s *State) SetMesh(m *v1alpha1.ClusterMeshSpec) {
 	}
 }
 
+// CheckMesh says why a membership can't be used: no other cluster would take it.
+func CheckMesh(m *v1alpha1.ClusterMeshSpec) error {
+	_, err := record.ClaimFrom(ClusterRecord(m, "").GetClusterInfo())
+	return err
+}
+
 // claimOf is what other clusters will hold our records against.
 func claimOf(m *v1alpha1.ClusterMeshSpec, version string) *record.Claim {
 	if m == nil {

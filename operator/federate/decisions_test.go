@@ -309,6 +309,38 @@ func TestJoinJudgesOnlyTheNodesInItsRanges(t *testing.T) {
 	s.wantRejected("west", "west/nodes/n3 Malformed")
 }
 
+// A node that agents have may hide behind something else in the store: it is found by its own address all the same.
+func TestJoinFindsNodesThatLieBehindRefusedOnes(t *testing.T) {
+	for name, hide := range map[string][]byte{"garbage": []byte("garbage"), "too large": make([]byte, record.MaxSize+1)} {
+		s := newScene(t)
+		s.accept(west)
+		s.put("west", node("west", "n1", "10.9.0.5", 1))
+		s.intake.Records("west", []store.Event{{Cluster: "west", Key: "west/nodes/n1", Value: hide}})
+		s.wantKeys("west/nodes/n1")
+		s.accept(west, meshCluster("north", 3, 0, "10.9.0.0/16"))
+		if len(s.agents.records) > 0 {
+			t.Errorf("%s: agents have %v, whose address is one of north's pods", name, s.agents.keys())
+		}
+		s.gone("west", "west/nodes/n1")
+		if len(s.intake.shared.addresses.of) > 0 {
+			t.Errorf("%s: left: %v", name, s.intake.shared.addresses.of)
+		}
+	}
+}
+
+// Heartbeats judge no node again whose key another one still has.
+func TestHeartbeatsJudgeOnlyNodesWhoseKeyIsFree(t *testing.T) {
+	s := newScene(t)
+	s.accept(west)
+	s.put("west", node("west", "n1", "192.0.2.1", 1), node("west", "n2", "192.0.2.2", 1))
+	s.intake.remotes["west"].kinds[record.KindNode]["west/nodes/n2"].raw = []byte("garbage") // so that judging shows
+	s.intake.Cluster("west", store.ClusterState{Synced: true})
+	s.wantRejected("west", "is already the key of west/nodes/n1")
+	s.gone("west", "west/nodes/n1")
+	s.intake.Cluster("west", store.ClusterState{Synced: true, Revision: 1})
+	s.wantRejected("west", "Malformed")
+}
+
 func TestNodesAreFoundByRange(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
@@ -318,7 +350,7 @@ func TestNodesAreFoundByRange(t *testing.T) {
 			"set": func(rt *rapid.T) {
 				key := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(rt, "node")
 				have[key] = rapid.SliceOfN(rapid.SampledFrom(addresses), 0, 3).Draw(rt, "addresses")
-				index.set(key, &recordv1.Node{Addresses: have[key]})
+				index.set(key, have[key])
 			},
 			"find": func(rt *rapid.T) {
 				p := prefix(rapid.SampledFrom(addresses[:7]).Draw(rt, "of"), rapid.IntRange(1, 128).Draw(rt, "bits"))

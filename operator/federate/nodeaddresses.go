@@ -3,11 +3,7 @@
 
 package federate
 
-import (
-	"net/netip"
-
-	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
-)
+import "net/netip"
 
 // nodeAddresses finds the other clusters' nodes that have an address in a range. A cluster that joins brings ranges that
 // no node of the mesh may have an address in: the nodes concerned are judged anew, and no others.
@@ -23,7 +19,7 @@ const (
 	blockBits6 = 32
 )
 
-// maxIndexed addresses of one node; a record that has more is refused whatever they are.
+// maxIndexed addresses of one record; one that has more is refused whatever they are.
 const maxIndexed = 16
 
 func newNodeAddresses() *nodeAddresses {
@@ -31,7 +27,7 @@ func newNodeAddresses() *nodeAddresses {
 }
 
 // set notes a node's addresses; nil: it is gone.
-func (n *nodeAddresses) set(key string, node *recordv1.Node) {
+func (n *nodeAddresses) set(key string, addresses []string) {
 	for _, a := range n.of[key] {
 		b := block(a)
 		delete(n.blocks[b], key)
@@ -40,10 +36,7 @@ func (n *nodeAddresses) set(key string, node *recordv1.Node) {
 		}
 	}
 	delete(n.of, key)
-	if len(node.GetAddresses()) > maxIndexed {
-		return
-	}
-	for _, s := range node.GetAddresses() {
+	for _, s := range addresses {
 		a, err := netip.ParseAddr(s)
 		if err != nil {
 			continue // refused for that, whatever the ranges are

@@ -6,7 +6,6 @@ package federate
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -28,7 +27,7 @@ type remote struct {
 	kinds    map[string]map[string]*held // kind → key → record
 	counts   map[string]int32            // of good records, by kind
 	refused  refusals
-	waiting  map[string]bool // nodes refused because another one has their key
+	waiting  map[string]string // nodes refused because another one has their key → that key
 	announce *recordv1.Cluster
 	shared   *shared
 
@@ -58,7 +57,7 @@ type shared struct {
 func newRemote(name string, s *shared) *remote {
 	return &remote{
 		name: name, kinds: map[string]map[string]*held{}, counts: map[string]int32{}, refused: newRefusals(),
-		waiting: map[string]bool{}, shared: s, logged: rate.Sometimes{First: 10, Interval: time.Second},
+		waiting: map[string]string{}, shared: s, logged: rate.Sometimes{First: 10, Interval: time.Second},
 	}
 }
 
@@ -82,16 +81,31 @@ func (r *remote) store(ev store.Event) {
 	case record.KindCluster:
 		r.announce = r.announced(h)
 	case record.KindNode:
-		r.shared.addresses.set(ev.Key, decode(h).GetNode())
+		r.index(ev.Key, h)
 	}
 	if h.raw == nil && h.good == nil {
 		r.remove(ev.Key, h)
 	}
 }
 
+// index notes where a node is to be found by its addresses: by those in the store, and by those that agents have, which may
+// be others while what lies in the store is refused.
+func (r *remote) index(key string, h *held) {
+	addresses := decode(h).GetNode().GetAddresses()
+	if len(addresses) > maxIndexed {
+		addresses = nil
+	}
+	if h.good != nil && !bytes.Equal(h.good, h.raw) {
+		good := held{raw: h.good}
+		addresses = slices.Concat(addresses, decode(&good).GetNode().GetAddresses())
+	}
+	r.shared.addresses.set(key, addresses)
+}
+
 // remove forgets a record that neither the store nor an agent has.
 func (r *remote) remove(key string, h *held) {
 	r.accepted(key, h)
+	r.shared.addresses.set(key, nil)
 	delete(r.kinds[record.Kind(key)], key)
 }
 
@@ -196,7 +210,7 @@ func (r *remote) refuse(key string, h *held, err error) (fresh *refusal) {
 	now, another := r.refused.note(h.refused, key, err)
 	h.refused = now
 	if now.reason == record.ReasonDuplicate {
-		r.waiting[key] = true
+		r.waiting[key] = decode(h).GetNode().GetWireguardPublicKey()
 	} else {
 		delete(r.waiting, key)
 	}
@@ -212,9 +226,17 @@ func (r *remote) accepted(key string, h *held) {
 	delete(r.waiting, key)
 }
 
-// retryWaiting judges again what was refused because another node had its key: that one may be gone.
+// retryWaiting judges again what was refused because another node had its key, where that one is gone. It is called at each
+// heartbeat, and a hostile cluster may have any number waiting: those whose key is still held cost a look.
 func (r *remote) retryWaiting(claim *record.Claim) (changes []*relayv1.Change) {
-	for _, key := range slices.Sorted(maps.Keys(r.waiting)) {
+	var free []string
+	for key, public := range r.waiting {
+		if holder, held := r.shared.keys.holder[public]; !held || holder == key {
+			free = append(free, key)
+		}
+	}
+	slices.Sort(free)
+	for _, key := range free {
 		if change, _ := r.judge(key, claim); change != nil {
 			changes = append(changes, change)
 		}

@@ -73,3 +73,22 @@ func TestSinksGetChangesOfRecordsOnly(t *testing.T) {
 	})
 	step("a pod with a number but no address", 0, pod("b", "web"))
 }
+
+// Without a claim of its own a cluster has no identities and believes no other cluster, so a typo must not come into force.
+func TestAMembershipThatCannotBeUsedChangesNothing(t *testing.T) {
+	o, sink := New(nil, "test", slog.New(slog.DiscardHandler)), &counted{}
+	o.AddSinks(sink)
+	m := &v1alpha1.ClusterMesh{Spec: v1alpha1.ClusterMeshSpec{MeshID: "m", ClusterName: "east", ClusterID: 1, PodCIDRs: []string{"10.1.0.0/16"}}}
+	o.change(func(s *export.State) {
+		o.setMesh(s, m)
+		s.SetIdentity(1<<16|256, map[string]string{"app": "web"})
+	})
+	o.flush()
+	typo := m.DeepCopy()
+	typo.Spec.PodCIDRs = append(typo.Spec.PodCIDRs, "10.77.3.0/16")
+	o.change(func(s *export.State) { o.setMesh(s, typo) })
+	o.flush()
+	if len(sink.deltas) != 1 {
+		t.Errorf("changed %v", sink.deltas[1:])
+	}
+}

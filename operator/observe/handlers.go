@@ -85,6 +85,11 @@ func (o *Observer) setMesh(s *export.State, m *v1alpha1.ClusterMesh) {
 	if o.mesh != nil && equality.Semantic.DeepEqual(*o.mesh, m.Spec) {
 		return
 	}
+	if err := export.CheckMesh(&m.Spec); err != nil {
+		// Without a claim of its own this cluster has no identities and judges no other: everything would be withdrawn.
+		o.log.Error("the ClusterMesh can't be used as it is; what was known before stays in force", "error", err, "joined", o.mesh != nil)
+		return
+	}
 	o.mesh = m.Spec.DeepCopy()
 	s.SetMesh(o.mesh)
 }
