@@ -15,6 +15,7 @@ import (
 // cidrs are all CIDRs that sets in use name, each with an identity of its own. The datapath finds an address's identity by
 // the longest prefix, so a set about a CIDR also holds the identities of the CIDRs within it.
 type cidrs struct {
+	limit    int
 	byPrefix map[netip.Prefix]*cidr
 	sorted   []netip.Prefix // those within a prefix follow it
 	unsorted bool           // some were added since
@@ -38,8 +39,12 @@ var (
 	all6 = netip.MustParsePrefix("::/0")
 )
 
-func newCIDRs() *cidrs {
-	return &cidrs{byPrefix: map[netip.Prefix]*cidr{}, inUse: map[uint32]struct{}{}}
+// newCIDRs has room for that many CIDRs; 0: for all that can have an identity.
+func newCIDRs(limit int) *cidrs {
+	if limit <= 0 || limit > maxCIDR {
+		limit = maxCIDR
+	}
+	return &cidrs{limit: limit, byPrefix: map[netip.Prefix]*cidr{}, inUse: map[uint32]struct{}{}}
 }
 
 // prefixes of a set's peers. A set about all of one family also holds World (see members), which must then not be the
@@ -73,7 +78,7 @@ func (c *cidrs) use(p netip.Prefix) (used *cidr, isNew bool) {
 		have.refs++
 		return have, false
 	}
-	if len(c.inUse) >= maxCIDR {
+	if len(c.inUse) >= c.limit {
 		return nil, false
 	}
 	for {

@@ -77,7 +77,7 @@ func NewEngine(c Config) *Engine {
 		sets: map[string]*set{}, bitless: map[*set]struct{}{}, idle: map[*set]struct{}{}, adopt: map[uint64]uint16{},
 		terms: newTerms(), families: map[string]*family{}, byPort: map[string][]*family{},
 		redraft: map[*profile]struct{}{}, lonely: map[*family]struct{}{},
-		cidrs: newCIDRs(), world: &ident{id: identity.World},
+		cidrs: newCIDRs(c.Limits.CIDRs), world: &ident{id: identity.World},
 		changed: map[*ident]struct{}{}, waiting: map[*ident]struct{}{}, arrived: map[*ident]struct{}{}, ghosts: map[uint32]*ident{},
 		gone: map[uint32]struct{}{}, limits: c.Limits,
 	}

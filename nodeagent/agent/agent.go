@@ -134,7 +134,7 @@ func (a *Agent) datapathLoop() *apply.Loop {
 	rows, sw := policy.New(t, d.Policy, policy.Closed)
 	a.policy = sw
 	addresses := routes.New(t, d.Routes, routes.Removable{Ranges: a.removableRanges, Addresses: a.removableAddresses}, sw.RangesChanged)
-	sw.Watch(addresses.Ranges)
+	sw.Watch(addresses.Ranges, addresses.Addresses)
 	steps := []apply.Step{addresses.Guards, addresses.Peers}
 	steps = append(steps, rows...)
 	steps = append(steps, sw.Hold(addresses.Ranges), addresses.Addresses, sw)

@@ -35,8 +35,8 @@ FL_HASH(fl_ifaces, __u32, struct iface, 4096);
 FL_HASH(fl_locals4, struct addr4, struct local, 4096);
 FL_HASH(fl_locals6, struct addr6, struct local, 4096);
 
-FL_HASH(fl_ipcache4, struct addr4, struct remote, 262144);
-FL_HASH(fl_ipcache6, struct addr6, struct remote, 262144);
+FL_HASH(fl_ipcache4, struct addr4, struct remote, 524288);
+FL_HASH(fl_ipcache6, struct addr6, struct remote, 524288);
 FL_LPM(fl_cidr4, struct cidr4, struct remote, 65536);
 FL_LPM(fl_cidr6, struct cidr6, struct remote, 65536);
 /* Ranges whose packets must not leave the node in the clear: 1, or 0 for what

@@ -5,6 +5,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
@@ -49,6 +50,9 @@ func (s *Switch) doubts() doubt {
 	if s.ranges != nil && s.ranges.Refusals() > 0 {
 		s.doubtRanges(&d)
 	}
+	if s.addresses != nil && s.addresses.Refusals() > 0 {
+		s.doubtAddresses(&d)
+	}
 	// A class has many sets, a set's name stands for its bit after a restart, and an identity that could neither get its
 	// new class nor lose the old one may be in any: it is not worth telling apart what an array never refuses.
 	if s.sets.Refusals()+s.classes.Refusals()+s.stale() > 0 {
@@ -71,6 +75,30 @@ func (s *Switch) doubtRanges(d *doubt) {
 		d.reason = "range " + prefix.String() + ", which a policy names, is not written"
 	}
 	d.sets = s.cidrs.sets()
+}
+
+// Addresses is what the switch must know of the exact addresses' step.
+type Addresses interface {
+	Refusals() int
+	RefusedRows() map[netip.Addr]bpf.Remote
+}
+
+// doubtAddresses: an address without its row is dropped where its range vouches for nobody. Elsewhere it is the world's, or
+// that of a range that a policy names, and the sets that it should be in miss it.
+func (s *Switch) doubtAddresses(d *doubt) {
+	var closed []netip.Prefix
+	for row := range s.tables.Ranges.All() {
+		if row.Value.Identity == identity.Unknown && row.Value.Flags&bpf.RemoteService == 0 {
+			closed = append(closed, row.Key)
+		}
+	}
+	for addr := range s.addresses.RefusedRows() {
+		if !slices.ContainsFunc(closed, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+			d.sets = allSets()
+			d.reason = "address " + addr.String() + " is not written, and would count as the world's"
+			return
+		}
+	}
 }
 
 // cidrs keeps the identities of the ranges that policies name, and the classes they are in.

@@ -40,7 +40,7 @@ func (n *engineNode) start() {
 	n.tables = table.New()
 	before, sw := New(n.tables, n.kernel.driver(), Closed)
 	follower := apply.Follow(n.tables.Ranges, apply.Target[netip.Prefix, bpf.Remote](noting{n.kernel.ranges, sw.RangesChanged}))
-	sw.Watch(follower)
+	sw.Watch(follower, nil)
 	n.loop = apply.NewLoop(n.tables, append(before, sw.Hold(follower), sw)...)
 	memory, err := Remember(context.Background(), n.kernel.driver())
 	if err != nil {

@@ -54,7 +54,7 @@ func (n *node) start() {
 	n.kernel.faults.life = -1
 	before, sw := New(tables, n.kernel.driver(), closed)
 	follower := apply.Follow(tables.Ranges, apply.Target[netip.Prefix, bpf.Remote](noting{n.kernel.ranges, sw.RangesChanged}))
-	sw.Watch(follower)
+	sw.Watch(follower, nil)
 	n.sw, n.loop = sw, apply.NewLoop(tables, append(before, sw.Hold(follower), sw)...)
 }
 

@@ -17,10 +17,11 @@ import (
 
 // Switch is the step that puts the subjects in force. It alone raises the policy epoch.
 type Switch struct {
-	tables *table.Tables
-	driver Driver
-	closed func(bpf.Direction) bpf.Subject
-	ranges Ranges
+	tables    *table.Tables
+	driver    Driver
+	closed    func(bpf.Direction) bpf.Subject
+	ranges    Ranges
+	addresses Addresses
 
 	sets    *apply.Follower[uint32, uint64]
 	classes *apply.Follower[uint32, bpf.ClassSets]
@@ -66,8 +67,8 @@ func (b *backoff) failed(now time.Time) {
 	b.until = now.Add(b.wait)
 }
 
-// Watch lets the switch see what becomes of the ranges: those that are refused close subjects.
-func (s *Switch) Watch(r Ranges) { s.ranges = r }
+// Watch lets the switch see what becomes of ranges and addresses: those that are refused close subjects.
+func (s *Switch) Watch(r Ranges, a Addresses) { s.ranges, s.addresses = r, a }
 
 // Hold makes a step remove nothing that a subject in force may refer to: a range that a policy named, say, whose
 // addresses that policy would take for the world's.
@@ -180,7 +181,7 @@ func (s *Switch) Upsert(ctx context.Context, now time.Time) {
 }
 
 // refusals counts what other steps wait for. A subject is closed, or no longer, when one of them changes.
-type refusals struct{ ranges, sets, classes, stale, groups int }
+type refusals struct{ ranges, addresses, sets, classes, stale, groups int }
 
 func (s *Switch) refusals() refusals {
 	r := refusals{
@@ -188,6 +189,9 @@ func (s *Switch) refusals() refusals {
 	}
 	if s.ranges != nil {
 		r.ranges = s.ranges.Refusals()
+	}
+	if s.addresses != nil {
+		r.addresses = s.addresses.Refusals()
 	}
 	return r
 }

@@ -28,8 +28,8 @@ type addresses struct {
 	retry   time.Time
 }
 
-// newAddresses makes the step. A row whose successor is refused goes: its address falls back to its range, which vouches
-// for nobody.
+// newAddresses makes the step. A row goes if its successor is refused: its address falls back to its range, which vouches
+// for nobody. An address that lies in no such range would be the world's: policy closes what depends on it.
 func newAddresses(t *table.Tables, d Driver, may apply.Removable[netip.Addr]) *addresses {
 	a := &addresses{epochs: d.AddressEpochs, owed: map[uint32]struct{}{}}
 	a.Follower = apply.Follow[netip.Addr, bpf.Remote](t.Addresses, bumping{apply.DropRefused(d.Addresses), a}).PruneBy(may)

@@ -39,7 +39,16 @@ type Steps struct {
 	Peers     apply.Step
 	Guards    apply.Step
 	Ranges    *apply.Follower[netip.Prefix, bpf.Remote]
-	Addresses apply.Step
+	Addresses Addresses
+}
+
+// Addresses is the step of the exact addresses.
+type Addresses interface {
+	apply.Step
+	// Refusals counts the rows that the kernel refused.
+	Refusals() int
+	// RefusedRows are those.
+	RefusedRows() map[netip.Addr]bpf.Remote
 }
 
 // New makes the steps. Additions are written in the order Guards, Peers, Ranges, Addresses: a range that must not leave
