@@ -121,7 +121,7 @@ func New(cfg Config, drivers Drivers, client *relay.Client) *Agent {
 	a.namer = flow.NewNamer(a.Tables, cfg.Node, a.Intake.Cluster)
 	if client != nil {
 		a.Reporter = report.NewReporter(a.State, client.Report, cfg.Log.With("part", "report"))
-		a.Reporter.Starting = func() bool { return !a.Synced().Planned || a.wireguard.Status().Device == nil }
+		a.Reporter.Starting = func() bool { return !a.Synced().inForce || a.wireguard.Status().Device == nil }
 	}
 	return a
 }
@@ -148,7 +148,7 @@ func (a *Agent) datapathLoop() *apply.Loop {
 func (a *Agent) newWireGuard() *wireguard.Runner {
 	var hostRoutes apply.Step
 	if a.drivers.HostRoutes != nil {
-		hostRoutes = routes.HostStep(a.Tables, a.drivers.HostRoutes)
+		hostRoutes = routes.HostStep(a.Tables, a.drivers.HostRoutes, a.removableRoutes)
 	}
 	return wireguard.New(wireguard.Config{
 		Tables: a.Tables, Open: a.drivers.OpenWireGuard, Routes: hostRoutes, Complete: a.planned, Removable: a.removablePeer,

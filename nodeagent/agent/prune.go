@@ -83,7 +83,14 @@ func (a *Agent) removableAddresses() (version uint64, may func(netip.Addr) bool)
 
 // removablePeer says whether a WireGuard peer that no table wants belongs to nobody.
 func (a *Agent) removablePeer(allowed []netip.Prefix) bool {
-	return a.Intake.Completeness().Peer(allowed)
+	complete := a.Synced().complete
+	return complete != nil && complete.Peer(allowed)
+}
+
+// removableRoutes lets the host's routes go like the peers behind them.
+func (a *Agent) removableRoutes() (version uint64, may func(netip.Prefix) bool) {
+	s := a.Synced()
+	return s.completeVersion, func(p netip.Prefix) bool { return s.complete != nil && s.complete.Peer([]netip.Prefix{p}) }
 }
 
 // memory reads what the kernel holds from an earlier run.

@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	applypolicy "github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
+	"github.com/fairlead-mesh/fairlead/nodeagent/intake"
 	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -27,6 +28,11 @@ type Synced struct {
 	Sockets  error                  // why services are not translated
 	Planned  bool
 	Settled  bool
+
+	inForce bool // policy was, as planned, at least once
+	// Of the records that were planned last.
+	complete        *intake.Completeness
+	completeVersion uint64
 }
 
 // Synced returns how far the kernel is.
@@ -36,12 +42,12 @@ func (a *Agent) Synced() Synced {
 	return a.synced
 }
 
-// planned says that the desired rows of this cluster are all there, so that what they don't want is not wanted.
+// planned says that the desired rows of this cluster are all there, so that what they don't want is not wanted. What the
+// records became complete of since the last plan doesn't count: the rows of the last batch are not among the desired ones yet.
 func (a *Agent) planned() bool {
 	a.mu.Lock()
-	planned := a.synced.Planned
-	a.mu.Unlock()
-	return planned && a.Intake.Complete()
+	defer a.mu.Unlock()
+	return a.synced.Planned && a.synced.complete.Own()
 }
 
 func (a *Agent) syncLoop(ctx context.Context) error {
@@ -195,16 +201,49 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 		policies = maps.Clone(policies)
 		a.blame(policies)
 	}
-	done := len(failing) == 0 && a.policyInForce()
+	inForce := a.policyInForce()
+	done := len(failing) == 0 && inForce
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := &a.synced
-	s.Planned = true
+	s.Planned, s.complete, s.completeVersion = true, a.complete, a.completeVersion
 	s.Sockets, s.Failing, s.Problems = sockets, failing, a.planner.Problems()
-	s.Policies = policies
+	if inForce {
+		s.Policies, s.inForce = policies, true
+	} else {
+		s.Policies = notYet(s.Policies, policies, a.hindered(pass))
+	}
 	if done {
 		s.Applied = position
 	}
+}
+
+// hindered says why the switch of policy can't be made; nil: it only wasn't yet.
+func (a *Agent) hindered(pass apply.Pass) error {
+	for _, o := range pass.Outcomes {
+		if o.Step == a.Tables.Subjects.Name() {
+			return o.Err
+		}
+	}
+	return nil
+}
+
+// notYet are the policies in force while those planned are not. Those that differ have the reason, if there is one.
+func notYet(inForce, planned map[string]plan.Policy, why error) map[string]plan.Policy {
+	if why == nil {
+		return inForce
+	}
+	out := maps.Clone(inForce)
+	if out == nil {
+		out = map[string]plan.Policy{}
+	}
+	for key, p := range planned {
+		if p != inForce[key] {
+			p.Problem = why.Error()
+			out[key] = p
+		}
+	}
+	return out
 }
 
 // maxBlamed bounds how many closed subjects are looked at for the policies that they are closed by.

@@ -20,14 +20,15 @@ type policyPlan struct {
 	engine  *policy.Engine
 	dirty   bool // the engine was given something since its last step, or asks for another
 
-	cidrs    map[netip.Prefix]uint32 // that policies name
-	policies map[string]Policy       // by record key
-	said     []string                // problems that are no single policy's
+	identities map[uint32]string       // the cluster whose record each has
+	cidrs      map[netip.Prefix]uint32 // that policies name
+	policies   map[string]Policy       // by record key
+	said       []string                // problems that are no single policy's
 }
 
 func newPolicyPlan(cfg Config, m policy.Remembered) *policyPlan {
 	return &policyPlan{
-		cluster: cfg.Cluster, dirty: true, policies: map[string]Policy{}, cidrs: maps.Clone(m.CIDRs),
+		cluster: cfg.Cluster, dirty: true, identities: map[uint32]string{}, policies: map[string]Policy{}, cidrs: maps.Clone(m.CIDRs),
 		engine: policy.NewEngine(policy.Config{Cluster: cfg.Cluster, Limits: cfg.Limits, Remembered: m}),
 	}
 }
@@ -45,13 +46,20 @@ func (p *policyPlan) setCluster(name string, c *record.Cluster) {
 	p.engine.SetCluster(name, labels)
 }
 
-func (p *policyPlan) setIdentity(before, now *record.Identity) {
-	p.dirty = true
-	if now != nil {
-		p.engine.SetIdentity(now.ID, now.Labels)
+// setIdentity takes an identity under its record's key. Records of two clusters have one number for a moment when a cluster
+// got another name: the one that goes must not take the other's.
+func (p *policyPlan) setIdentity(key string, before, now *record.Identity) {
+	if now == nil {
+		if p.identities[before.ID] == clusterOf(key) {
+			p.dirty = true
+			delete(p.identities, before.ID)
+			p.engine.SetIdentity(before.ID, nil)
+		}
 		return
 	}
-	p.engine.SetIdentity(before.ID, nil)
+	p.dirty = true
+	p.identities[now.ID] = clusterOf(key)
+	p.engine.SetIdentity(now.ID, now.Labels)
 }
 
 func (p *policyPlan) setSubject(id uint32, present bool) {

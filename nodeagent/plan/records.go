@@ -20,7 +20,7 @@ func (p *Planner) visit() {
 		p.topology.SetCluster(name, c.Now)
 		p.policy.setCluster(name, c.Now)
 	})
-	table.Visit(p.records, t.Identities, func(c table.Change[*record.Identity]) { p.policy.setIdentity(c.Before, c.Now) })
+	table.Visit(p.records, t.Identities, func(c table.Change[*record.Identity]) { p.policy.setIdentity(c.Key, c.Before, c.Now) })
 	table.Visit(p.records, t.Nodes, func(c table.Change[*record.Node]) {
 		p.topology.SetNode(clusterOf(c.Key), either(c).Name, c.Now)
 	})

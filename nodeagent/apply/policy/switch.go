@@ -337,10 +337,10 @@ func (s *Switch) Commit(now time.Time) time.Time {
 	switch {
 	case !s.loaded:
 		return now.Add(max(s.backoff.wait, firstRetry))
-	case len(s.reasons) > 0:
-		return s.backoff.until
 	case s.dirty || s.changed || s.oweForget || s.oweEpoch || s.oweFull || s.oweFence:
 		return now.Add(time.Nanosecond) // ranges went after this step had its turn, say
+	case len(s.reasons) > 0:
+		return s.backoff.until
 	}
 	return time.Time{}
 }

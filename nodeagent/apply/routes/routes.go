@@ -85,9 +85,9 @@ type HostTable interface {
 	List() ([]routes.Route, error)
 }
 
-// HostStep writes the host's routes.
-func HostStep(t *table.Tables, door HostTable) apply.Step {
-	return apply.Follow(t.Routes, apply.OneByOne[netip.Prefix, table.Route](host{tables: t, door: door}))
+// HostStep writes the host's routes. may says which of an earlier run may go.
+func HostStep(t *table.Tables, door HostTable, may apply.Removable[netip.Prefix]) apply.Step {
+	return apply.Follow(t.Routes, apply.OneByOne[netip.Prefix, table.Route](host{tables: t, door: door})).PruneBy(may)
 }
 
 // ErrNoTunnel says that the device that routes lead into is not there yet.

@@ -180,7 +180,7 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 			r.turnOff()
 			return nil
 		}
-		pass, err := r.loop.Pass(ctx, time.Now(), func(string) bool { return r.cfg.Complete() })
+		pass, err := r.loop.Pass(ctx, time.Now(), func(string) bool { return false }) // routes go one by one, peers by prune
 		if err != nil {
 			return err
 		}
