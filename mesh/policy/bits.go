@@ -98,9 +98,10 @@ func (e *Engine) adoptBits() {
 	}
 	for _, s := range e.wanting() {
 		bit, ok := e.adopt[s.hash()]
-		if !ok || !e.useCIDRs(s) {
+		if !ok || !e.cidrs.room(prefixes(s.peers)) {
 			continue
 		}
+		e.useCIDRs(s)
 		delete(e.adopt, s.hash())
 		delete(e.bitless, s)
 		s.bit, e.byBit[bit] = bit, s
@@ -153,14 +154,17 @@ func (e *Engine) assignBits(d *Delta) {
 	list := e.wanting()
 	fresh := make(map[*set]uint16, len(list))
 	for _, s := range list {
+		if s.bit == 0 && !e.cidrs.room(prefixes(s.peers)) {
+			continue
+		}
 		bit, ok := e.bits.take(&e.forget)
-		if ok && s.bit == 0 && !e.useCIDRs(s) {
-			e.bits.give(bit)
-			ok = false
+		if !ok {
+			continue
 		}
-		if ok {
-			fresh[s] = uint16(bit)
+		if s.bit == 0 {
+			e.useCIDRs(s)
 		}
+		fresh[s] = uint16(bit)
 	}
 	e.placeCIDRs(d)
 	for _, s := range list {

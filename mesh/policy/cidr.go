@@ -72,14 +72,22 @@ func (c *cidrs) restore(p netip.Prefix, i *ident) {
 	c.idle = append(c.idle, p)
 }
 
-// use counts a user of a prefix. A new one gets an identity that no CIDR has or just had; nil if all are in use.
+// room says whether all of some prefixes can have identities.
+func (c *cidrs) room(list []netip.Prefix) bool {
+	fresh := 0
+	for _, p := range list {
+		if c.byPrefix[p] == nil {
+			fresh++
+		}
+	}
+	return fresh == 0 || len(c.inUse)+fresh <= c.limit
+}
+
+// use counts a user of a prefix. A new one gets an identity that no CIDR has or just had.
 func (c *cidrs) use(p netip.Prefix) (used *cidr, isNew bool) {
 	if have := c.byPrefix[p]; have != nil {
 		have.refs++
 		return have, false
-	}
-	if len(c.inUse) >= c.limit {
-		return nil, false
 	}
 	for {
 		c.last = c.last%maxCIDR + 1
@@ -152,22 +160,13 @@ func comparePrefixes(a, b netip.Prefix) int {
 	return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
 }
 
-// useCIDRs counts a set among the users of its CIDRs. False: there is no identity left for one.
-func (e *Engine) useCIDRs(s *set) bool {
-	list := prefixes(s.peers)
-	for n, p := range list {
-		c, isNew := e.cidrs.use(p)
-		if c == nil {
-			for _, p := range list[:n] {
-				e.cidrs.release(p)
-			}
-			return false
-		}
-		if isNew {
+// useCIDRs counts a set among the users of its CIDRs, for which there must be room.
+func (e *Engine) useCIDRs(s *set) {
+	for _, p := range prefixes(s.peers) {
+		if c, isNew := e.cidrs.use(p); isNew {
 			e.cidrs.fresh = append(e.cidrs.fresh, c)
 		}
 	}
-	return true
 }
 
 func (e *Engine) releaseCIDRs(s *set) {

@@ -37,6 +37,7 @@ func TestEngineClosesWhatHasNoRoom(t *testing.T) {
 		s := newSequence(t, Limits{
 			Sets: tight("sets", 6, roomy.Sets), Classes: tight("classes", 8, roomy.Classes), Identities: tight("identities", 12, roomy.Identities),
 			Chunks: tight("chunks", 4, roomy.Chunks), Subjects: tight("subjects", 12, roomy.Subjects),
+			CIDRs: max(1, tight("CIDRs", 4, 1000)),
 		})
 		for range rapid.IntRange(1, 8).Draw(t, "steps") {
 			s.change(t)

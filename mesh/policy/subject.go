@@ -207,7 +207,8 @@ func (e *Engine) roomProblems() []Problem {
 		}
 	}
 	for key := range starved {
-		out = append(out, Problem{key, fmt.Sprintf("the node's policies name more than %d sets of peers: some of its rules deny everybody or allow nobody", e.limits.Sets-1)})
+		out = append(out, Problem{key, fmt.Sprintf("the node's policies name more than %d sets of peers or %d CIDRs: some of its rules deny everybody or allow nobody",
+			e.limits.Sets-1, e.cidrs.limit)})
 	}
 	if closed > 0 {
 		out = append(out, Problem{Message: fmt.Sprintf("the policies of %d subjects have no room in fl_groups (%d rows): they are isolated", closed, e.limits.Chunks)})
