@@ -47,6 +47,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	agent.LimitHeap()
 	log := logger(o.verbose)
 	held, err := lock.Take(ctx, filepath.Join(o.stateDir, "lock"), holder(), lockWait, log)
 	if err != nil {

@@ -1,7 +1,7 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package store is the door to the shared etcd, and the only importer of its client.
+// Package store is the driver of the shared etcd, and the only importer of its client.
 //
 // Out: a Publisher makes the cluster's own prefix, /fairlead/v1/<cluster>/, equal to a desired record.Set, with the
 // fewest writes, and keeps a heartbeat. In: a Watcher follows the whole of /fairlead/v1/ and hands every cluster's

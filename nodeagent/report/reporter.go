@@ -20,8 +20,10 @@ const (
 	every = 15 * time.Second
 	// settle gathers changes that come together.
 	settle = 50 * time.Millisecond
-	// pause between two looks at the state, however often it changes: each costs a dump of the node's peers.
+	// pause between two looks at the state, however often it changes: each costs the more the more peers there are.
 	pause = 500 * time.Millisecond
+	// share of the time, one part in so many, that looks may take.
+	share = 50
 	// sending is how long one report may take.
 	sending = 5 * time.Second
 	// starting is how long an agent may take to know itself before it reports what it has.
@@ -42,8 +44,9 @@ type Reporter struct {
 	wakes chan struct{}
 	last  *relayv1.ReportRequest
 	due   time.Time
-	// looked is when the state was last looked at.
+	// looked is when the state was last looked at, and took how long that was.
 	looked time.Time
+	took   time.Duration
 }
 
 // NewReporter makes a reporter.
@@ -75,7 +78,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(max(settle, time.Until(r.looked.Add(pause)))):
+		case <-time.After(max(settle, time.Until(r.looked.Add(max(pause, min(share*r.took, every)))))):
 		}
 		r.looked = time.Now()
 		r.once(ctx, r.looked)
@@ -88,7 +91,9 @@ func (r *Reporter) once(ctx context.Context, now time.Time) {
 		return
 	}
 	request := r.Now().Request()
-	if now.Before(r.due) && r.last != nil && proto.Equal(steady(request), steady(r.last)) {
+	same := now.Before(r.due) && r.last != nil && proto.Equal(steady(request), steady(r.last))
+	r.took = time.Since(now)
+	if same {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, sending)

@@ -5,7 +5,7 @@
 // the kernel has no WireGuard. Where it has, the process has nothing to do.
 //
 // It stands alone: it takes key, port and peers from the node's disk, where
-// the agent's door (package kernel/wireguard) put them, and listens for
+// the agent's driver (package kernel/wireguard) put them, and listens for
 // changes on WireGuard's usual control socket. The device is persistent: its
 // routes and the programs attached to it outlive this process, so a restart
 // is a gap of milliseconds and never a way around the encryption.

@@ -37,15 +37,15 @@ type node struct {
 
 func (n *node) address() netip.Addr { return n.pods.Addr().Next() }
 
-func (n *node) doorConfig() wireguard.Config {
+func (n *node) driverConfig() wireguard.Config {
 	return wireguard.Config{Device: n.cfg.Device, StateDir: n.cfg.StateDir, ListenPort: port, MTU: 1420}
 }
 
-// withDoor runs f as the agent would: a door open, in the node's namespace.
-func (n *node) withDoor(t *testing.T, f func(*wireguard.Device) error) {
+// withDriver runs f as the agent would: a driver open, in the node's namespace.
+func (n *node) withDriver(t *testing.T, f func(*wireguard.Device) error) {
 	t.Helper()
 	n.ns.Do(t, func() error {
-		d, err := wireguard.Open(n.doorConfig())
+		d, err := wireguard.Open(n.driverConfig())
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func twoNodes(t *testing.T) (a, b *node) {
 	for _, n := range []*node{a, b} {
 		n.cfg = tunnel.Config{Device: deviceName(), StateDir: filepath.Join(t.TempDir(), "wireguard"), ListenPort: port, MTU: 1420}
 		n.proc = launch(t, n.ns, n.cfg)
-		n.withDoor(t, func(d *wireguard.Device) error {
+		n.withDriver(t, func(d *wireguard.Device) error {
 			n.key = d.PublicKey()
 			return nstest.Up(n.cfg.Device, n.address().String()+"/32")
 		})
@@ -74,7 +74,7 @@ func twoNodes(t *testing.T) (a, b *node) {
 // introduce makes peer known to n, as an agent does.
 func introduce(t *testing.T, n, peer *node) {
 	t.Helper()
-	n.withDoor(t, func(d *wireguard.Device) error {
+	n.withDriver(t, func(d *wireguard.Device) error {
 		p := wireguard.Peer{PublicKey: peer.key, Endpoint: netip.AddrPortFrom(peer.underlay, port), AllowedIPs: []netip.Prefix{peer.pods}}
 		return errors.Join(d.SetPeer(p), d.Save(), nstest.Route(peer.pods.String(), n.cfg.Device, ""))
 	})
@@ -122,7 +122,7 @@ func TestOnlyDatagramsOfTheTunnelCrossTheUnderlay(t *testing.T) {
 	capture := startCapture(t, a.ns, "under0")
 	echo(t, connect(t, a, b), 1<<20)
 	capture.onlyTunnel(t, port, []byte(secret))
-	a.withDoor(t, func(d *wireguard.Device) error {
+	a.withDriver(t, func(d *wireguard.Device) error {
 		peers, err := d.Peers()
 		if err != nil {
 			return err
@@ -134,7 +134,7 @@ func TestOnlyDatagramsOfTheTunnelCrossTheUnderlay(t *testing.T) {
 	})
 }
 
-// The agents are gone (no door is open) when one tunnel process is killed.
+// The agents are gone (no driver is open) when one tunnel process is killed.
 func TestConnectionSurvivesKilledProcess(t *testing.T) {
 	userspaceOnly(t)
 	a, b := twoNodes(t)
@@ -180,9 +180,9 @@ func TestCleanExitLeavesDevice(t *testing.T) {
 		t.Errorf("the device has index %d, had %d", after, before)
 	}
 	a.ns.Do(t, func() error {
-		_, err := wireguard.Open(a.doorConfig())
+		_, err := wireguard.Open(a.driverConfig())
 		if !errors.Is(err, wireguard.ErrNotReady) {
-			return fmt.Errorf("opening the door without the process: got %v, want ErrNotReady", err)
+			return fmt.Errorf("opening the driver without the process: got %v, want ErrNotReady", err)
 		}
 		return nil
 	})
@@ -198,7 +198,7 @@ func TestDamagedPeersFileKeepsKey(t *testing.T) {
 	a.proc = start(t, a.ns, a.cfg)
 	a.proc.waitFor(t, "peers.json")
 	a.proc.waitFor(t, "serving the tunnel")
-	a.withDoor(t, func(d *wireguard.Device) error {
+	a.withDriver(t, func(d *wireguard.Device) error {
 		if d.PublicKey() != a.key {
 			return fmt.Errorf("the key changed from %s to %s", a.key, d.PublicKey())
 		}

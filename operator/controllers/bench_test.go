@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,8 @@ import (
 // cached is a client that reads as a cache does, by copies, and writes at no cost.
 type cached struct {
 	client.Client
+
+	mu       sync.Mutex
 	mesh     *v1alpha1.ClusterMesh
 	clusters *v1alpha1.MeshClusterList
 	policies map[string]*v1alpha1.MeshNetworkPolicy
@@ -32,6 +35,8 @@ type cached struct {
 }
 
 func (c *cached) Get(_ context.Context, key client.ObjectKey, into client.Object, _ ...client.GetOption) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch into := into.(type) {
 	case *v1alpha1.ClusterMesh:
 		c.mesh.DeepCopyInto(into)
@@ -46,6 +51,8 @@ func (c *cached) Get(_ context.Context, key client.ObjectKey, into client.Object
 }
 
 func (c *cached) List(_ context.Context, into client.ObjectList, _ ...client.ListOption) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if into, ok := into.(*v1alpha1.MeshClusterList); ok {
 		c.clusters.DeepCopyInto(into)
 	}
@@ -60,6 +67,8 @@ type writer struct {
 }
 
 func (w writer) Patch(_ context.Context, o client.Object, _ client.Patch, _ ...client.SubResourcePatchOption) error {
+	w.c.mu.Lock()
+	defer w.c.mu.Unlock()
 	w.c.writes++
 	switch o := o.(type) {
 	case *v1alpha1.MeshNetworkPolicy:

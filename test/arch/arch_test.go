@@ -138,17 +138,17 @@ func TestOnlyTheirOwners(t *testing.T) {
 		{
 			[]string{"go.etcd.io/etcd", "go.etcd.io/bbolt"},
 			[]string{"mesh/store", "test"},
-			"the shared etcd has one door: whoever else writes could write outside of the own prefix, or without a canary",
+			"the shared etcd has one driver: whoever else writes could write outside of the own prefix, or without a canary",
 		},
 		{
 			[]string{"github.com/cilium/ebpf"},
 			[]string{"bpf", "nodeagent/kernel", "test"},
-			"maps and links have one door each, so that a plan can be tested without a kernel",
+			"maps and links have one driver each, so that a plan can be tested without a kernel",
 		},
 		{
 			[]string{"github.com/vishvananda/netlink", "github.com/vishvananda/netns", "golang.zx2c4.com/wireguard", "golang.org/x/sys/unix"},
 			[]string{"nodeagent/kernel", "nodeagent/tunnel", "nodeagent/cni", "nodeagent/internal/nstest", "hack/lab", "test"},
-			"what touches the kernel is a small door; everything before it decides and can be tested anywhere",
+			"what touches the kernel is a small driver; everything before it decides and can be tested anywhere",
 		},
 		{
 			[]string{"k8s.io/client-go", "sigs.k8s.io/controller-runtime"},

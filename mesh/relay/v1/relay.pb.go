@@ -197,7 +197,9 @@ type Batch struct {
 	SnapshotStart bool                   `protobuf:"varint,2,opt,name=snapshot_start,json=snapshotStart,proto3" json:"snapshot_start,omitempty"`
 	SnapshotEnd   bool                   `protobuf:"varint,3,opt,name=snapshot_end,json=snapshotEnd,proto3" json:"snapshot_end,omitempty"`
 	Changes       []*Change              `protobuf:"bytes,4,rep,name=changes,proto3" json:"changes,omitempty"`
-	Clusters      []*ClusterState        `protobuf:"bytes,5,rep,name=clusters,proto3" json:"clusters,omitempty"` // sent whole whenever it changed; empty = unchanged
+	// Sent whole whenever it changed; empty = unchanged. It names every cluster that has a MeshCluster, known or not: a cluster
+	// that a snapshot's list does not name is gone with all its records.
+	Clusters      []*ClusterState `protobuf:"bytes,5,rep,name=clusters,proto3" json:"clusters,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

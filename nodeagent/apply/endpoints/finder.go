@@ -16,7 +16,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Links is the door to the node's devices.
+// Links is the driver of the node's devices.
 type Links interface {
 	// HostSide finds the host side of a pod's interface. It may wait a second for a silent pod.
 	HostSide(netip.Addr) (links.Link, error)

@@ -12,7 +12,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 )
 
-// Kernel is the real door to the node's devices.
+// Kernel is the real driver of the node's devices.
 type Kernel struct {
 	// NodeAddresses tells the node's own addresses, whose devices are uplinks too.
 	NodeAddresses func() []netip.Addr

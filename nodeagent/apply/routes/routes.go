@@ -86,8 +86,8 @@ type HostTable interface {
 }
 
 // HostStep writes the host's routes. may says which of an earlier run may go.
-func HostStep(t *table.Tables, door HostTable, may apply.Removable[netip.Prefix]) apply.Step {
-	return apply.Follow(t.Routes, apply.OneByOne[netip.Prefix, table.Route](host{tables: t, door: door})).PruneBy(may)
+func HostStep(t *table.Tables, driver HostTable, may apply.Removable[netip.Prefix]) apply.Step {
+	return apply.Follow(t.Routes, apply.OneByOne[netip.Prefix, table.Route](host{tables: t, driver: driver})).PruneBy(may)
 }
 
 // ErrNoTunnel says that the device that routes lead into is not there yet.
@@ -95,7 +95,7 @@ var ErrNoTunnel = errors.New("the tunnel device isn't there yet")
 
 type host struct {
 	tables *table.Tables
-	door   HostTable
+	driver HostTable
 }
 
 func (h host) tunnel() (uint32, bool) {
@@ -114,13 +114,13 @@ func (h host) Update(_ context.Context, prefix netip.Prefix, r table.Route) erro
 		}
 		out.Link = int(ifindex)
 	}
-	return h.door.Replace(out)
+	return h.driver.Replace(out)
 }
 
-func (h host) Delete(_ context.Context, prefix netip.Prefix) error { return h.door.Remove(prefix) }
+func (h host) Delete(_ context.Context, prefix netip.Prefix) error { return h.driver.Remove(prefix) }
 
 func (h host) Have(context.Context) (map[netip.Prefix]table.Route, error) {
-	list, err := h.door.List()
+	list, err := h.driver.List()
 	if err != nil {
 		return nil, err
 	}

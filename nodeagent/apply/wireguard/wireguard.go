@@ -27,7 +27,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// Device is the door to WireGuard.
+// Device is the driver of WireGuard.
 type Device interface {
 	PublicKey() wireguard.Key
 	ListenPort() int

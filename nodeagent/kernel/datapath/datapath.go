@@ -31,7 +31,7 @@ const (
 	Clsact Mode = "clsact"
 )
 
-// Config of the door.
+// Config of the driver.
 type Config struct {
 	Dir   string            // DefaultDir if empty
 	Mode  Mode              // Auto if empty
@@ -39,7 +39,7 @@ type Config struct {
 	Log   *slog.Logger
 }
 
-// Datapath is the open door.
+// Datapath is the open driver.
 type Datapath struct {
 	dir      string
 	mode     Mode

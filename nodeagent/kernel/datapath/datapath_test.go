@@ -25,7 +25,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// small maps: the tests are about the door, and run beside each other.
+// small maps: the tests are about the driver, and run beside each other.
 var small = map[string]uint32{
 	bpf.MapIpcache4: 64, bpf.MapIpcache6: 64, bpf.MapCIDR4: 64, bpf.MapCIDR6: 64, bpf.MapCT4: 64, bpf.MapCT6: 64,
 	bpf.MapGroups: 4, bpf.MapIdentities: 64, bpf.MapClasses: 64, bpf.MapGuard4: 64, bpf.MapGuard6: 64, bpf.MapSubjects: 64, bpf.MapServices4: 64, bpf.MapServices6: 64, bpf.MapSlots: 64,

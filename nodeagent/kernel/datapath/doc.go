@@ -1,7 +1,7 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package datapath is the agent's only door to eBPF: maps as typed targets, programs as hooks on interfaces and cgroups,
+// Package datapath is the agent's only driver of eBPF: maps as typed targets, programs as hooks on interfaces and cgroups,
 // counters and events.
 //
 // Everything is pinned below one directory and outlives the process:

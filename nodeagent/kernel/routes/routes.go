@@ -1,7 +1,7 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package routes is the door to the routes that Fairlead owns.
+// Package routes is the driver of the routes that Fairlead owns.
 //
 // They lie in a table of our own (777), bear our protocol (77) and are looked
 // up before the main table. A CNI often has a route for the very same pod
@@ -41,7 +41,7 @@ type Route struct {
 	MTU    int        // 0 is the device's
 }
 
-// Table is the open door.
+// Table is the open driver.
 type Table struct{}
 
 // Open makes sure that our table is looked up.

@@ -1,13 +1,13 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Package wireguard is the door to this node's WireGuard device.
+// Package wireguard is the driver of this node's WireGuard device.
 //
 // Peers come in one by one from the reconciler and go to the device one by
 // one: the device is never reconfigured as a whole, so a change of one node
 // costs one node and disturbs nobody's session. Where the kernel has
-// WireGuard the door makes the device itself; where it has not, the device is
-// served by the userspace process of package tunnel and the door only talks
+// WireGuard the driver makes the device itself; where it has not, the device is
+// served by the userspace process of package tunnel and the driver only talks
 // to it.
 //
 // The private key is made here, on the node, and never leaves it. Key and
@@ -56,7 +56,7 @@ var ErrNotReady = errors.New("userspace WireGuard isn't ready")
 // MTU of a tunnel over links whose smallest MTU is underlay.
 func MTU(underlay int) int { return max(underlay-overhead, minMTU) }
 
-// Config of the door. Zero values mean the defaults above.
+// Config of the driver. Zero values mean the defaults above.
 type Config struct {
 	Device     string
 	StateDir   string
@@ -102,7 +102,7 @@ type Status struct {
 	SentBytes     int64
 }
 
-// Device is the open door. Its methods may be called from several goroutines.
+// Device is the open driver. Its methods may be called from several goroutines.
 type Device struct {
 	cfg    Config
 	impl   Implementation
@@ -114,7 +114,7 @@ type Device struct {
 	served socketID             // which run of the userspace process the knowledge below is about
 	have   map[Key]*known       // what the device holds
 	owner  map[netip.Prefix]Key // which peer the device lets a prefix belong to
-	want   map[Key]Peer         // what was asked for through this door
+	want   map[Key]Peer         // what was asked for through this driver
 }
 
 // known is what the device holds of a peer.
@@ -217,7 +217,7 @@ func (d *Device) RemovePeer(key Key) error {
 	return d.remove(key)
 }
 
-// Peers reads the device. Peers that were set through this door and that the
+// Peers reads the device. Peers that were set through this driver and that the
 // device lost are set again on the way.
 func (d *Device) Peers() ([]Status, error) {
 	d.mu.Lock()

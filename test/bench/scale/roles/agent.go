@@ -56,6 +56,7 @@ type agentRole struct {
 }
 
 func serveAgent(log *slog.Logger) error {
+	agent.LimitHeap()
 	a := &agentRole{log: log, ended: make(chan error, 1)}
 	return process.Serve(process.Handlers{
 		"start":   process.Call(func(cfg AgentConfig) (None, error) { a.cfg = cfg; return None{}, a.start() }),

@@ -20,7 +20,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/tunnel"
 )
 
-// alone is a node without others: its door is tested against a real device.
+// alone is a node without others: its driver is tested against a real device.
 func alone(t *testing.T) *node {
 	t.Helper()
 	n := &node{ns: nstest.New(t)}
@@ -72,7 +72,7 @@ func TestPeersComeAndChangeAndGo(t *testing.T) {
 	at := netip.MustParseAddrPort("192.0.2.7:51871")
 	at6 := netip.MustParseAddrPort("[2001:db8::7]:51871")
 	x, y := newKey(t), newKey(t)
-	n.withDoor(t, func(d *wireguard.Device) error {
+	n.withDriver(t, func(d *wireguard.Device) error {
 		steps := []struct {
 			do   wireguard.Peer
 			want []wireguard.Peer
@@ -112,13 +112,13 @@ func TestRoamedEndpointIsRespected(t *testing.T) {
 			PublicKey: wgtypes.Key(x), UpdateOnly: true, Endpoint: net.UDPAddrFromAddrPort(roamed),
 		}}}), c.Close())
 	}
-	n.withDoor(t, func(d *wireguard.Device) error {
+	n.withDriver(t, func(d *wireguard.Device) error {
 		return errors.Join(d.SetPeer(peer(x, ours, "10.1.0.1/32")), d.Save(), roam(),
 			d.SetPeer(peer(x, ours, "10.1.0.1/32", "10.1.0.2/32")),
 			wantPeers(d, peer(x, roamed, "10.1.0.1/32", "10.1.0.2/32")), d.Save())
 	})
 	// An agent that restarted knows from the disk what it had set.
-	n.withDoor(t, func(d *wireguard.Device) error {
+	n.withDriver(t, func(d *wireguard.Device) error {
 		return errors.Join(d.SetPeer(peer(x, ours, "10.1.0.1/32")),
 			wantPeers(d, peer(x, roamed, "10.1.0.1/32")),
 			d.SetPeer(peer(x, moved, "10.1.0.1/32")),
@@ -126,14 +126,14 @@ func TestRoamedEndpointIsRespected(t *testing.T) {
 	})
 }
 
-// The process restarts behind an open door: what was set since the last Save
+// The process restarts behind an open driver: what was set since the last Save
 // and what was removed since must be told again.
-func TestDoorTellsRestartedProcessAgain(t *testing.T) {
+func TestDriverConfiguresRestartedProcess(t *testing.T) {
 	userspaceOnly(t)
 	n := alone(t)
 	at := netip.MustParseAddrPort("192.0.2.7:51871")
 	saved, unsaved, gone := newKey(t), newKey(t), newKey(t)
-	n.withDoor(t, func(d *wireguard.Device) error {
+	n.withDriver(t, func(d *wireguard.Device) error {
 		err := errors.Join(d.SetPeer(peer(saved, at, "10.1.0.1/32", "10.1.0.9/32")),
 			d.SetPeer(peer(gone, at, "10.1.0.7/32")), d.Save(), d.RemovePeer(gone),
 			d.SetPeer(peer(saved, at, "10.1.0.1/32")),
@@ -153,7 +153,7 @@ func TestDoorTellsRestartedProcessAgain(t *testing.T) {
 
 func TestDeviceIsShaped(t *testing.T) {
 	n := alone(t)
-	cfg := n.doorConfig()
+	cfg := n.driverConfig()
 	cfg.MTU = wireguard.MTU(1400)
 	n.ns.Do(t, func() error {
 		d, err := wireguard.Open(cfg)
