@@ -141,7 +141,7 @@ func (a *Agent) datapathLoop() *apply.Loop {
 	steps = append(steps, endpoints.Steps(t, d.Endpoints)...)
 	steps = append(steps, services.Steps(t, d.Services)...)
 	loop := apply.NewLoop(t, steps...)
-	loop.After(settings.New(t, d.Settings, a.cfg.EventsPerTick).After)
+	loop.After(settings.New(t, d.Settings, a.cfg.EventsPerTick).Hook())
 	return loop
 }
 

@@ -82,10 +82,7 @@ func (a *Agent) Sync(ctx context.Context, now time.Time) (apply.Pass, error) {
 	if err := a.plan(ctx); err != nil {
 		return apply.Pass{}, err
 	}
-	pass, err := a.loop.Pass(ctx, now, a.mayPrune)
-	if err != nil {
-		return pass, fmt.Errorf("bringing rows to the maps: %w", err)
-	}
+	pass := a.loop.Pass(ctx, now, a.mayPrune)
 	if a.planner == nil {
 		return pass, nil
 	}

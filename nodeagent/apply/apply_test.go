@@ -101,11 +101,7 @@ func (n *node) want(slots map[bpf.SlotKey]bpf.Backend, front map[table.Frontend]
 
 func (n *node) pass(complete bool) Pass {
 	n.t.Helper()
-	p, err := n.loop.Pass(context.Background(), n.now, func(string) bool { return complete })
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	return p
+	return n.loop.Pass(context.Background(), n.now, func(string) bool { return complete })
 }
 
 func service(backends uint32) (map[bpf.SlotKey]bpf.Backend, map[table.Frontend]bpf.Service) {
@@ -294,6 +290,21 @@ func TestAFailedRowWaitsAndSaysWhy(t *testing.T) {
 	n.now = p.Retry
 	if p := n.pass(true); p.Failing() != 0 || len(n.slots.rows) != 1 {
 		t.Errorf("failing %d, slots %v", p.Failing(), n.slots.rows)
+	}
+}
+
+func TestAHookThatFailsIsAnOutcome(t *testing.T) {
+	l := NewLoop(table.New())
+	broken := errors.New("broken")
+	l.After(Hook{"settings", func(context.Context) error { return broken }})
+	always := func(string) bool { return true }
+	now := time.Unix(0, 0)
+	if p := l.Pass(t.Context(), now, always); p.Failing() != 1 || p.Outcomes[0].Err != broken || p.Retry != now.Add(hookRetry) {
+		t.Errorf("pass = %+v", p)
+	}
+	broken = nil
+	if p := l.Pass(t.Context(), now, always); p.Failing() != 0 || !p.Retry.IsZero() {
+		t.Errorf("pass = %+v", p)
 	}
 }
 

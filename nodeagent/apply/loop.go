@@ -5,7 +5,6 @@ package apply
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -30,15 +29,23 @@ type Step interface {
 type Loop struct {
 	tables *table.Tables
 	steps  []Step
-	after  []func(context.Context, []Outcome) error
+	after  []Hook
 }
 
 // NewLoop makes a loop over the given steps, in this order.
 func NewLoop(t *table.Tables, steps ...Step) *Loop { return &Loop{tables: t, steps: steps} }
 
-// After adds a hook that runs at the end of a pass, when everything is written and removed. A hook that fails is
-// called again soon and must itself remember what it still owes.
-func (l *Loop) After(hook func(context.Context, []Outcome) error) { l.after = append(l.after, hook) }
+// Hook runs at the end of a pass, when everything is written and removed. One that fails is called again after
+// [hookRetry] and must itself remember what it still owes; its error is an outcome of the pass.
+type Hook struct {
+	Name string
+	Run  func(context.Context) error
+}
+
+const hookRetry = time.Second
+
+// After adds a hook.
+func (l *Loop) After(h Hook) { l.after = append(l.after, h) }
 
 // Pass is what one pass did, and when the next is due.
 type Pass struct {
@@ -64,7 +71,7 @@ func (l *Loop) Resync() {
 
 // Pass does what there is to do. complete says of a step whether its table holds everything, so that what it doesn't
 // want may go.
-func (l *Loop) Pass(ctx context.Context, now time.Time, complete func(step string) bool) (Pass, error) {
+func (l *Loop) Pass(ctx context.Context, now time.Time, complete func(step string) bool) Pass {
 	var p Pass
 	for _, s := range l.steps {
 		s.Load(ctx)
@@ -83,16 +90,15 @@ func (l *Loop) Pass(ctx context.Context, now time.Time, complete func(step strin
 	for _, s := range slices.Backward(l.steps) {
 		s.Remove(ctx, now)
 	}
-	var errs []error
 	for _, s := range l.steps {
 		p.Retry = earlier(p.Retry, s.Commit(now))
 		p.Outcomes = append(p.Outcomes, s.Outcome())
 	}
-	for _, hook := range l.after {
-		if err := hook(ctx, p.Outcomes); err != nil {
-			errs = append(errs, err)
-			p.Retry = now.Add(firstRetry)
+	for _, h := range l.after {
+		if err := h.Run(ctx); err != nil {
+			p.Outcomes = append(p.Outcomes, Outcome{Step: h.Name, Failing: 1, Err: err})
+			p.Retry = earlier(p.Retry, now.Add(hookRetry))
 		}
 	}
-	return p, errors.Join(errs...)
+	return p
 }

@@ -44,9 +44,7 @@ func TestADoneRowIsSmall(t *testing.T) {
 			to.Put(txn, netip.AddrFrom4(a), bpf.Remote{Identity: i})
 		}
 	})
-	if _, err := loop.Pass(context.Background(), time.Unix(0, 0), func(string) bool { return true }); err != nil {
-		t.Fatal(err)
-	}
+	loop.Pass(context.Background(), time.Unix(0, 0), func(string) bool { return true })
 	if perRow := (heap() - before) / rows; perRow > limit {
 		t.Errorf("a row costs %d bytes, at most %d are allowed", perRow, limit)
 	} else {

@@ -23,6 +23,7 @@ type policyPlan struct {
 	identities map[uint32]string       // the cluster whose record each has
 	cidrs      map[netip.Prefix]uint32 // that policies name
 	policies   map[string]Policy       // by record key
+	given      bool                    // policies was handed out, and may not be changed
 	said       []string                // problems that are no single policy's
 }
 
@@ -75,7 +76,7 @@ func (p *policyPlan) setNamedPorts(id uint32, named map[string][]uint16) {
 // set takes a policy under its record's key; nil removes it.
 func (p *policyPlan) set(key string, now *table.Policy) {
 	p.dirty = true
-	p.policies = maps.Clone(p.policies) // what planned gave is not changed
+	p.own()
 	if now == nil {
 		delete(p.policies, key)
 		p.engine.SetPolicy(p.policyKey(key), nil)
@@ -83,6 +84,19 @@ func (p *policyPlan) set(key string, now *table.Policy) {
 	}
 	p.policies[key] = Policy{Key: key, Revision: now.Provenance.Revision}
 	p.engine.SetPolicy(now.Model.Key(), now.Model)
+}
+
+// give hands out the policies as they are. The map is not changed afterwards.
+func (p *policyPlan) give() map[string]Policy {
+	p.given = true
+	return p.policies
+}
+
+// own makes the policies changeable.
+func (p *policyPlan) own() {
+	if p.given {
+		p.policies, p.given = maps.Clone(p.policies), false
+	}
 }
 
 // recordPrefix is what a policy's key among records has before its key within the cluster.
@@ -124,15 +138,12 @@ func (p *policyPlan) collectProblems() {
 			found[problem.PolicyKey] = problem.Message
 		}
 	}
-	cloned := false
 	for key, pol := range p.policies {
 		message := found[p.policyKey(key)]
 		if message == pol.Problem {
 			continue
 		}
-		if !cloned {
-			p.policies, cloned = maps.Clone(p.policies), true
-		}
+		p.own()
 		pol.Problem = message
 		p.policies[key] = pol
 	}

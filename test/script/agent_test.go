@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +19,7 @@ import (
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
 	"github.com/fairlead-mesh/fairlead/nodeagent/agent"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
+	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -189,6 +192,26 @@ func TestAPodKeepsItsProgramsWhileItIsPlanned(t *testing.T) {
 	})
 }
 
+// Settings that the kernel refuses wait, as rows do, and the agent says so.
+func TestRefusedSettingsWait(t *testing.T) {
+	k := newKernel("e1")
+	k.config.fail(forever)
+	a, end := begin(t, k, "", k.drivers())
+	defer end()
+	handle(t, a, snap("a", 1, []*relayv1.ClusterState{st("east", true, true)}, east(t, "east")))
+	await(t, "the refusal is reported", func() bool {
+		return slices.ContainsFunc(a.State().Problems, func(p report.Problem) bool { return strings.Contains(p.Message, "settings") })
+	})
+	if a.State().Applied.Revision != 0 {
+		t.Error("records count as applied while the settings are not written")
+	}
+	k.config.fail(0)
+	await(t, "records applied", func() bool { return a.State().Applied.Revision == 1 })
+	if cfg, _ := k.config.get("config"); cfg.TunnelIfindex == 0 {
+		t.Error("the tunnel's device is not in the settings")
+	}
+}
+
 // A policy is reported at the revision that is in force, not at the one that is planned.
 func TestAPolicyIsReportedOnceInForce(t *testing.T) {
 	own := []*relayv1.ClusterState{st("east", true, true)}
@@ -201,13 +224,14 @@ func TestAPolicyIsReportedOnceInForce(t *testing.T) {
 		k.config.fail(forever)
 		handle(t, a, &relayv1.Batch{At: &relayv1.ResumePoint{Epoch: "a", Revision: 2}, Changes: []*relayv1.Change{deny(t)}})
 		await(t, "the policy is reported with its problem", func() bool {
-			for _, p := range a.State().Policies {
-				if p.Error == "" {
-					t.Fatalf("reported as realized: %+v", p)
-				}
-				return true
+			reported := a.State().Policies
+			if len(reported) == 0 {
+				return false
 			}
-			return false
+			if reported[0].Error == "" {
+				t.Fatalf("reported as realized: %+v", reported[0])
+			}
+			return true
 		})
 		k.config.fail(0)
 		await(t, "the policy is in force", func() bool {
@@ -223,13 +247,14 @@ func TestAPolicyIsReportedOnceInForce(t *testing.T) {
 		defer end()
 		handle(t, a, snap("a", 1, own, append(east(t, "east"), deny(t))))
 		await(t, "the policy is reported with its problem", func() bool {
-			for _, p := range a.State().Policies {
-				if p.Error == "" {
-					t.Fatalf("reported as realized: %+v", p)
-				}
-				return true
+			reported := a.State().Policies
+			if len(reported) == 0 {
+				return false
 			}
-			return false
+			if reported[0].Error == "" {
+				t.Fatalf("reported as realized: %+v", reported[0])
+			}
+			return true
 		})
 	})
 }

@@ -63,6 +63,9 @@ const (
 )
 
 func (b *backoff) failed(now time.Time) {
+	if now.Before(b.until) {
+		return // tried early because something else changed
+	}
 	b.wait = min(max(2*b.wait, firstRetry), lastRetry)
 	b.until = now.Add(b.wait)
 }

@@ -83,10 +83,7 @@ func (f *fixture) start() {
 func (f *fixture) pass(complete bool) apply.Pass {
 	f.t.Helper()
 	f.log = nil
-	p, err := f.loop.Pass(context.Background(), f.now, func(string) bool { return complete })
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	p := f.loop.Pass(context.Background(), f.now, func(string) bool { return complete })
 	f.now = f.now.Add(time.Minute)
 	return p
 }

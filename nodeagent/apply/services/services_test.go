@@ -57,11 +57,7 @@ func TestAFrontendWaitsForItsSlots(t *testing.T) {
 			ownFrontends.Set(txn, "o", map[table.Frontend]bpf.Service{key: {ID: 1, Backends: backends}})
 		})
 		now = now.Add(time.Minute)
-		p, err := loop.Pass(context.Background(), now, func(string) bool { return true })
-		if err != nil {
-			t.Fatal(err)
-		}
-		return p
+		return loop.Pass(context.Background(), now, func(string) bool { return true })
 	}
 	round(1)
 	slots.refuse[bpf.SlotKey{Service: 1, Slot: 1}] = true

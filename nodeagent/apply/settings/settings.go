@@ -7,6 +7,7 @@ package settings
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
@@ -31,14 +32,18 @@ func New(t *table.Tables, d Driver, eventsPerTick uint32) *Writer {
 	return &Writer{tables: t, driver: d, events: eventsPerTick}
 }
 
-// After is the hook at the end of a pass.
-func (w *Writer) After(context.Context, []apply.Outcome) error {
+// Hook for the end of a pass.
+func (w *Writer) Hook() apply.Hook { return apply.Hook{Name: "settings", Run: w.write} }
+
+func (w *Writer) write(context.Context) error {
 	have, err := w.driver.Settings()
 	if err != nil {
-		return err
+		return fmt.Errorf("read the datapath's settings: %w", err)
 	}
 	if want := w.want(have); want != have {
-		return w.driver.SetSettings(want)
+		if err := w.driver.SetSettings(want); err != nil {
+			return fmt.Errorf("write the datapath's settings: %w", err)
+		}
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func TestSettingsFollowTheTunnelAndLeaveTheEpochsAlone(t *testing.T) {
 			tunnel.Set(txn, "t", step.device)
 		})
 		d.broken = step.broken
-		if err := w.After(context.Background(), nil); (err != nil) != step.broken {
+		if err := w.Hook().Run(context.Background()); (err != nil) != step.broken {
 			t.Errorf("%s: error %v", step.name, err)
 		}
 		step.want.PolicyEpoch, step.want.FullEpoch, step.want.EventsPerTick = 41, 40, 1000

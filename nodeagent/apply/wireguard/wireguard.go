@@ -91,10 +91,10 @@ func New(cfg Config) *Runner {
 		steps = append(steps, cfg.Routes)
 	}
 	r.loop = apply.NewLoop(cfg.Tables, steps...)
-	r.loop.After(func(context.Context, []apply.Outcome) error {
+	r.loop.After(apply.Hook{Name: "peer-flags", Run: func(context.Context) error {
 		r.publishReady()
 		return nil
-	})
+	}})
 	return r
 }
 
@@ -180,10 +180,7 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 			r.turnOff()
 			return nil
 		}
-		pass, err := r.loop.Pass(ctx, time.Now(), func(string) bool { return false }) // routes go one by one, peers by prune
-		if err != nil {
-			return err
-		}
+		pass := r.loop.Pass(ctx, time.Now(), func(string) bool { return false }) // routes go one by one, peers by prune
 		if r.cfg.Complete() {
 			if err := r.finish(device, pass); err != nil {
 				return err
