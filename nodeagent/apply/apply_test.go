@@ -283,12 +283,15 @@ func TestAFailedRowWaitsAndSaysWhy(t *testing.T) {
 		t.Errorf("row = %+v", row)
 	}
 	broken = false
-	n.pass(true)
+	p = n.pass(true)
 	if len(n.slots.rows) != 0 {
 		t.Error("the row was retried before its time")
 	}
+	if o := p.Outcomes[0]; o.Failing != 1 || !errors.Is(o.Err, errRefused) {
+		t.Errorf("a pass that tries nothing says %d rows wait: %v", o.Failing, o.Err)
+	}
 	n.now = p.Retry
-	if p := n.pass(true); p.Failing() != 0 || len(n.slots.rows) != 1 {
+	if p := n.pass(true); p.Failing() != 0 || p.Outcomes[0].Err != nil || len(n.slots.rows) != 1 {
 		t.Errorf("failing %d, slots %v", p.Failing(), n.slots.rows)
 	}
 }

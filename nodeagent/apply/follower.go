@@ -4,6 +4,7 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -181,7 +182,7 @@ func (f *Follower[K, V]) sort(r *refused[K, V], keys []K, values []V, errs []err
 		last = i
 	}
 	if last >= 0 {
-		f.out.Err = fmt.Errorf("%s %s %s: %w", doing, f.Name(), table.Format(keys[last]), errs[last])
+		r.reason = fmt.Errorf("%s %s %s: %w", doing, f.Name(), table.Format(keys[last]), errs[last])
 	}
 	return taken
 }
@@ -258,6 +259,7 @@ func (f *Follower[K, V]) Remove(ctx context.Context, now time.Time) {
 // Commit returns when the next retry is due (zero: nothing waits).
 func (f *Follower[K, V]) Commit(now time.Time) time.Time {
 	f.out.Failing = f.refused.writes.len() + f.refused.removes.len()
+	f.out.Err = cmp.Or(f.refused.writes.reason, f.refused.removes.reason)
 	next := earlier(f.refused.writes.next(), f.refused.removes.next())
 	if f.loadErr != nil {
 		f.out.Err = f.loadErr

@@ -18,6 +18,8 @@ type refused[K, V comparable] struct {
 	level map[K]uint8 // also of rows that are being tried again
 	rows  [levels]map[K]V
 	due   [levels]time.Time
+	// reason is why one of them was refused, kept until none is left: passes that try nothing still say what they wait for.
+	reason error
 }
 
 func (r *refused[K, V]) add(key K, value V, now time.Time) {
@@ -52,7 +54,7 @@ func (r *refused[K, V]) tidy(l uint8) {
 		r.rows[l], r.due[l] = nil, time.Time{}
 	}
 	if len(r.level) == 0 {
-		r.level = nil
+		r.level, r.reason = nil, nil
 	}
 }
 
