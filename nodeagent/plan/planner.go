@@ -166,7 +166,7 @@ func (p *Planner) Watch() <-chan struct{} { return p.records.Watch() }
 func (p *Planner) Waiting() bool { return p.policy.dirty || len(p.rules) > 0 }
 
 // Policies as they were last planned, by record key. The map is not changed afterwards.
-func (p *Planner) Policies() map[string]Policy { return p.policy.give() }
+func (p *Planner) Policies() map[string]Policy { return p.policy.share() }
 
 // Problems lists what could not be planned as wanted.
 func (p *Planner) Problems() []string {

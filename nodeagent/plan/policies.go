@@ -23,7 +23,7 @@ type policyPlan struct {
 	identities map[uint32]string       // the cluster whose record each has
 	cidrs      map[netip.Prefix]uint32 // that policies name
 	policies   map[string]Policy       // by record key
-	given      bool                    // policies was handed out, and may not be changed
+	shared     bool                    // policies was handed out: it is cloned before the next change
 	said       []string                // problems that are no single policy's
 }
 
@@ -76,7 +76,7 @@ func (p *policyPlan) setNamedPorts(id uint32, named map[string][]uint16) {
 // set takes a policy under its record's key; nil removes it.
 func (p *policyPlan) set(key string, now *table.Policy) {
 	p.dirty = true
-	p.own()
+	p.unshare()
 	if now == nil {
 		delete(p.policies, key)
 		p.engine.SetPolicy(p.policyKey(key), nil)
@@ -86,16 +86,14 @@ func (p *policyPlan) set(key string, now *table.Policy) {
 	p.engine.SetPolicy(now.Model.Key(), now.Model)
 }
 
-// give hands out the policies as they are. The map is not changed afterwards.
-func (p *policyPlan) give() map[string]Policy {
-	p.given = true
+func (p *policyPlan) share() map[string]Policy {
+	p.shared = true
 	return p.policies
 }
 
-// own makes the policies changeable.
-func (p *policyPlan) own() {
-	if p.given {
-		p.policies, p.given = maps.Clone(p.policies), false
+func (p *policyPlan) unshare() {
+	if p.shared {
+		p.policies, p.shared = maps.Clone(p.policies), false
 	}
 }
 
@@ -143,7 +141,7 @@ func (p *policyPlan) collectProblems() {
 		if message == pol.Problem {
 			continue
 		}
-		p.own()
+		p.unshare()
 		pol.Problem = message
 		p.policies[key] = pol
 	}
