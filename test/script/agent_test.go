@@ -212,6 +212,21 @@ func TestRefusedSettingsWait(t *testing.T) {
 	}
 }
 
+// awaitRefusal waits for the report of the only policy, which must never be one of success.
+func awaitRefusal(t *testing.T, a *agent.Agent) {
+	t.Helper()
+	await(t, "the policy is reported with its problem", func() bool {
+		reported := a.State().Policies
+		if len(reported) == 0 {
+			return false
+		}
+		if reported[0].Error == "" {
+			t.Fatalf("reported as realized: %+v", reported[0])
+		}
+		return true
+	})
+}
+
 // A policy is reported at the revision that is in force, not at the one that is planned.
 func TestAPolicyIsReportedOnceInForce(t *testing.T) {
 	own := []*relayv1.ClusterState{st("east", true, true)}
@@ -223,16 +238,7 @@ func TestAPolicyIsReportedOnceInForce(t *testing.T) {
 		await(t, "records applied", func() bool { return a.State().Applied.Revision == 1 })
 		k.config.fail(forever)
 		handle(t, a, &relayv1.Batch{At: &relayv1.ResumePoint{Epoch: "a", Revision: 2}, Changes: []*relayv1.Change{deny(t)}})
-		await(t, "the policy is reported with its problem", func() bool {
-			reported := a.State().Policies
-			if len(reported) == 0 {
-				return false
-			}
-			if reported[0].Error == "" {
-				t.Fatalf("reported as realized: %+v", reported[0])
-			}
-			return true
-		})
+		awaitRefusal(t, a)
 		k.config.fail(0)
 		await(t, "the policy is in force", func() bool {
 			s := a.State()
@@ -246,16 +252,7 @@ func TestAPolicyIsReportedOnceInForce(t *testing.T) {
 		a, end := begin(t, k, "", d)
 		defer end()
 		handle(t, a, snap("a", 1, own, append(east(t, "east"), deny(t))))
-		await(t, "the policy is reported with its problem", func() bool {
-			reported := a.State().Policies
-			if len(reported) == 0 {
-				return false
-			}
-			if reported[0].Error == "" {
-				t.Fatalf("reported as realized: %+v", reported[0])
-			}
-			return true
-		})
+		awaitRefusal(t, a)
 	})
 }
 
