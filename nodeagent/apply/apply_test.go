@@ -168,6 +168,31 @@ func TestTheKernelEndsAsDesired(t *testing.T) {
 	})
 }
 
+// A row whose removal was refused is wanted again before a resync finds it in the kernel: what still waited to be removed
+// is no longer to go.
+func TestARowWantedAgainIsNotRemoved(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	defer n.stop()
+	slots, front := service(1)
+	n.want(slots, front)
+	n.pass(true)
+
+	n.slots.refuse = func() bool { return true }
+	n.want(nil, nil)
+	n.pass(true)
+	n.slots.refuse = func() bool { return false }
+
+	n.want(slots, front)
+	n.loop.Resync()
+	n.pass(true)
+	n.now = n.now.Add(time.Minute)
+	n.pass(true)
+	if !maps.Equal(n.slots.rows, slots) {
+		t.Errorf("slots: kernel has %v, want %v", n.slots.rows, slots)
+	}
+}
+
 func drawSlot(t *rapid.T) bpf.SlotKey {
 	return bpf.SlotKey{Service: rapid.Uint32Range(1, 3).Draw(t, "service"), Slot: rapid.Uint32Range(0, 3).Draw(t, "slot")}
 }

@@ -106,7 +106,10 @@ func (f *Follower[K, V]) compare(ctx context.Context) (known int, err error) {
 				}
 				return
 			case table.Same:
+				// Collect won't see this row: whatever waits for it is out of date.
 				f.refused.writes.drop(keys[i])
+				f.refused.removes.drop(keys[i])
+				delete(f.removes, keys[i])
 			}
 			known++
 		})
