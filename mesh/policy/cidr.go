@@ -175,14 +175,41 @@ func (e *Engine) releaseCIDRs(s *set) {
 	}
 }
 
-// placeCIDRs gives new CIDRs their identities' rows, and then the addresses these identities.
+// placeCIDRs gives new CIDRs their identities' rows, and then the addresses these identities. A bit that is in force and
+// that no set has taken over since a restart (those in e.freeing) goes on meaning these addresses as it did: what it was
+// about is not known, but its CIDRs had identities of their own, so all addresses of one identity were on the same side.
 func (e *Engine) placeCIDRs(d *Delta) {
+	var orphans Bitmap
+	for _, bit := range e.freeing {
+		orphans.add(bit)
+	}
+	slices.SortFunc(e.cidrs.fresh, func(a, b *cidr) int { return cmp.Compare(a.prefix.Bits(), b.prefix.Bits()) })
 	for _, c := range e.cidrs.fresh {
-		e.place(c.ident)
-		id := c.id
+		id, bits, wider := c.id, e.bitsOf(c.ident), e.around(c.prefix)
 		d.Before.CIDRs[c.prefix] = &id
+		switch {
+		case orphans == (Bitmap{}):
+			e.place(c.ident, bits)
+		case wider.class == nil: // had no room: these addresses are dropped until the switch, as before
+			e.arrived[c.ident] = struct{}{}
+		default:
+			for n := range bits {
+				bits[n] |= wider.class.bits[n] & orphans[n]
+			}
+			e.place(c.ident, bits)
+		}
 	}
 	e.cidrs.fresh = nil
+}
+
+// around returns the identity of the narrowest CIDR around another one, or World.
+func (e *Engine) around(p netip.Prefix) *ident {
+	for bits := p.Bits() - 1; bits >= 0; bits-- {
+		if wider := e.cidrs.byPrefix[netip.PrefixFrom(p.Addr(), bits).Masked()]; wider != nil {
+			return wider.ident
+		}
+	}
+	return e.world
 }
 
 // sweepCIDRs takes back the identities of CIDRs that no set names any more: first the addresses', then their rows.

@@ -131,6 +131,29 @@ func TestNewCIDRsKeepTheirSides(t *testing.T) {
 	}
 }
 
+// The same after a restart with policies that changed meanwhile: the set in force has only its bit left, nobody knows any
+// more what it was about.
+func TestNewCIDRsKeepTheirSidesAfterARestart(t *testing.T) {
+	before := parseMesh("a", `{"podSelector":{"matchLabels":{"app":"web"}},"ingress":{"allow":[{"peers":[{"cidr":"0.0.0.0/0"}]}],"deny":[{"peers":[{"cidr":"10.0.0.0/8"}]}]}}`)
+	after := parseMesh("a", `{"podSelector":{"matchLabels":{"app":"web"}},"ingress":{"allow":[{"peers":[{"cidr":"10.1.0.0/16"},{"cidr":"10.1.2.0/24"},{"cidr":"172.16.0.0/12"}]}]}}`)
+	w := smallWorld(before.rec)
+	_, k := build(w)
+	e := NewEngine(Config{Cluster: w.Cluster, Limits: roomy, Remembered: k.remembered()})
+	w.Policies = []*Model{after}
+	load(e, w, nil)
+	ops, afterSwitch := k.operations(e.Step())
+	for n, op := range ops[:afterSwitch-1] {
+		op()
+		for addr, passes := range map[string]bool{"10.1.0.1": false, "10.1.2.3": false, "172.16.0.1": true} {
+			c := tcp80(web, identity.World, Ingress)
+			c.Addr = netip.MustParseAddr(addr)
+			if got := k.decide(c); got.Passes() != passes {
+				t.Fatalf("after %d writes of %d before the switch: %s passes: %t, want %t", n+1, afterSwitch-1, addr, got.Passes(), passes)
+			}
+		}
+	}
+}
+
 // A revision or a description that changes is no other policy to the datapath.
 func TestProvenanceChangesRulesAlone(t *testing.T) {
 	rec := *fromApp("db").rec

@@ -6,8 +6,8 @@ package policy
 import "github.com/fairlead-mesh/fairlead/mesh/identity"
 
 // place gives an identity the class of its sets; without room it waits.
-func (e *Engine) place(i *ident) {
-	if e.classes.place(i, e.bitsOf(i)) {
+func (e *Engine) place(i *ident, sets Bitmap) {
+	if e.classes.place(i, sets) {
 		delete(e.waiting, i)
 	} else {
 		e.waiting[i] = struct{}{}
@@ -18,12 +18,12 @@ func (e *Engine) place(i *ident) {
 func (e *Engine) placeArrived() {
 	retry := e.classes.eased && len(e.waiting) > 0
 	for _, i := range ascending(e.arrived) {
-		e.place(i)
+		e.place(i, e.bitsOf(i))
 	}
 	clear(e.arrived)
 	if retry {
 		for _, i := range ascending(e.waiting) {
-			e.place(i)
+			e.place(i, e.bitsOf(i))
 		}
 	}
 	e.classes.eased = false
