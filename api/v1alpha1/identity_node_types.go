@@ -63,8 +63,11 @@ type MeshNodeStatus struct {
 	// Policies enforced, by the revision they came from.
 	// +optional
 	Policies []NodePolicy `json:"policies,omitempty"`
+	// Tunnels to other nodes, by cluster.
 	// +optional
-	Peers []NodePeer `json:"peers,omitempty"`
+	// +listType=map
+	// +listMapKey=cluster
+	Tunnels []NodeTunnels `json:"tunnels,omitempty"`
 	// Drops by reason, since the datapath was set up.
 	// +optional
 	Drops []NodeDrop `json:"drops,omitempty"`
@@ -82,14 +85,30 @@ type NodePolicy struct {
 	Error string `json:"error,omitempty"`
 }
 
-// NodePeer is the tunnel from a node to another.
-type NodePeer struct {
+// NodeTunnels are the tunnels from a node to the nodes of one cluster.
+type NodeTunnels struct {
 	Cluster string `json:"cluster"`
-	Node    string `json:"node"`
+	Wanted  int32  `json:"wanted"`
+	// Ready tunnels take packets; those for nodes with another are dropped.
+	Ready int32 `json:"ready"`
+	// Connected are ready tunnels with a session: the last handshake is at most 180 s old. A tunnel that nobody uses has none.
+	// +optional
+	Connected int32 `json:"connected,omitempty"`
+	// LatestHandshakeTime of any of them.
+	// +optional
+	LatestHandshakeTime *metav1.Time `json:"latestHandshakeTime,omitempty"`
+	// Broken names some of the tunnels that are not ready.
+	// +optional
+	Broken []BrokenTunnel `json:"broken,omitempty"`
+}
+
+// BrokenTunnel is a tunnel to another node that is not ready.
+type BrokenTunnel struct {
+	Node string `json:"node"`
 	// +optional
 	LastHandshakeTime *metav1.Time `json:"lastHandshakeTime,omitempty"`
 	// +optional
-	Ready bool `json:"ready,omitempty"`
+	Error string `json:"error,omitempty"`
 }
 
 // NodeDrop counts packets a node dropped for a reason.

@@ -80,8 +80,11 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 		{"not synced", func(s *evaluate.Snapshot) { s.Nodes[0].Status.AppliedRevision = "" }, "fl-nodes-synced", evaluate.Failing, "NOT SYNCED", nil},
 		{"behind", func(s *evaluate.Snapshot) { s.Nodes[0].Status.AppliedRevision = "5f1c0e7a/200" }, "fl-nodes-synced", evaluate.Warning, "BEHIND by 18", nil},
 		{"tunnel down", func(s *evaluate.Snapshot) {
-			s.Nodes[0].Status.Peers[1].Ready, s.Nodes[0].Status.Peers[1].LastHandshakeTime = false, nil
+			breakTunnel(&s.Nodes[0].Status.Tunnels[1], v1alpha1.BrokenTunnel{Node: "west-1"})
 		}, "fl-tunnels-up", evaluate.Failing, "east-1 → west/west-1: no handshake yet", nil},
+		{"more tunnels down than are named", func(s *evaluate.Snapshot) {
+			s.Nodes[0].Status.Tunnels[1].Wanted += 7
+		}, "fl-tunnels-up", evaluate.Failing, "east-1 → west: 7 more tunnels are not up", nil},
 		{"services missing", func(s *evaluate.Snapshot) { s.Nodes[0].Status.Services = 3 }, "fl-services-programmed", evaluate.Warning, "3 of 14", nil},
 		{"annotation misspelled", func(s *evaluate.Snapshot) { s.Services[0].Annotations["fairlead.dev/afinity"] = "local" }, "fl-services-programmed", evaluate.Warning, "shop/api: annotation fairlead.dev/afinity is unknown", nil},
 		{"source broken", func(s *evaluate.Snapshot) {
@@ -152,4 +155,9 @@ func TestVersionsCountNodes(t *testing.T) {
 	if !slices.Equal(got.Agents, want) || got.Operator != "v0.1.0" {
 		t.Errorf("got %+v, want agents %+v of operator v0.1.0", got, want)
 	}
+}
+
+func breakTunnel(t *v1alpha1.NodeTunnels, b v1alpha1.BrokenTunnel) {
+	t.Ready--
+	t.Broken = append(t.Broken, b)
 }

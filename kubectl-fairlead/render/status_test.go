@@ -14,6 +14,7 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/evaluate"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/internal/fixture"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/render"
@@ -42,8 +43,9 @@ func golden(t *testing.T, name string, got []byte) {
 func broken() evaluate.Snapshot {
 	s := fixture.Healthy("east")
 	s.Context = "admin@east"
-	s.Nodes[0].Status.Peers[1].Ready = false
-	s.Nodes[0].Status.Peers[2].Ready, s.Nodes[0].Status.Peers[2].LastHandshakeTime = false, nil
+	west := &s.Nodes[0].Status.Tunnels[1]
+	west.Ready, west.Connected = 0, 0
+	west.Broken = []v1alpha1.BrokenTunnel{{Node: "west-1", LastHandshakeTime: west.LatestHandshakeTime}, {Node: "west-2"}}
 	s.Nodes[1].Status.LastReportTime = &metav1.Time{Time: fixture.Now.Add(-4 * time.Minute)}
 	s.Services[0].Annotations["fairlead.dev/affinity"] = "lokal"
 	s.Sources[0].Status.Conditions = fixture.Conditions("Ready", "False", "BuildFailed", "policies/a.yaml: line 3:\nmapping values are not allowed here")

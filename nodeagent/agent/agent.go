@@ -20,7 +20,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
@@ -31,7 +30,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/flow"
 	"github.com/fairlead-mesh/fairlead/nodeagent/intake"
-	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -78,6 +76,7 @@ type Agent struct {
 	held      map[uint32]uint32 // lines of the groups of policy in the tables
 	finder    *endpoints.Finder
 	wireguard *wireguard.Runner
+	tunnels   *tunnels
 	namer     *flow.Namer
 	relay     *relay.Client // nil in tests that feed the intake themselves
 	wakes     chan struct{}
@@ -88,10 +87,8 @@ type Agent struct {
 	completeVersion uint64
 	foundFor        uint64 // the version that the finder was made to look for
 
-	mu        sync.Mutex
-	synced    Synced
-	figures   map[record.PublicKey]kernelwg.Status // of the device's peers
-	figuresAt time.Time
+	mu     sync.Mutex
+	synced Synced
 }
 
 // part runs beside the agent's own.
@@ -118,6 +115,7 @@ func New(cfg Config, drivers Drivers, client *relay.Client) *Agent {
 		Tables: a.Tables, Links: drivers.Links, Changed: func() { a.wake(); a.changed() }, Log: cfg.Log.With("part", "endpoints"),
 	})
 	a.wireguard = a.newWireGuard()
+	a.tunnels = &tunnels{tables: a.Tables}
 	a.namer = flow.NewNamer(a.Tables, cfg.Node, a.Intake.Cluster)
 	if client != nil {
 		a.Reporter = report.NewReporter(a.State, client.Report, cfg.Log.With("part", "report"))
@@ -187,7 +185,7 @@ func (a *Agent) Run(ctx context.Context, socket string) error {
 		run(p.name, p.run)
 	}
 	if socket != "" {
-		server := &report.Server{Socket: socket, Now: a.State, Ring: a.Flows, Log: a.log.With("part", "socket")}
+		server := &report.Server{Socket: socket, Now: a.Detailed, Ring: a.Flows, Log: a.log.With("part", "socket")}
 		run("socket", server.Run)
 	}
 	<-ctx.Done()

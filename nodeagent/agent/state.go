@@ -8,18 +8,21 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
-	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
-	"github.com/fairlead-mesh/fairlead/nodeagent/apply/wireguard"
-	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
-// State is the agent at this moment.
+// Detailed is the state with every peer, for people.
+func (a *Agent) Detailed() report.State {
+	s := a.State()
+	s.Peers = a.tunnels.list()
+	return s
+}
+
+// State is the agent at this moment, as it is reported.
 func (a *Agent) State() report.State {
 	synced := a.Synced()
 	s := report.State{
@@ -44,7 +47,7 @@ func (a *Agent) State() report.State {
 		s.Policies = append(s.Policies, report.Policy{Key: p.Key, Revision: p.Revision, Error: p.Problem})
 	}
 	slices.SortFunc(s.Policies, func(x, y report.Policy) int { return cmp.Compare(x.Key, y.Key) })
-	a.tunnelState(&s)
+	a.addTunnels(&s)
 	if a.drivers.Counters != nil {
 		counters, err := a.drivers.Counters()
 		if err != nil {
@@ -116,57 +119,6 @@ func (a *Agent) podsInPodCIDRs(cluster string) bool {
 		}
 	}
 	return seen
-}
-
-// peersAge is how old the device's figures in a report may be: reading them costs every peer, and reports may follow
-// each other closely.
-const peersAge = 5 * time.Second
-
-// peerFigures reads the device's peers by key, at most every peersAge.
-func (a *Agent) peerFigures(d wireguard.Device) (map[record.PublicKey]kernelwg.Status, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.figures != nil && time.Since(a.figuresAt) < peersAge {
-		return a.figures, nil
-	}
-	peers, err := d.Peers()
-	if err != nil {
-		return nil, err
-	}
-	a.figures, a.figuresAt = make(map[record.PublicKey]kernelwg.Status, len(peers)), time.Now()
-	for _, p := range peers {
-		a.figures[record.PublicKey(p.PublicKey)] = p
-	}
-	return a.figures, nil
-}
-
-func (a *Agent) tunnelState(s *report.State) {
-	status := a.wireguard.Status()
-	if status.Device == nil {
-		return
-	}
-	s.Encryption = status.Implementation
-	if !strings.Contains(s.Encryption, "WireGuard") {
-		s.Encryption += " WireGuard"
-	}
-	s.PublicKey, s.ListenPort = status.Device.PublicKey().String(), status.Device.ListenPort()
-	health, err := a.peerFigures(status.Device)
-	if err != nil {
-		s.Problems = append(s.Problems, report.Problem{Code: "tunnel", Message: err.Error()})
-	}
-	for row := range a.Tables.Peers.All() {
-		h := health[row.Value.PublicKey]
-		flags, known := a.Tables.PeerFlags.Get(row.Key)
-		s.Peers = append(s.Peers, report.Peer{
-			Cluster: row.Value.Cluster, Node: row.Value.Node, Endpoint: row.Value.Endpoint.String(),
-			Ready:         known && flags.Value.Flags&bpf.PeerReady != 0 && flags.Status.State == table.Done,
-			LastHandshake: h.LastHandshake, ReceivedBytes: h.ReceivedBytes, SentBytes: h.SentBytes,
-			Error: row.Status.Error,
-		})
-	}
-	slices.SortFunc(s.Peers, func(x, y report.Peer) int {
-		return cmp.Or(cmp.Compare(x.Cluster, y.Cluster), cmp.Compare(x.Node, y.Node))
-	})
 }
 
 // counted is a desired table, whatever its rows are.

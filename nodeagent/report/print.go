@@ -36,6 +36,9 @@ func (s State) Print(w io.Writer) error {
 			line("Map %s\t%d rows of %d (%d%%)", m.Name, m.Used, m.Size, m.Used*100/m.Size)
 		}
 	}
+	for _, c := range s.Tunnels {
+		line("Tunnels to %s\t%d of %d ready, %d with a session", c.Cluster, c.Ready, c.Wanted, c.Connected)
+	}
 	for _, p := range s.Peers {
 		state := "ready"
 		if !p.Ready {

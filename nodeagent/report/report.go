@@ -37,7 +37,8 @@ type State struct {
 	Tables           []Table   `json:"tables,omitempty"`
 	Maps             []Map     `json:"maps,omitempty"`
 	Policies         []Policy  `json:"policies,omitempty"`
-	Peers            []Peer    `json:"peers,omitempty"`
+	Tunnels          []Tunnels `json:"tunnels,omitempty"` // by cluster
+	Peers            []Peer    `json:"peers,omitempty"`   // each of them, for people; not reported
 	Drops            []Drop    `json:"drops,omitempty"`
 	Problems         []Problem `json:"problems,omitempty"`
 }
@@ -75,18 +76,6 @@ type Policy struct {
 	Key      string `json:"key"`
 	Revision string `json:"revision,omitempty"`
 	Error    string `json:"error,omitempty"`
-}
-
-// Peer is the tunnel to another node.
-type Peer struct {
-	Cluster       string    `json:"cluster"`
-	Node          string    `json:"node"`
-	Endpoint      string    `json:"endpoint,omitempty"`
-	Ready         bool      `json:"ready"`
-	LastHandshake time.Time `json:"lastHandshake,omitzero"`
-	ReceivedBytes int64     `json:"receivedBytes"`
-	SentBytes     int64     `json:"sentBytes"`
-	Error         string    `json:"error,omitempty"`
 }
 
 // Drop counts packets.
@@ -141,15 +130,8 @@ func (s State) Request() *relayv1.ReportRequest {
 	for _, p := range s.Policies {
 		r.Policies = append(r.Policies, &relayv1.PolicyRealization{Key: p.Key, Revision: p.Revision, Error: shorten(p.Error)})
 	}
-	for _, p := range s.Peers {
-		peer := &relayv1.PeerHealth{
-			Cluster: p.Cluster, Node: p.Node, Ready: p.Ready,
-			RxBytes: uint64(p.ReceivedBytes), TxBytes: uint64(p.SentBytes),
-		}
-		if !p.LastHandshake.IsZero() {
-			peer.LastHandshakeUnix = p.LastHandshake.Unix()
-		}
-		r.Peers = append(r.Peers, peer)
+	for _, t := range s.Tunnels {
+		r.Tunnels = append(r.Tunnels, t.message())
 	}
 	for _, d := range s.Drops {
 		r.Drops = append(r.Drops, &relayv1.Counter{Reason: d.Reason, Direction: d.Hook, Packets: d.Packets, Bytes: d.Bytes})

@@ -20,7 +20,7 @@ const (
 	every = 15 * time.Second
 	// settle gathers changes that come together.
 	settle = 50 * time.Millisecond
-	// pause between two looks at the state, however often it changes: each costs the more the more peers there are.
+	// pause between two looks at the state, however often it changes.
 	pause = 500 * time.Millisecond
 	// share of the time, one part in so many, that looks may take.
 	share = 50
@@ -42,7 +42,7 @@ type Reporter struct {
 
 	begun time.Time
 	wakes chan struct{}
-	last  *relayv1.ReportRequest
+	last  *relayv1.ReportRequest // what was last sent, by steady; nil: nothing, or it failed
 	due   time.Time
 	// looked is when the state was last looked at, and took how long that was.
 	looked time.Time
@@ -91,7 +91,8 @@ func (r *Reporter) once(ctx context.Context, now time.Time) {
 		return
 	}
 	request := r.Now().Request()
-	same := now.Before(r.due) && r.last != nil && proto.Equal(steady(request), steady(r.last))
+	lasting := steady(request)
+	same := now.Before(r.due) && r.last != nil && proto.Equal(lasting, r.last)
 	r.took = time.Since(now)
 	if same {
 		return
@@ -105,17 +106,18 @@ func (r *Reporter) once(ctx context.Context, now time.Time) {
 		r.last, r.due = nil, now.Add(time.Second)
 		return
 	}
-	r.last, r.due = request, now.Add(every)
+	r.last, r.due = lasting, now.Add(every)
 }
 
 // steady is the request without what moves all the time.
 func steady(r *relayv1.ReportRequest) *relayv1.ReportRequest {
 	out := proto.CloneOf(r)
 	out.Drops, out.Applied = nil, nil
-	for _, p := range out.Peers {
-		p.RxBytes, p.TxBytes = 0, 0
-		// That there was a handshake matters at once, when the latest was does not.
-		p.LastHandshakeUnix = min(p.LastHandshakeUnix, 1)
+	for _, t := range out.Tunnels {
+		t.Connected, t.LatestHandshakeUnix = 0, 0
+		for _, b := range t.Broken {
+			b.LastHandshakeUnix = 0
+		}
 	}
 	return out
 }

@@ -113,6 +113,25 @@ func (d *Desired[K, V]) All() iter.Seq[Row[K, V]] {
 	}
 }
 
+// Each visits every row until visit returns false, with its state and why the target refused it. The tables are locked
+// meanwhile: visit must use none of them.
+func (d *Desired[K, V]) Each(visit func(key K, value V, state State, refusal error) bool) {
+	d.lock.Lock()
+	defer d.lock.Unlock()
+	for key, value := range d.rows {
+		refusal, open := d.open[key]
+		state := Done
+		if open && refusal == nil {
+			state = Pending
+		} else if open {
+			state = Failed
+		}
+		if !visit(key, value, state, refusal) {
+			return
+		}
+	}
+}
+
 // FailedRows returns rows that the target refused, at most limit of them. It costs the rows that are not done.
 func (d *Desired[K, V]) FailedRows(limit int) []Row[K, V] {
 	d.lock.Lock()

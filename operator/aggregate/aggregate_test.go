@@ -68,7 +68,7 @@ func (m *machine) agent(t *rapid.T) {
 	}
 	a := &v1alpha1.MeshNode{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1alpha1.MeshNodeStatus{
 		Policies: rapid.SliceOfN(rapid.Custom(report), 0, 8).Draw(t, "policies"), // in any order, some twice
-		Peers:    rapid.SliceOfN(rapid.Custom(peer), 0, 6).Draw(t, "peers"),
+		Tunnels:  rapid.SliceOfNDistinct(rapid.Custom(nodeTunnels), 0, 2, func(n v1alpha1.NodeTunnels) string { return n.Cluster }).Draw(t, "tunnels"),
 	}}
 	m.w.agents[name] = a
 	m.x.SetAgent(name, a)
@@ -82,8 +82,9 @@ func report(t *rapid.T) v1alpha1.NodePolicy {
 	return p
 }
 
-func peer(t *rapid.T) v1alpha1.NodePeer {
-	return v1alpha1.NodePeer{Cluster: rapid.SampledFrom(clusters).Draw(t, "cluster"), Ready: rapid.Bool().Draw(t, "ready")}
+func nodeTunnels(t *rapid.T) v1alpha1.NodeTunnels {
+	wanted := rapid.Int32Range(0, 6).Draw(t, "wanted")
+	return v1alpha1.NodeTunnels{Cluster: rapid.SampledFrom(clusters).Draw(t, "cluster"), Wanted: wanted, Ready: rapid.Int32Range(0, wanted).Draw(t, "ready")}
 }
 
 func (m *machine) policy(t *rapid.T) {

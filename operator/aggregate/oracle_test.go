@@ -92,13 +92,10 @@ func (w *world) tunnels(cluster string, theirNodes int) v1alpha1.NodeCounts {
 	var n v1alpha1.NodeCounts
 	for _, a := range w.agents {
 		reported := 0
-		for _, p := range a.Status.Peers {
-			if p.Cluster != cluster {
-				continue
-			}
-			reported++
-			if p.Ready {
-				n.Ready++
+		for _, t := range a.Status.Tunnels {
+			if t.Cluster == cluster {
+				reported = int(t.Wanted)
+				n.Ready += t.Ready
 			}
 		}
 		n.Total += int32(max(reported, theirNodes))

@@ -64,14 +64,10 @@ func peersOf(agent *v1alpha1.MeshNode) map[string]peers {
 		return nil
 	}
 	out := map[string]peers{}
-	for i := range agent.Status.Peers {
-		p := &agent.Status.Peers[i]
-		n := out[p.Cluster]
-		n.reported++
-		if p.Ready {
-			n.ready++
+	for i := range agent.Status.Tunnels {
+		if t := &agent.Status.Tunnels[i]; t.Wanted > 0 {
+			out[t.Cluster] = peers{int(t.Wanted), int(t.Ready)}
 		}
-		out[p.Cluster] = n
 	}
 	return out
 }

@@ -130,9 +130,7 @@ func benchStatus(policies, nodes int) (*Status, [2]*v1alpha1.MeshNode) {
 			State:    store.ClusterState{Synced: true, Heartbeat: now},
 			Decision: &federate.Decision{Claim: &record.Claim{Name: name}}, Records: map[string]int32{record.KindNode: theirs},
 		}
-		for n := range theirs {
-			report.Status.Peers = append(report.Status.Peers, v1alpha1.NodePeer{Cluster: name, Node: fmt.Sprint(n), Ready: true})
-		}
+		report.Status.Tunnels = append(report.Status.Tunnels, v1alpha1.NodeTunnels{Cluster: name, Wanted: theirs, Ready: theirs})
 	}
 	s := NewStatus(StatusConfig{Client: kube, Connection: connected{}, Intake: others{o}, Discoverer: still{}, Log: slog.New(slog.DiscardHandler)})
 	s.now = func() time.Time { return now }

@@ -30,17 +30,17 @@ func mesh() *v1alpha1.ClusterMesh {
 	}
 }
 
-func agent(name string, ago time.Duration, peers ...v1alpha1.NodePeer) *v1alpha1.MeshNode {
+func agent(name string, ago time.Duration, tunnels ...v1alpha1.NodeTunnels) *v1alpha1.MeshNode {
 	at := metav1.NewTime(now.Add(-ago))
 	return &v1alpha1.MeshNode{ObjectMeta: metav1.ObjectMeta{Name: name}, Status: v1alpha1.MeshNodeStatus{
-		WireGuardPublicKey: "key", Encryption: "userspace WireGuard", LastReportTime: &at, Peers: peers,
+		WireGuardPublicKey: "key", Encryption: "userspace WireGuard", LastReportTime: &at, Tunnels: tunnels,
 	}}
 }
 
 // healthy is a mesh in which everything works.
 func healthy() *Facts {
 	claim := record.Claim{Name: "west", ID: 2}
-	peer := func(n string) v1alpha1.NodePeer { return v1alpha1.NodePeer{Cluster: "west", Node: n, Ready: true} }
+	west := func() v1alpha1.NodeTunnels { return v1alpha1.NodeTunnels{Cluster: "west", Wanted: 2, Ready: 2} }
 	return &Facts{
 		Now: now, Mesh: mesh(), Nodes: []string{"n1", "n2"},
 		Store: federate.Status{Isolated: true, Publish: store.PublishStatus{Reachable: true, Synced: true}, Watch: store.WatchStatus{Reachable: true}},
@@ -50,7 +50,7 @@ func healthy() *Facts {
 			Records:  map[string]int32{record.KindNode: 2, record.KindEndpoint: 9, record.KindPolicy: 0},
 		}}},
 		Clusters: []v1alpha1.MeshCluster{{ObjectMeta: metav1.ObjectMeta{Name: "west", Generation: 1}}},
-		Agents:   map[string]*v1alpha1.MeshNode{"n1": agent("n1", time.Minute, peer("a"), peer("b")), "n2": agent("n2", 0, peer("a"), peer("b"))},
+		Agents:   map[string]*v1alpha1.MeshNode{"n1": agent("n1", time.Minute, west()), "n2": agent("n2", 0, west())},
 	}
 }
 
@@ -164,8 +164,8 @@ func TestMeshClusterStatus(t *testing.T) {
 				r.Rejected, r.Rejections = 2, []federate.Rejection{{Key: "west/nodes/x", Message: "Duplicate: key"}}
 			})
 		}, map[string]string{"Synced": "True SyncedWithRefusals: complete but for refused records, the newest: west/nodes/x: Duplicate: key", "Ready": "True Ready: 2 nodes, 9 endpoints, 4 of 4 tunnels up; 2 records refused"}},
-		{"a tunnel down", func(f *Facts) { f.Agents["n1"].Status.Peers[0].Ready = false }, map[string]string{"TunnelHealthy": "False TunnelsDown: 3 of 4", "Ready": "False TunnelsDown"}},
-		{"an agent that has not reported its peers", func(f *Facts) { f.Agents["n1"].Status.Peers = nil }, map[string]string{"TunnelHealthy": "False TunnelsDown: 2 of 4"}},
+		{"a tunnel down", func(f *Facts) { f.Agents["n1"].Status.Tunnels[0].Ready-- }, map[string]string{"TunnelHealthy": "False TunnelsDown: 3 of 4", "Ready": "False TunnelsDown"}},
+		{"an agent that has not reported its peers", func(f *Facts) { f.Agents["n1"].Status.Tunnels = nil }, map[string]string{"TunnelHealthy": "False TunnelsDown: 2 of 4"}},
 		{"suspended", func(f *Facts) { f.Clusters[0].Spec.Suspend = true }, map[string]string{"Synced": "False Suspended", "Ready": "False Suspended", "Stalled": "True"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -5,10 +5,12 @@ package report
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -95,9 +97,13 @@ func TestReportsAreWrittenWhenSomebodyNeedsThem(t *testing.T) {
 	step("the same in another order", time.Millisecond, func() {
 		req.Policies = []*relayv1.PolicyRealization{{Key: "k", Revision: "1"}, {Key: "z"}}
 	}, 0)
-	step("a tunnel's handshake", time.Millisecond, func() { req.Peers = []*relayv1.PeerHealth{{Cluster: "w", Node: "n", Ready: true}} }, 1)
-	step("a newer handshake", time.Millisecond, func() { req.Peers[0].LastHandshakeUnix = 77 }, 0)
-	step("a tunnel down", time.Millisecond, func() { req.Peers[0].Ready = false }, 1)
+	step("tunnels", time.Millisecond, func() { req.Tunnels = []*relayv1.Tunnels{{Cluster: "w", Wanted: 2, Ready: 2}} }, 1)
+	step("a handshake", time.Millisecond, func() { req.Tunnels[0].Connected, req.Tunnels[0].LatestHandshakeUnix = 1, 77 }, 0)
+	step("a tunnel down", time.Millisecond, func() {
+		req.Tunnels[0].Ready, req.Tunnels[0].Broken = 1, []*relayv1.BrokenTunnel{{Node: "n", LastHandshakeUnix: 5}}
+	}, 1)
+	step("its last handshake", time.Millisecond, func() { req.Tunnels[0].Broken[0].LastHandshakeUnix = 6 }, 0)
+	step("another one instead", time.Millisecond, func() { req.Tunnels[0].Broken[0].Node = "m" }, 1)
 	step("applied more of the stream", time.Millisecond, func() { req.Applied = &relayv1.ResumePoint{Epoch: "e", Revision: 9} }, 0)
 	step("alive", alive, func() {}, 1)
 	if got := d.node(t).Status.AppliedRevision; got != "e/9" {
@@ -131,14 +137,38 @@ func TestReportOfAnUnknownNode(t *testing.T) {
 	}
 }
 
-func TestBrokenTunnelsAreShownFirst(t *testing.T) {
-	var peers []*relayv1.PeerHealth
-	for range maxPeers {
-		peers = append(peers, &relayv1.PeerHealth{Cluster: "a", Node: "n", Ready: true})
+// An agent from before there were sums lists every peer: the same is known of it, as far as it says.
+func TestPeersOfOlderAgentsAreSummedUp(t *testing.T) {
+	req := &relayv1.ReportRequest{Peers: []*relayv1.PeerHealth{
+		{Cluster: "west", Node: "b", Ready: true, LastHandshakeUnix: 7}, {Cluster: "east", Node: "x"}, {Cluster: "west", Node: "a", LastHandshakeUnix: 5},
+	}}
+	for n := range 2 * maxBroken {
+		req.Peers = append(req.Peers, &relayv1.PeerHealth{Cluster: "east", Node: fmt.Sprintf("y%02d", n)})
 	}
-	peers = append(peers, &relayv1.PeerHealth{Cluster: "z", Node: "broken"})
-	got := peersOf(peers)
-	if len(got) != maxPeers || got[0].Node != "broken" {
-		t.Errorf("%d peers, first %+v", len(got), got[0])
+	got := tunnelsOf(req)
+	want := []v1alpha1.NodeTunnels{
+		{Cluster: "east", Wanted: 2*maxBroken + 1, Broken: []v1alpha1.BrokenTunnel{{Node: "x"}}},
+		{Cluster: "west", Wanted: 2, Ready: 1, LatestHandshakeTime: unix(7), Broken: []v1alpha1.BrokenTunnel{{Node: "a", LastHandshakeTime: unix(5)}}},
+	}
+	for n := range maxBroken - 1 {
+		want[0].Broken = append(want[0].Broken, v1alpha1.BrokenTunnel{Node: fmt.Sprintf("y%02d", n)})
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}
+
+// What an agent says is bounded, and never better than it can be.
+func TestTunnelsAreBounded(t *testing.T) {
+	req := &relayv1.ReportRequest{Tunnels: []*relayv1.Tunnels{{Cluster: "a", Wanted: 2, Ready: 5, Connected: 9}}}
+	for n := range maxClusters {
+		req.Tunnels = append(req.Tunnels, &relayv1.Tunnels{Cluster: fmt.Sprintf("b%03d", n), Wanted: 1})
+	}
+	for range 2 * maxBroken {
+		req.Tunnels[0].Broken = append(req.Tunnels[0].Broken, &relayv1.BrokenTunnel{Node: "n"})
+	}
+	got := tunnelsOf(req)
+	if len(got) != maxClusters || got[0].Ready != 2 || got[0].Connected != 2 || len(got[0].Broken) != maxBroken {
+		t.Errorf("%d clusters, first %+v", len(got), got[0])
 	}
 }

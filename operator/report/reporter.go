@@ -113,8 +113,12 @@ func urgent(s *v1alpha1.MeshNodeStatus) *v1alpha1.MeshNodeStatus {
 	u := s.DeepCopy()
 	u.LastReportTime, u.AppliedRevision, u.Drops = nil, "", nil
 	u.Endpoints, u.Services = 0, 0
-	for i := range u.Peers {
-		u.Peers[i].LastHandshakeTime = nil
+	for i := range u.Tunnels {
+		t := &u.Tunnels[i]
+		t.Connected, t.LatestHandshakeTime = 0, nil
+		for n := range t.Broken {
+			t.Broken[n].LastHandshakeTime = nil
+		}
 	}
 	return u
 }

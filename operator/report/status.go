@@ -16,9 +16,6 @@ import (
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
 )
 
-// maxPeers shown of a node; those that don't work come first.
-const maxPeers = 1000
-
 // statusOf writes a report as a MeshNode's status, in a stable order. An agent that has just started and not yet opened
 // its device reports no key: the node keeps the one it had, or every other node would take its tunnel down.
 func statusOf(req *relayv1.ReportRequest, was v1alpha1.MeshNodeStatus, now time.Time) v1alpha1.MeshNodeStatus {
@@ -40,7 +37,7 @@ func statusOf(req *relayv1.ReportRequest, was v1alpha1.MeshNodeStatus, now time.
 		s.Policies = append(s.Policies, v1alpha1.NodePolicy{Key: p.GetKey(), Revision: p.GetRevision(), Error: p.GetError()})
 	}
 	slices.SortFunc(s.Policies, func(a, b v1alpha1.NodePolicy) int { return cmp.Compare(a.Key, b.Key) })
-	s.Peers = peersOf(req.GetPeers())
+	s.Tunnels = tunnelsOf(req)
 	for _, d := range req.GetDrops() {
 		s.Drops = append(s.Drops, v1alpha1.NodeDrop{Reason: d.GetReason(), Direction: d.GetDirection(), Packets: int64(min(d.GetPackets(), math.MaxInt64))})
 	}
@@ -54,25 +51,6 @@ func statusOf(req *relayv1.ReportRequest, was v1alpha1.MeshNodeStatus, now time.
 		return cmp.Or(cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
 	})
 	return s
-}
-
-func peersOf(peers []*relayv1.PeerHealth) []v1alpha1.NodePeer {
-	var out []v1alpha1.NodePeer
-	for _, p := range peers {
-		np := v1alpha1.NodePeer{Cluster: p.GetCluster(), Node: p.GetNode(), Ready: p.GetReady()}
-		if t := p.GetLastHandshakeUnix(); t > 0 {
-			at := metav1.Unix(t, 0)
-			np.LastHandshakeTime = &at
-		}
-		out = append(out, np)
-	}
-	slices.SortFunc(out, func(a, b v1alpha1.NodePeer) int {
-		if a.Ready != b.Ready {
-			return map[bool]int{false: -1, true: 1}[a.Ready]
-		}
-		return cmp.Or(cmp.Compare(a.Cluster, b.Cluster), cmp.Compare(a.Node, b.Node))
-	})
-	return out[:min(len(out), maxPeers)]
 }
 
 func clamp(n uint32) int32 { return int32(min(n, math.MaxInt32)) }

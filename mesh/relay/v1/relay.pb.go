@@ -365,17 +365,19 @@ type ReportRequest struct {
 	AgentVersion       string                 `protobuf:"bytes,4,opt,name=agent_version,json=agentVersion,proto3" json:"agent_version,omitempty"`
 	Applied            *ResumePoint           `protobuf:"bytes,5,opt,name=applied,proto3" json:"applied,omitempty"` // the newest batch that is in the kernel
 	Policies           []*PolicyRealization   `protobuf:"bytes,6,rep,name=policies,proto3" json:"policies,omitempty"`
-	Peers              []*PeerHealth          `protobuf:"bytes,7,rep,name=peers,proto3" json:"peers,omitempty"`
-	Drops              []*Counter             `protobuf:"bytes,8,rep,name=drops,proto3" json:"drops,omitempty"`
-	Problems           []*Problem             `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`
-	Endpoints          uint32                 `protobuf:"varint,10,opt,name=endpoints,proto3" json:"endpoints,omitempty"` // local pods with the datapath attached
-	EndpointsFailing   uint32                 `protobuf:"varint,11,opt,name=endpoints_failing,json=endpointsFailing,proto3" json:"endpoints_failing,omitempty"`
-	Services           uint32                 `protobuf:"varint,12,opt,name=services,proto3" json:"services,omitempty"`    // frontends programmed
-	Encryption         string                 `protobuf:"bytes,13,opt,name=encryption,proto3" json:"encryption,omitempty"` // "kernel WireGuard" | "userspace WireGuard" | ...
-	PodsInPodCidrs     bool                   `protobuf:"varint,14,opt,name=pods_in_pod_cidrs,json=podsInPodCidrs,proto3" json:"pods_in_pod_cidrs,omitempty"`
-	Datapath           string                 `protobuf:"bytes,15,opt,name=datapath,proto3" json:"datapath,omitempty"` // "tcx" | "clsact"
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Every peer, as agents from before the field tunnels list them. An operator sums them up.
+	Peers            []*PeerHealth `protobuf:"bytes,7,rep,name=peers,proto3" json:"peers,omitempty"`
+	Drops            []*Counter    `protobuf:"bytes,8,rep,name=drops,proto3" json:"drops,omitempty"`
+	Problems         []*Problem    `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`
+	Endpoints        uint32        `protobuf:"varint,10,opt,name=endpoints,proto3" json:"endpoints,omitempty"` // local pods with the datapath attached
+	EndpointsFailing uint32        `protobuf:"varint,11,opt,name=endpoints_failing,json=endpointsFailing,proto3" json:"endpoints_failing,omitempty"`
+	Services         uint32        `protobuf:"varint,12,opt,name=services,proto3" json:"services,omitempty"`    // frontends programmed
+	Encryption       string        `protobuf:"bytes,13,opt,name=encryption,proto3" json:"encryption,omitempty"` // "kernel WireGuard" | "userspace WireGuard" | ...
+	PodsInPodCidrs   bool          `protobuf:"varint,14,opt,name=pods_in_pod_cidrs,json=podsInPodCidrs,proto3" json:"pods_in_pod_cidrs,omitempty"`
+	Datapath         string        `protobuf:"bytes,15,opt,name=datapath,proto3" json:"datapath,omitempty"` // "tcx" | "clsact"
+	Tunnels          []*Tunnels    `protobuf:"bytes,16,rep,name=tunnels,proto3" json:"tunnels,omitempty"`   // by cluster
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ReportRequest) Reset() {
@@ -513,6 +515,13 @@ func (x *ReportRequest) GetDatapath() string {
 	return ""
 }
 
+func (x *ReportRequest) GetTunnels() []*Tunnels {
+	if x != nil {
+		return x.Tunnels
+	}
+	return nil
+}
+
 // PolicyRealization says that a policy at a revision is enforced by this node (or why not).
 type PolicyRealization struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -574,6 +583,151 @@ func (x *PolicyRealization) GetError() string {
 	return ""
 }
 
+// Tunnels sums up a node's tunnels to the nodes of one cluster: a mesh has thousands of nodes, and each of them reports.
+type Tunnels struct {
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Cluster             string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Wanted              uint32                 `protobuf:"varint,2,opt,name=wanted,proto3" json:"wanted,omitempty"`
+	Ready               uint32                 `protobuf:"varint,3,opt,name=ready,proto3" json:"ready,omitempty"`                                                          // the datapath sends through them; packets for the others are dropped
+	Connected           uint32                 `protobuf:"varint,4,opt,name=connected,proto3" json:"connected,omitempty"`                                                  // ready ones with a session: the last handshake is at most 180 s old
+	LatestHandshakeUnix int64                  `protobuf:"varint,5,opt,name=latest_handshake_unix,json=latestHandshakeUnix,proto3" json:"latest_handshake_unix,omitempty"` // of all; 0 = never
+	Broken              []*BrokenTunnel        `protobuf:"bytes,6,rep,name=broken,proto3" json:"broken,omitempty"`                                                         // some of those that are not ready, by the node's name
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
+}
+
+func (x *Tunnels) Reset() {
+	*x = Tunnels{}
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tunnels) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tunnels) ProtoMessage() {}
+
+func (x *Tunnels) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tunnels.ProtoReflect.Descriptor instead.
+func (*Tunnels) Descriptor() ([]byte, []int) {
+	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Tunnels) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *Tunnels) GetWanted() uint32 {
+	if x != nil {
+		return x.Wanted
+	}
+	return 0
+}
+
+func (x *Tunnels) GetReady() uint32 {
+	if x != nil {
+		return x.Ready
+	}
+	return 0
+}
+
+func (x *Tunnels) GetConnected() uint32 {
+	if x != nil {
+		return x.Connected
+	}
+	return 0
+}
+
+func (x *Tunnels) GetLatestHandshakeUnix() int64 {
+	if x != nil {
+		return x.LatestHandshakeUnix
+	}
+	return 0
+}
+
+func (x *Tunnels) GetBroken() []*BrokenTunnel {
+	if x != nil {
+		return x.Broken
+	}
+	return nil
+}
+
+type BrokenTunnel struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Node              string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	LastHandshakeUnix int64                  `protobuf:"varint,2,opt,name=last_handshake_unix,json=lastHandshakeUnix,proto3" json:"last_handshake_unix,omitempty"` // 0 = never
+	Error             string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *BrokenTunnel) Reset() {
+	*x = BrokenTunnel{}
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrokenTunnel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrokenTunnel) ProtoMessage() {}
+
+func (x *BrokenTunnel) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrokenTunnel.ProtoReflect.Descriptor instead.
+func (*BrokenTunnel) Descriptor() ([]byte, []int) {
+	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *BrokenTunnel) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *BrokenTunnel) GetLastHandshakeUnix() int64 {
+	if x != nil {
+		return x.LastHandshakeUnix
+	}
+	return 0
+}
+
+func (x *BrokenTunnel) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type PeerHealth struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
 	Cluster           string                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
@@ -588,7 +742,7 @@ type PeerHealth struct {
 
 func (x *PeerHealth) Reset() {
 	*x = PeerHealth{}
-	mi := &file_mesh_relay_v1_relay_proto_msgTypes[7]
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +754,7 @@ func (x *PeerHealth) String() string {
 func (*PeerHealth) ProtoMessage() {}
 
 func (x *PeerHealth) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_relay_v1_relay_proto_msgTypes[7]
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +767,7 @@ func (x *PeerHealth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerHealth.ProtoReflect.Descriptor instead.
 func (*PeerHealth) Descriptor() ([]byte, []int) {
-	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{7}
+	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PeerHealth) GetCluster() string {
@@ -670,7 +824,7 @@ type Counter struct {
 
 func (x *Counter) Reset() {
 	*x = Counter{}
-	mi := &file_mesh_relay_v1_relay_proto_msgTypes[8]
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +836,7 @@ func (x *Counter) String() string {
 func (*Counter) ProtoMessage() {}
 
 func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_relay_v1_relay_proto_msgTypes[8]
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +849,7 @@ func (x *Counter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counter.ProtoReflect.Descriptor instead.
 func (*Counter) Descriptor() ([]byte, []int) {
-	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{8}
+	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Counter) GetReason() string {
@@ -737,7 +891,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_mesh_relay_v1_relay_proto_msgTypes[9]
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -749,7 +903,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_relay_v1_relay_proto_msgTypes[9]
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -762,7 +916,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{9}
+	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Problem) GetCode() string {
@@ -787,7 +941,7 @@ type ReportResponse struct {
 
 func (x *ReportResponse) Reset() {
 	*x = ReportResponse{}
-	mi := &file_mesh_relay_v1_relay_proto_msgTypes[10]
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +953,7 @@ func (x *ReportResponse) String() string {
 func (*ReportResponse) ProtoMessage() {}
 
 func (x *ReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_relay_v1_relay_proto_msgTypes[10]
+	mi := &file_mesh_relay_v1_relay_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +966,7 @@ func (x *ReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportResponse.ProtoReflect.Descriptor instead.
 func (*ReportResponse) Descriptor() ([]byte, []int) {
-	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{10}
+	return file_mesh_relay_v1_relay_proto_rawDescGZIP(), []int{12}
 }
 
 var File_mesh_relay_v1_relay_proto protoreflect.FileDescriptor
@@ -840,7 +994,7 @@ const file_mesh_relay_v1_relay_proto_rawDesc = "" +
 	"\x06synced\x18\x02 \x01(\bR\x06synced\x12\x14\n" +
 	"\x05stale\x18\x03 \x01(\bR\x05stale\x12\x14\n" +
 	"\x05local\x18\x04 \x01(\bR\x05local\x12!\n" +
-	"\fsynced_kinds\x18\x05 \x03(\tR\vsyncedKinds\"\x8a\x05\n" +
+	"\fsynced_kinds\x18\x05 \x03(\tR\vsyncedKinds\"\xc0\x05\n" +
 	"\rReportRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x120\n" +
 	"\x14wireguard_public_key\x18\x02 \x01(\tR\x12wireguardPublicKey\x12%\n" +
@@ -859,10 +1013,22 @@ const file_mesh_relay_v1_relay_proto_rawDesc = "" +
 	"encryption\x18\r \x01(\tR\n" +
 	"encryption\x12)\n" +
 	"\x11pods_in_pod_cidrs\x18\x0e \x01(\bR\x0epodsInPodCidrs\x12\x1a\n" +
-	"\bdatapath\x18\x0f \x01(\tR\bdatapath\"W\n" +
+	"\bdatapath\x18\x0f \x01(\tR\bdatapath\x124\n" +
+	"\atunnels\x18\x10 \x03(\v2\x1a.fairlead.relay.v1.TunnelsR\atunnels\"W\n" +
 	"\x11PolicyRealization\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\"\xdc\x01\n" +
+	"\aTunnels\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
+	"\x06wanted\x18\x02 \x01(\rR\x06wanted\x12\x14\n" +
+	"\x05ready\x18\x03 \x01(\rR\x05ready\x12\x1c\n" +
+	"\tconnected\x18\x04 \x01(\rR\tconnected\x122\n" +
+	"\x15latest_handshake_unix\x18\x05 \x01(\x03R\x13latestHandshakeUnix\x127\n" +
+	"\x06broken\x18\x06 \x03(\v2\x1f.fairlead.relay.v1.BrokenTunnelR\x06broken\"h\n" +
+	"\fBrokenTunnel\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12.\n" +
+	"\x13last_handshake_unix\x18\x02 \x01(\x03R\x11lastHandshakeUnix\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\"\xb6\x01\n" +
 	"\n" +
 	"PeerHealth\x12\x18\n" +
@@ -897,7 +1063,7 @@ func file_mesh_relay_v1_relay_proto_rawDescGZIP() []byte {
 	return file_mesh_relay_v1_relay_proto_rawDescData
 }
 
-var file_mesh_relay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_mesh_relay_v1_relay_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_mesh_relay_v1_relay_proto_goTypes = []any{
 	(*SubscribeRequest)(nil),  // 0: fairlead.relay.v1.SubscribeRequest
 	(*ResumePoint)(nil),       // 1: fairlead.relay.v1.ResumePoint
@@ -906,32 +1072,36 @@ var file_mesh_relay_v1_relay_proto_goTypes = []any{
 	(*ClusterState)(nil),      // 4: fairlead.relay.v1.ClusterState
 	(*ReportRequest)(nil),     // 5: fairlead.relay.v1.ReportRequest
 	(*PolicyRealization)(nil), // 6: fairlead.relay.v1.PolicyRealization
-	(*PeerHealth)(nil),        // 7: fairlead.relay.v1.PeerHealth
-	(*Counter)(nil),           // 8: fairlead.relay.v1.Counter
-	(*Problem)(nil),           // 9: fairlead.relay.v1.Problem
-	(*ReportResponse)(nil),    // 10: fairlead.relay.v1.ReportResponse
-	(*v1.Record)(nil),         // 11: fairlead.record.v1.Record
+	(*Tunnels)(nil),           // 7: fairlead.relay.v1.Tunnels
+	(*BrokenTunnel)(nil),      // 8: fairlead.relay.v1.BrokenTunnel
+	(*PeerHealth)(nil),        // 9: fairlead.relay.v1.PeerHealth
+	(*Counter)(nil),           // 10: fairlead.relay.v1.Counter
+	(*Problem)(nil),           // 11: fairlead.relay.v1.Problem
+	(*ReportResponse)(nil),    // 12: fairlead.relay.v1.ReportResponse
+	(*v1.Record)(nil),         // 13: fairlead.record.v1.Record
 }
 var file_mesh_relay_v1_relay_proto_depIdxs = []int32{
 	1,  // 0: fairlead.relay.v1.SubscribeRequest.resume:type_name -> fairlead.relay.v1.ResumePoint
-	11, // 1: fairlead.relay.v1.Change.record:type_name -> fairlead.record.v1.Record
+	13, // 1: fairlead.relay.v1.Change.record:type_name -> fairlead.record.v1.Record
 	1,  // 2: fairlead.relay.v1.Batch.at:type_name -> fairlead.relay.v1.ResumePoint
 	2,  // 3: fairlead.relay.v1.Batch.changes:type_name -> fairlead.relay.v1.Change
 	4,  // 4: fairlead.relay.v1.Batch.clusters:type_name -> fairlead.relay.v1.ClusterState
 	1,  // 5: fairlead.relay.v1.ReportRequest.applied:type_name -> fairlead.relay.v1.ResumePoint
 	6,  // 6: fairlead.relay.v1.ReportRequest.policies:type_name -> fairlead.relay.v1.PolicyRealization
-	7,  // 7: fairlead.relay.v1.ReportRequest.peers:type_name -> fairlead.relay.v1.PeerHealth
-	8,  // 8: fairlead.relay.v1.ReportRequest.drops:type_name -> fairlead.relay.v1.Counter
-	9,  // 9: fairlead.relay.v1.ReportRequest.problems:type_name -> fairlead.relay.v1.Problem
-	0,  // 10: fairlead.relay.v1.Relay.Subscribe:input_type -> fairlead.relay.v1.SubscribeRequest
-	5,  // 11: fairlead.relay.v1.Relay.Report:input_type -> fairlead.relay.v1.ReportRequest
-	3,  // 12: fairlead.relay.v1.Relay.Subscribe:output_type -> fairlead.relay.v1.Batch
-	10, // 13: fairlead.relay.v1.Relay.Report:output_type -> fairlead.relay.v1.ReportResponse
-	12, // [12:14] is the sub-list for method output_type
-	10, // [10:12] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 7: fairlead.relay.v1.ReportRequest.peers:type_name -> fairlead.relay.v1.PeerHealth
+	10, // 8: fairlead.relay.v1.ReportRequest.drops:type_name -> fairlead.relay.v1.Counter
+	11, // 9: fairlead.relay.v1.ReportRequest.problems:type_name -> fairlead.relay.v1.Problem
+	7,  // 10: fairlead.relay.v1.ReportRequest.tunnels:type_name -> fairlead.relay.v1.Tunnels
+	8,  // 11: fairlead.relay.v1.Tunnels.broken:type_name -> fairlead.relay.v1.BrokenTunnel
+	0,  // 12: fairlead.relay.v1.Relay.Subscribe:input_type -> fairlead.relay.v1.SubscribeRequest
+	5,  // 13: fairlead.relay.v1.Relay.Report:input_type -> fairlead.relay.v1.ReportRequest
+	3,  // 14: fairlead.relay.v1.Relay.Subscribe:output_type -> fairlead.relay.v1.Batch
+	12, // 15: fairlead.relay.v1.Relay.Report:output_type -> fairlead.relay.v1.ReportResponse
+	14, // [14:16] is the sub-list for method output_type
+	12, // [12:14] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_mesh_relay_v1_relay_proto_init() }
@@ -945,7 +1115,7 @@ func file_mesh_relay_v1_relay_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_relay_v1_relay_proto_rawDesc), len(file_mesh_relay_v1_relay_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
