@@ -16,7 +16,7 @@ type Endpoint struct {
 	Node            string
 	Addresses       []netip.Addr
 	Identity        uint32
-	NamedPorts      map[string]uint16 // "name/TCP" → number; nil if there is none
+	NamedPorts      NamedPorts
 }
 
 // Kind is KindEndpoint.
@@ -43,6 +43,7 @@ func (r endpointReader) parse() (Object, error) {
 	if n := len(named); n > maxPorts {
 		return nil, reject(ReasonTooLarge, "endpoint.named_ports", "has %d entries, more than %d", n, maxPorts)
 	}
+	numbers := make(map[string]uint16, len(named))
 	for k, port := range named {
 		portName, protocol, ok := strings.Cut(k, "/")
 		if _, known := parseProtocol(protocol); !ok || !known || !isLabel(portName, maxLabel) {
@@ -52,11 +53,9 @@ func (r endpointReader) parse() (Object, error) {
 		if err != nil {
 			return nil, err
 		}
-		if e.NamedPorts == nil {
-			e.NamedPorts = make(map[string]uint16, len(named))
-		}
-		e.NamedPorts[intern(k)] = number
+		numbers[k] = number
 	}
+	e.NamedPorts = NewNamedPorts(numbers)
 	return e, nil
 }
 

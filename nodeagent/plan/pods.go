@@ -4,7 +4,6 @@
 package plan
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
@@ -16,18 +15,32 @@ import (
 // of an identity give to the names of their ports. It counts pods, so that one that is more of the same changes nothing.
 type podFacts struct {
 	policy   *policyPlan
-	subjects map[uint32]int                       // pods of this node by identity
-	named    map[uint32]map[string]map[uint16]int // identity → "name/TCP" → number → pods
-	rows     map[string]table.Pod                 // this node's pods that changed; the zero Pod is gone
+	subjects map[uint32]int       // pods of this node by identity
+	named    map[uint32][]portUse // by identity; most have one
+	sets     map[record.NamedPorts]*portSet
+	rows     map[string]table.Pod // this node's pods that changed; the zero Pod is gone
 	// remembered are identities that had pods here in an earlier run. They stay subjects until it is known that they have
 	// none: the newest pods may be missing from what the disk remembers, and must not lose their policy for that.
 	remembered map[uint32]bool
 }
 
+// portSet is what pods of one or more identities give to the names of their ports.
+type portSet struct {
+	ports      record.NamedPorts
+	numbers    map[string][]uint16 // the same, as policies take it
+	identities int
+}
+
+// portUse counts the pods of an identity that have a set.
+type portUse struct {
+	set  *portSet
+	pods int
+}
+
 func newPodFacts(p *policyPlan, before map[policy.SubjectKey]policy.Subject) *podFacts {
 	f := &podFacts{
-		policy: p, subjects: map[uint32]int{}, named: map[uint32]map[string]map[uint16]int{}, rows: map[string]table.Pod{},
-		remembered: map[uint32]bool{},
+		policy: p, subjects: map[uint32]int{}, named: map[uint32][]portUse{}, sets: map[record.NamedPorts]*portSet{},
+		rows: map[string]table.Pod{}, remembered: map[uint32]bool{},
 	}
 	for key := range before {
 		f.remembered[key.Identity] = true
@@ -55,7 +68,7 @@ func (f *podFacts) change(wasLocal, isLocal bool, before, now *record.Endpoint) 
 		f.count(before, wasLocal, -1, changed)
 	}
 	for id := range changed {
-		f.policy.setNamedPorts(id, f.ports(id))
+		f.policy.setNamedPorts(id, f.numbers(id))
 	}
 }
 
@@ -73,46 +86,60 @@ func (f *podFacts) count(e *record.Endpoint, local bool, n int, changed map[uint
 			}
 		}
 	}
-	for name, port := range e.NamedPorts {
-		if f.countPort(e.Identity, name, port, n) {
-			changed[e.Identity] = true
-		}
+	if e.NamedPorts != (record.NamedPorts{}) && f.countPorts(e.Identity, e.NamedPorts, n) {
+		changed[e.Identity] = true
 	}
 }
 
-// countPort reports whether a number was the first of its name, or the last.
-func (f *podFacts) countPort(id uint32, name string, port uint16, n int) bool {
-	names := f.named[id]
-	if names == nil {
-		names = map[string]map[uint16]int{}
-		f.named[id] = names
+// countPorts counts a pod more or less that gives these numbers to its ports, and reports whether the identity's pods gave
+// others before.
+func (f *podFacts) countPorts(id uint32, ports record.NamedPorts, n int) (changed bool) {
+	uses := f.named[id]
+	at := slices.IndexFunc(uses, func(u portUse) bool { return u.set.ports == ports })
+	if at < 0 {
+		set := f.sets[ports]
+		if set == nil {
+			set = &portSet{ports: ports, numbers: map[string][]uint16{}}
+			for name, number := range ports.All() {
+				set.numbers[name] = []uint16{number}
+			}
+			f.sets[ports] = set
+		}
+		set.identities++
+		f.named[id] = append(uses, portUse{set, n})
+		return true
 	}
-	numbers := names[name]
-	if numbers == nil {
-		numbers = map[uint16]int{}
-		names[name] = numbers
+	if uses[at].pods += n; uses[at].pods != 0 {
+		return false
 	}
-	was := numbers[port]
-	if numbers[port] = was + n; was+n == 0 {
-		delete(numbers, port)
+	set := uses[at].set
+	if set.identities--; set.identities == 0 {
+		delete(f.sets, ports)
 	}
-	if len(numbers) == 0 {
-		delete(names, name)
-	}
-	if len(names) == 0 {
+	if uses = slices.Delete(uses, at, at+1); len(uses) > 0 {
+		f.named[id] = uses
+	} else {
 		delete(f.named, id)
 	}
-	return was == 0 || was+n == 0
+	return true
 }
 
-func (f *podFacts) ports(id uint32) map[string][]uint16 {
-	names := f.named[id]
-	if len(names) == 0 {
+// numbers of an identity's pods by port name, ascending. Nobody changes them: identities share them.
+func (f *podFacts) numbers(id uint32) map[string][]uint16 {
+	uses := f.named[id]
+	switch len(uses) {
+	case 0:
 		return nil
+	case 1:
+		return uses[0].set.numbers
 	}
-	out := make(map[string][]uint16, len(names))
-	for name, numbers := range names {
-		out[name] = slices.Sorted(maps.Keys(numbers))
+	out := map[string][]uint16{}
+	for _, u := range uses {
+		for name, number := range u.set.ports.All() {
+			if at, there := slices.BinarySearch(out[name], number); !there {
+				out[name] = slices.Insert(out[name], at, number)
+			}
+		}
 	}
 	return out
 }

@@ -32,7 +32,7 @@ func TestPodFactsEqualACount(t *testing.T) {
 			} else {
 				now = &record.Endpoint{
 					Name: name, Identity: uint32(1<<16 | 256 + rapid.IntRange(0, 2).Draw(t, "identity")),
-					NamedPorts: rapid.MapOf(rapid.SampledFrom([]string{"http/TCP", "dns/UDP"}), rapid.Uint16Range(1, 3)).Draw(t, "ports"),
+					NamedPorts: record.NewNamedPorts(rapid.MapOf(rapid.SampledFrom([]string{"http/TCP", "dns/UDP"}), rapid.Uint16Range(1, 3)).Draw(t, "ports")),
 				}
 				pods[name], local[name] = now, isLocal
 			}
@@ -43,7 +43,7 @@ func TestPodFactsEqualACount(t *testing.T) {
 			if local[name] {
 				subjects[e.Identity]++
 			}
-			for port, number := range e.NamedPorts {
+			for port, number := range e.NamedPorts.All() {
 				if named[e.Identity] == nil {
 					named[e.Identity] = map[string][]uint16{}
 				}
@@ -58,10 +58,19 @@ func TestPodFactsEqualACount(t *testing.T) {
 		}
 		got := map[uint32]map[string][]uint16{}
 		for id := range f.named {
-			got[id] = f.ports(id)
+			got[id] = f.numbers(id)
 		}
 		if !reflect.DeepEqual(got, named) {
 			t.Fatalf("named ports %v, want %v", got, named)
+		}
+		sets := map[record.NamedPorts]bool{}
+		for _, e := range pods {
+			if e.NamedPorts != (record.NamedPorts{}) {
+				sets[e.NamedPorts] = true
+			}
+		}
+		if len(f.sets) != len(sets) {
+			t.Fatalf("%d sets of ports are held, want %d", len(f.sets), len(sets))
 		}
 	})
 }
