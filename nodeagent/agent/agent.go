@@ -86,6 +86,8 @@ type Agent struct {
 	complete        *intake.Completeness
 	completeVersion uint64
 	foundFor        uint64 // the version that the finder was made to look for
+	released        bool   // memory was, after this many snapshots
+	releasedAfter   int
 
 	mu     sync.Mutex
 	synced Synced

@@ -103,6 +103,7 @@ func (a *Agent) Sync(ctx context.Context, now time.Time) (apply.Pass, error) {
 		retry(now.Add(time.Second))
 	}
 	a.record(position, pass, sockets)
+	a.releaseMemory()
 	if a.foundFor != a.completeVersion {
 		a.foundFor = a.completeVersion
 		a.finder.Look()

@@ -40,6 +40,7 @@ type Intake struct {
 	counts     map[string]int // records by cluster
 	unreadable unreadable
 	complete   *Completeness
+	snapshots  int  // that the relay sent whole
 	restored   bool // a whole state came from the disk
 	live       bool // the relay brought the tables up to date once in this run
 	waited     bool // and need not be waited for any longer
@@ -76,6 +77,9 @@ func (i *Intake) Handle(b *relayv1.Batch) error {
 	changed, err := i.write(changes, i.journal != nil)
 	if err != nil {
 		return err
+	}
+	if b.GetSnapshotEnd() {
+		i.snapshots++
 	}
 	moved := len(b.GetClusters()) > 0 || b.GetSnapshotStart() || b.GetSnapshotEnd()
 	if moved || i.membersChanged {
@@ -159,6 +163,13 @@ func (i *Intake) Resume() *relayv1.ResumePoint {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.state.Resume()
+}
+
+// Snapshots counts those that came whole from the relay.
+func (i *Intake) Snapshots() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.snapshots
 }
 
 // Position is the newest batch that is in the tables.
