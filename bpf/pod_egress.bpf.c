@@ -12,6 +12,10 @@
 
 char _license[] SEC("license") = "GPL";
 
+/* Bytes of a neighbour discovery message: header and target are 24, and hosts
+ * add one or two options of 8. More would only carry data past policy. */
+#define FL_NEIGHBOR_MAX 128
+
 /* Offset of the sender's protocol address in an ARP packet. */
 #define FL_ARP_SENDER_IP 14
 
@@ -33,6 +37,22 @@ static __always_inline bool own_ip6(const struct iface *iface, const __u8 *addr)
 	return (iface->flags & FL_IFACE_IP6) && addr_equal(AF_INET6, addr, iface->ip6);
 }
 
+/* Neighbours are on the link: its multicast, link-local addresses, this node and
+ * its pods. What is sent further is an ordinary packet, whatever its type. */
+static __always_inline bool to_neighbor(struct __sk_buff *skb, const struct pod_ctx *c)
+{
+	const struct remote *to;
+
+	if (skb->len > c->p.l4 + FL_NEIGHBOR_MAX && c->p.icmp_type >= NDISC_ROUTER_SOLICITATION &&
+	    c->p.icmp_type <= NDISC_REDIRECT)
+		return false;
+	if (addr_is_link_multicast(c->p.daddr) || addr_is_link_local(c->p.daddr) ||
+	    bpf_map_lookup_elem(&fl_locals6, c->p.daddr))
+		return true;
+	to = remote_exact(AF_INET6, c->p.daddr);
+	return to && to->flags & FL_REMOTE_HOST;
+}
+
 /* Neighbour discovery likewise: asking is free, claiming somebody else's
  * address or playing the router is not. */
 static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const struct pod_ctx *c,
@@ -49,7 +69,8 @@ static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const
 		return FL_REASON_NEIGHBOR;
 	if (bpf_skb_load_bytes(skb, c->p.l4 + sizeof(struct icmphdr), target, sizeof(target)))
 		return FL_REASON_MALFORMED;
-	if (!own_ip6(iface, target) && !addr_is_link_local(target))
+	if (!own_ip6(iface, target) &&
+	    !(addr_is_link_local(target) && addr_equal(AF_INET6, target, c->p.saddr)))
 		return FL_REASON_INVALID_SOURCE;
 	return FL_REASON_NEIGHBOR;
 }
@@ -81,7 +102,7 @@ static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct 
 	if (!c->p.family)
 		return skb->protocol == bpf_htons(ETH_P_ARP) ? arp_verdict(skb, iface) :
 							       FL_REASON_UNSUPPORTED_PROTOCOL;
-	if (c->p.kind == FL_PACKET_NEIGHBOR)
+	if (c->p.kind == FL_PACKET_NEIGHBOR && to_neighbor(skb, c))
 		return neighbor_verdict(skb, c, iface);
 	if (!own_source(c, iface))
 		return FL_REASON_INVALID_SOURCE;

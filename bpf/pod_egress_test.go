@@ -53,6 +53,37 @@ func TestEgressLinkLocalSourceOnlyForNeighbours(t *testing.T) {
 	f.egress(forwarded.bytes(t)).passes(t, "forwarded: ordinary ICMPv6", HookPodEgress, ReasonForwarded)
 }
 
+// What looks like a listener's report or a solicitation and goes beyond the link is judged: an isolated pod must not talk
+// to anybody that way.
+func TestNeighbourPacketsBeyondTheLinkAreJudged(t *testing.T) {
+	f, c := newFixture(t), cast6
+	f.isolate(DirEgress, 0)
+	f.isolate(DirIngress, 0)
+	report := func(from, to netip.Addr) *packetSpec {
+		p := base(from, to)
+		p.proto, p.hopLimit, p.payload = layers.IPProtocolICMPv6, 64, make([]byte, 700)
+		p.l4 = &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeMLDv2MulticastListenerReportMessageV2, 0)}
+		return p
+	}
+	multicast := netip.MustParseAddr("ff02::16")
+	f.egress(report(c.pod, multicast).bytes(t)).passes(t, "a report to the link", HookPodEgress, ReasonNeighbor)
+	f.egress(report(c.pod, c.world).bytes(t)).drops(t, "a report to the world", HookPodEgress, ReasonDefaultDenied)
+	f.egress(report(c.pod, c.remote).bytes(t)).drops(t, "a report to another cluster", HookPodEgress, ReasonDefaultDenied)
+	f.ingress(report(c.friend, c.pod).bytes(t)).drops(t, "a report from a pod", HookPodIngress, ReasonDefaultDenied)
+
+	solicitation := func(to netip.Addr) *packetSpec { return neighbour(c.pod, to, layers.ICMPv6TypeNeighborSolicitation, to) }
+	f.egress(solicitation(c.host).bytes(t)).passes(t, "is the node there", HookPodEgress, ReasonNeighbor)
+	f.egress(solicitation(netip.MustParseAddr("fe80::1")).bytes(t)).passes(t, "is the router there", HookPodEgress, ReasonNeighbor)
+	f.egress(solicitation(c.world).bytes(t)).drops(t, "is the world there", HookPodEgress, ReasonDefaultDenied)
+	long := solicitation(c.friend)
+	long.payload = append(long.payload, make([]byte, 900)...)
+	f.egress(long.bytes(t)).drops(t, "a solicitation with data", HookPodEgress, ReasonDefaultDenied)
+	f.local(c.friend, Local{Ifindex: 99})
+	f.egress(solicitation(c.friend).bytes(t)).passes(t, "is the other pod on the link there", HookPodEgress, ReasonNeighbor)
+	f.egress(neighbour(c.pod, c.host, layers.ICMPv6TypeNeighborAdvertisement, netip.MustParseAddr("fe80::1")).bytes(t)).
+		drops(t, "advertising the router's link-local address", HookPodEgress, ReasonInvalidSource)
+}
+
 func neighbour(from, to netip.Addr, typ uint8, target netip.Addr) *packetSpec {
 	p := base(from, to)
 	p.hopLimit = 255

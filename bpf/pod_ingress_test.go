@@ -73,6 +73,35 @@ func TestAnswersGoBackTheWayTheyCame(t *testing.T) {
 	})
 }
 
+// A peer that gets a key is answered through the tunnel: flows that it opened before, and flows that its node still opens
+// in the clear because it doesn't know this node's key yet.
+func TestAnswersAreEncryptedOnceThePeerIs(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.ingress(tcp(c.friend, 4000, c.pod, 80, "S").bytes(t)).passes(t, "before there are keys", HookPodIngress, ReasonForwarded)
+		f.egress(tcp(c.pod, 80, c.friend, 4000, "SA").bytes(t)).passes(t, "before there are keys", HookPodEgress, ReasonForwarded)
+
+		f.address(c.friend, Remote{Identity: friendIdentity, Peer: remotePeer, Flags: RemoteTunnel})
+		f.bumpEpoch()
+		f.egress(tcp(c.pod, 80, c.friend, 4000, "A").bytes(t)).tunnels(t, "the answer of the running flow")
+		f.ingress(tcp(c.friend, 4001, c.pod, 80, "S").bytes(t)).passes(t, "a new flow in the clear", HookPodIngress, ReasonForwarded)
+		f.egress(tcp(c.pod, 80, c.friend, 4001, "SA").bytes(t)).tunnels(t, "its answer")
+	})
+}
+
+// An error is as good as the flow that it quotes: one that policy no longer allows carries none, either way.
+func TestICMPErrorsEndWithTheirFlow(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		syn := udp(c.pod, 4000, c.friend, 80)
+		f.egress(syn.bytes(t)).passes(t, "allowed", HookPodEgress, ReasonForwarded)
+		f.isolate(DirEgress, 0)
+		f.isolate(DirIngress, 0)
+		f.bumpEpoch()
+		f.ingress(unreachable(t, c.friend, c.pod, syn).bytes(t)).drops(t, "from the peer", HookPodIngress, ReasonUnrelated)
+		quoted := udp(c.friend, 80, c.pod, 4000).data(make([]byte, 900))
+		f.egress(unreachable(t, c.pod, c.friend, quoted).bytes(t)).drops(t, "to the peer", HookPodEgress, ReasonUnrelated)
+	})
+}
+
 func TestICMPErrorsBelongToAFlow(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		out := udp(c.pod, 5000, c.friend, 53)

@@ -131,11 +131,18 @@ static __always_inline void ct_replace(__u8 family, const union ct_key *k, struc
 {
 	__u32 had = __sync_fetch_and_or(&old->flags, FL_CT_REPLACING), has;
 
+	/* The memory is another flow's by now: the mark must not stay there. */
+	if (ct_find(family, k) != old) {
+		if (!(had & FL_CT_REPLACING))
+			__sync_fetch_and_and(&old->flags, ~FL_CT_REPLACING);
+		ct_learn(family, k, fresh->flags & FL_CT_LEARNED);
+		return;
+	}
 	/* Another CPU is at it, with a verdict as good as ours, or else with
-	 * one of an older epoch, which the next packet finds out. Or the mark
-	 * was meant for the flow that had this memory before: it must not stay. */
+	 * one of an older epoch, which the next packet finds out. It sees what we
+	 * leave in the old entry, or has replaced it, and we find the new one. */
 	if (had & FL_CT_REPLACING) {
-		__sync_fetch_and_and(&old->flags, ~FL_CT_REPLACING);
+		__sync_fetch_and_or(&old->flags, fresh->flags & FL_CT_LEARNED);
 		ct_learn(family, k, fresh->flags & FL_CT_LEARNED);
 		return;
 	}

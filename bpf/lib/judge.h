@@ -81,7 +81,7 @@ static __always_inline __u32 tunnel_flags(const struct judgement *j, bool by_pod
 {
 	__u32 flags = 0;
 
-	if (by_pod ? (j->remote.flags & FL_REMOTE_TUNNEL) : came_by_tunnel)
+	if ((j->remote.flags & FL_REMOTE_TUNNEL) || (!by_pod && came_by_tunnel))
 		flags |= FL_CT_VIA_TUNNEL;
 	if (j->remote.flags & FL_REMOTE_REQUIRE_TUNNEL)
 		flags |= FL_CT_REQUIRE_TUNNEL | FL_CT_VIA_TUNNEL;

@@ -237,6 +237,16 @@ FL_GLOBAL int fl_skip_ip6_extensions(struct __sk_buff *skb, struct packet *p)
 	return FL_REASON_MALFORMED; /* an absurd chain only hides something */
 }
 
+static __always_inline bool addr_is_link_local(const __u8 *a)
+{
+	return a[0] == 0xfe && (a[1] & 0xc0) == 0x80;
+}
+
+static __always_inline bool addr_is_link_multicast(const __u8 *a)
+{
+	return a[0] == 0xff && (a[1] & 0xf) == 2;
+}
+
 static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packet *p)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -261,12 +271,13 @@ static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packe
 	if (p->proto != IPPROTO_ICMPV6)
 		return r;
 	/* Neighbour discovery must not have been forwarded (RFC 4861); listener
-	 * reports carry hop limit 1 and a link-local source. */
+	 * reports go to the link's multicast addresses (RFC 3810). */
 	if (p->icmp_type >= NDISC_ROUTER_SOLICITATION && p->icmp_type <= NDISC_REDIRECT &&
 	    hop_limit_untouched)
 		p->kind = FL_PACKET_NEIGHBOR;
-	if ((p->icmp_type >= ICMPV6_MLD_QUERY && p->icmp_type <= ICMPV6_MLD_DONE) ||
-	    p->icmp_type == ICMPV6_MLD2_REPORT)
+	if (((p->icmp_type >= ICMPV6_MLD_QUERY && p->icmp_type <= ICMPV6_MLD_DONE) ||
+	     p->icmp_type == ICMPV6_MLD2_REPORT) &&
+	    addr_is_link_multicast(p->daddr))
 		p->kind = FL_PACKET_NEIGHBOR;
 	return r;
 }
@@ -294,11 +305,6 @@ static __always_inline bool addr_equal(__u8 family, const __u8 *a, const __u8 *b
 	if (family == AF_INET)
 		return x[0] == y[0];
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
-}
-
-static __always_inline bool addr_is_link_local(const __u8 *a)
-{
-	return a[0] == 0xfe && (a[1] & 0xc0) == 0x80;
 }
 
 static __always_inline bool addr_is_unspecified(const __u8 *a)

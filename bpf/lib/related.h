@@ -73,6 +73,12 @@ FL_GLOBAL int fl_related_verdict(struct __sk_buff *skb, struct pod_ctx *c)
 	e = ct_find(c->p.family, &k);
 	if (!e || ct_expired(e, inner.proto, c->now) || (e->flags & FL_CT_DENIED))
 		return FL_REASON_UNRELATED;
+	/* A verdict that may no longer hold carries no errors: the flow's next
+	 * packet is judged, errors about it pass again then. */
+	c->address_epoch = address_epoch(from_pod ? inner.saddr : inner.daddr);
+	if (!verdict_is_current(c, e) &&
+	    !verdict_still_holds(c, e, e->flags & FL_CT_BY_POD ? FL_DIR_EGRESS : FL_DIR_INGRESS))
+		return FL_REASON_UNRELATED;
 	/* About an encrypted flow, only the tunnel's other end is believed: a
 	 * forged "too big" could otherwise throttle it from outside. */
 	if (!from_pod && !c->from_tunnel && (e->flags & FL_CT_REQUIRE_TUNNEL))
