@@ -126,6 +126,38 @@ func TestRoamedEndpointIsRespected(t *testing.T) {
 	})
 }
 
+// Somebody with another tool takes a peer, or one of its addresses, from the device: after a look at it they are set anew.
+func TestWhatStrangersTookIsSetAnew(t *testing.T) {
+	n := alone(t)
+	at := netip.MustParseAddrPort("192.0.2.7:51871")
+	x := peer(newKey(t), at, "10.1.0.1/32", "10.1.0.2/32")
+	change := func(p wgtypes.PeerConfig) error {
+		c, err := wgctrl.New()
+		if err != nil {
+			return err
+		}
+		p.PublicKey = wgtypes.Key(x.PublicKey)
+		return errors.Join(c.ConfigureDevice(n.cfg.Device, wgtypes.Config{Peers: []wgtypes.PeerConfig{p}}), c.Close())
+	}
+	n.withDriver(t, func(d *wireguard.Device) error {
+		if err := d.SetPeer(x); err != nil {
+			return err
+		}
+		for _, damage := range []wgtypes.PeerConfig{{Remove: true}, {ReplaceAllowedIPs: true}} {
+			if err := change(damage); err != nil {
+				return err
+			}
+			if _, err := d.Peers(); err != nil {
+				return err
+			}
+			if err := errors.Join(d.SetPeer(x), wantPeers(d, x)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 // The process restarts behind an open driver: what was set since the last Save
 // and what was removed since must be told again.
 func TestDriverConfiguresRestartedProcess(t *testing.T) {

@@ -283,6 +283,8 @@ type hostRoutes struct {
 	d *fakeMap[netip.Prefix, kernelroutes.Route]
 }
 
+func (h hostRoutes) Ensure() error { return nil }
+
 func (h hostRoutes) Replace(r kernelroutes.Route) error {
 	return h.d.put(r.Prefix, r)
 }

@@ -89,7 +89,11 @@ func (i *Installer) once() error {
 		masq.Except = append(masq.Except, c.PodCIDRs...)
 	}
 	slices.SortFunc(masq.Except, netip.Prefix.Compare)
-	if !reflect.DeepEqual(masq, i.last) {
+	held, err := masquerade.Held(masq)
+	if err != nil {
+		return err
+	}
+	if !held || !reflect.DeepEqual(masq, i.last) {
 		if err := masquerade.Apply(masq); err != nil {
 			return err
 		}

@@ -80,6 +80,7 @@ func (n noted) Delete(ctx context.Context, keys []netip.Prefix) []error {
 
 // HostTable is the kernel's routing table of ours.
 type HostTable interface {
+	Ensure() error
 	Replace(routes.Route) error
 	Remove(netip.Prefix) error
 	List() ([]routes.Route, error)
@@ -120,6 +121,10 @@ func (h host) Update(_ context.Context, prefix netip.Prefix, r table.Route) erro
 func (h host) Delete(_ context.Context, prefix netip.Prefix) error { return h.driver.Remove(prefix) }
 
 func (h host) Have(context.Context) (map[netip.Prefix]table.Route, error) {
+	// Others remove rules as well: systemd-networkd does, of all that aren't its own, when it starts.
+	if err := h.driver.Ensure(); err != nil {
+		return nil, err
+	}
 	list, err := h.driver.List()
 	if err != nil {
 		return nil, err

@@ -6,6 +6,8 @@ package wireguard
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/fairlead-mesh/fairlead/mesh/topology"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
@@ -15,6 +17,9 @@ import (
 type peers struct {
 	device Device
 	keys   map[uint16]wireguard.Key
+	rows   map[uint16]*topology.Peer // as last set
+	// owed are keys that an index had before and that the device did not let go yet.
+	owed map[uint16][]wireguard.Key
 	// ready are indexes whose key the device holds. One that can't be changed for a moment keeps working as it was.
 	ready map[uint16]bool
 	// news are indexes that became ready, or no longer are, since the datapath was last informed.
@@ -22,7 +27,10 @@ type peers struct {
 }
 
 func newPeers() *peers {
-	return &peers{keys: map[uint16]wireguard.Key{}, ready: map[uint16]bool{}, news: map[uint16]struct{}{}}
+	return &peers{
+		keys: map[uint16]wireguard.Key{}, rows: map[uint16]*topology.Peer{}, owed: map[uint16][]wireguard.Key{},
+		ready: map[uint16]bool{}, news: map[uint16]struct{}{},
+	}
 }
 
 func (p *peers) set(index uint16, ready bool) {
@@ -47,28 +55,36 @@ func (p *peers) Update(_ context.Context, index uint16, peer *topology.Peer) err
 	if err != nil {
 		return fmt.Errorf("peer %s/%s: %w", peer.Cluster, peer.Node, err)
 	}
-	p.keys[index] = key
+	p.keys[index], p.rows[index] = key, peer
 	p.set(index, true)
-	if had && former != key && !p.used(former) {
-		return p.device.RemovePeer(former)
+	if had && former != key {
+		p.owed[index] = append(p.owed[index], former)
 	}
-	return nil
+	return p.settle(index)
 }
 
 func (p *peers) Delete(_ context.Context, index uint16) error {
-	key, had := p.keys[index]
-	if !had {
-		return nil
+	if key, had := p.keys[index]; had {
+		delete(p.keys, index)
+		delete(p.rows, index)
+		p.set(index, false)
+		p.owed[index] = append(p.owed[index], key)
 	}
-	delete(p.keys, index)
-	p.set(index, false)
-	if p.used(key) {
-		return nil // the node got another index
+	return p.settle(index)
+}
+
+// settle removes the keys that an index no longer has, unless another one has them now: a node may get another index.
+func (p *peers) settle(index uint16) error {
+	for len(p.owed[index]) > 0 {
+		key := p.owed[index][0]
+		if !p.used(key) {
+			if err := p.device.RemovePeer(key); err != nil {
+				return err
+			}
+		}
+		p.owed[index] = p.owed[index][1:]
 	}
-	if err := p.device.RemovePeer(key); err != nil {
-		p.keys[index] = key
-		return err
-	}
+	delete(p.owed, index)
 	return nil
 }
 
@@ -81,5 +97,33 @@ func (p *peers) used(key wireguard.Key) bool {
 	return false
 }
 
-// Have is empty: setting a peer that is set already costs nothing, and strangers are pruned by key.
-func (p *peers) Have(context.Context) (map[uint16]*topology.Peer, error) { return nil, nil }
+// Have is what the device holds as it was set: others' tools change devices as well. What an earlier run set is not known by
+// index; setting it once more costs nothing, and strangers are pruned by key.
+func (p *peers) Have(context.Context) (map[uint16]*topology.Peer, error) {
+	if len(p.rows) == 0 {
+		return nil, nil
+	}
+	held, err := p.device.Peers()
+	if err != nil {
+		return nil, fmt.Errorf("reading the device's peers: %w", err)
+	}
+	allowed := make(map[wireguard.Key][]netip.Prefix, len(held))
+	for _, h := range held {
+		allowed[h.PublicKey] = h.AllowedIPs
+	}
+	out := make(map[uint16]*topology.Peer, len(p.rows))
+	for index, row := range p.rows {
+		if have, ok := allowed[p.keys[index]]; ok && samePrefixes(have, row.AllowedIPs) {
+			out[index] = row
+		}
+	}
+	return out, nil
+}
+
+// samePrefixes compares without regard to the order.
+func samePrefixes(a, b []netip.Prefix) bool {
+	a, b = slices.Clone(a), slices.Clone(b)
+	slices.SortFunc(a, netip.Prefix.Compare)
+	slices.SortFunc(b, netip.Prefix.Compare)
+	return slices.Equal(a, b)
+}

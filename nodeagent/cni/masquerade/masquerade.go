@@ -80,6 +80,28 @@ func Remove() error {
 	return nil
 }
 
+// Held reports whether the rules of a configuration are there. Others remove them as well: "nft flush ruleset" does, and so
+// do reloads of nftables.service.
+func Held(cfg Config) (bool, error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return false, fmt.Errorf("opening nftables: %w", err)
+	}
+	table := &nftables.Table{Family: nftables.TableFamilyINet, Name: tableName}
+	rules, err := conn.GetRules(table, &nftables.Chain{Name: chainName, Table: table})
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading the nftables table %s: %w", tableName, err)
+	}
+	want := 2*len(cfg.PodCIDRs) + len(cfg.Except)
+	if cfg.Tunnel != "" {
+		want++
+	}
+	return len(rules) == want, nil
+}
+
 func leavesOver(device string) []expr.Any {
 	name := make([]byte, unix.IFNAMSIZ)
 	copy(name, device)

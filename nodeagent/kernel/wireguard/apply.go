@@ -49,10 +49,7 @@ func (d *Device) current() error {
 	if err := ensureLink(d.cfg, d.impl); err != nil {
 		return err
 	}
-	told := map[Key]netip.AddrPort{}
-	for key, k := range d.have {
-		told[key] = k.told
-	}
+	told := d.told()
 	if err := d.learn(told); err != nil {
 		return err
 	}
@@ -73,6 +70,15 @@ func (d *Device) current() error {
 	return nil
 }
 
+// told are the endpoints that the device was given, by peer.
+func (d *Device) told() map[Key]netip.AddrPort {
+	out := make(map[Key]netip.AddrPort, len(d.have))
+	for key, k := range d.have {
+		out[key] = k.told
+	}
+	return out
+}
+
 // learn reads the device, gives it our key and port if it hasn't them, and
 // remembers what it holds.
 func (d *Device) learn(told map[Key]netip.AddrPort) error {
@@ -86,6 +92,13 @@ func (d *Device) learn(told map[Key]netip.AddrPort) error {
 			return fmt.Errorf("giving device %s its key and port %d: %w", d.cfg.Device, d.cfg.ListenPort, d.notReady(err))
 		}
 	}
+	d.holds(dev, told)
+	return nil
+}
+
+// holds remembers what the device was read to hold. told are the endpoints that it was given: it knows where a peer was last
+// heard, which may be elsewhere.
+func (d *Device) holds(dev *wgtypes.Device, told map[Key]netip.AddrPort) {
 	d.have = make(map[Key]*known, len(dev.Peers))
 	d.owner = map[netip.Prefix]Key{}
 	for _, p := range dev.Peers {
@@ -100,7 +113,6 @@ func (d *Device) learn(told map[Key]netip.AddrPort) error {
 		}
 		d.have[s.PublicKey] = k
 	}
-	return nil
 }
 
 // apply changes the device to hold p, with the fewest words.

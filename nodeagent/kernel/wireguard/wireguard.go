@@ -217,8 +217,9 @@ func (d *Device) RemovePeer(key Key) error {
 	return d.remove(key)
 }
 
-// Peers reads the device. Peers that were set through this driver and that the
-// device lost are set again on the way.
+// Peers reads the device, and what it holds counts from then on: a peer that
+// somebody else took away is set anew by the next SetPeer. What a restarted
+// userspace process lost is set again on the way.
 func (d *Device) Peers() ([]Status, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -229,6 +230,7 @@ func (d *Device) Peers() ([]Status, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.holds(dev, d.told())
 	out := make([]Status, 0, len(dev.Peers))
 	for _, p := range dev.Peers {
 		out = append(out, status(p))
