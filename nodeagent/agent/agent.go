@@ -138,7 +138,7 @@ func (a *Agent) datapathLoop() *apply.Loop {
 	steps := []apply.Step{addresses.Guards, addresses.Peers}
 	steps = append(steps, rows...)
 	steps = append(steps, sw.Hold(addresses.Ranges), addresses.Addresses, sw)
-	steps = append(steps, endpoints.Steps(t, d.Endpoints)...)
+	steps = append(steps, endpoints.Steps(t, d.Endpoints, a.removableHooks)...)
 	steps = append(steps, services.Steps(t, d.Services)...)
 	loop := apply.NewLoop(t, steps...)
 	loop.After(settings.New(t, d.Settings, a.cfg.EventsPerTick).Hook())

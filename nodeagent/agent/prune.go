@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	applypolicy "github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
 	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
 // look takes in what the records are complete of, once a round, so that all steps of a round go by the same.
@@ -46,7 +47,7 @@ func (a *Agent) mayPrune(step string) bool {
 	case t.Ifaces.Name(), t.Locals.Name():
 		return a.finder.Synced() && c.Own(record.KindEndpoint)
 	case t.Hooks.Name():
-		return a.finder.Synced() && c.Own(record.KindEndpoint) && a.tunnelSynced()
+		return false // see removableHooks
 	case t.PeerFlags.Name():
 		return c.All(record.KindCluster, record.KindNode) && a.tunnelSynced()
 	case t.Slots.Name(), t.Frontends.Name():
@@ -79,6 +80,16 @@ func (a *Agent) removableAddresses() (version uint64, may func(netip.Addr) bool)
 		return 0, nil
 	}
 	return a.completeVersion, a.complete.Address
+}
+
+// removableHooks lets programs go when the finder and the tunnel know theirs; those of pods only with their interfaces. An
+// interface without them would be open, and a pod may live longer than its record.
+func (a *Agent) removableHooks() (version uint64, may func(table.Hook) bool) {
+	if a.planner == nil || !a.finder.Synced() || !a.complete.Own(record.KindEndpoint) || !a.tunnelSynced() {
+		return 0, nil
+	}
+	version, present := a.finder.Interfaces()
+	return version, func(h table.Hook) bool { return h.Role != table.RolePod || !present[h.Ifindex] }
 }
 
 // removablePeer says whether a WireGuard peer that no table wants belongs to nobody.

@@ -25,7 +25,7 @@ type Driver struct {
 	Hooks  apply.Target[table.Hook, table.Attachment]
 }
 
-// Steps in the order in which additions are written.
-func Steps(t *table.Tables, d Driver) []apply.Step {
-	return []apply.Step{apply.Follow(t.Ifaces, d.Ifaces), apply.Follow(t.Locals, d.Locals), apply.Follow(t.Hooks, d.Hooks)}
+// Steps in the order in which additions are written. may says which programs of an earlier run may go.
+func Steps(t *table.Tables, d Driver, may apply.Removable[table.Hook]) []apply.Step {
+	return []apply.Step{apply.Follow(t.Ifaces, d.Ifaces), apply.Follow(t.Locals, d.Locals), apply.Follow(t.Hooks, d.Hooks).PruneBy(may)}
 }

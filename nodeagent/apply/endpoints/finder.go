@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,17 +56,22 @@ type Finder struct {
 	wakes chan struct{} // something changed at the node's devices
 
 	known map[string]*pod
+	// left are interfaces of pods whose records went, by index. A pod that was deleted by force runs on for a while.
+	left map[uint32]string
 
-	mu      sync.Mutex
-	synced  bool
-	looked  bool
-	nodeErr error
+	mu         sync.Mutex
+	synced     bool
+	looked     bool
+	nodeErr    error
+	interfaces map[uint32]bool // of the node, at the last look
+	version    uint64          // of interfaces
 }
 
 // pod is what is known of a pod.
 type pod struct {
 	want  table.Pod
 	link  links.Link
+	moved bool // it had another interface before
 	err   error
 	found bool
 	wait  time.Duration
@@ -75,7 +82,7 @@ type pod struct {
 func NewFinder(cfg FinderConfig) *Finder {
 	return &Finder{
 		cfg: cfg, pods: cfg.Tables.Pods.Follow(), rows: newOwned(cfg.Tables.ForNode()),
-		wakes: make(chan struct{}, 1), known: map[string]*pod{},
+		wakes: make(chan struct{}, 1), known: map[string]*pod{}, left: map[uint32]string{},
 	}
 }
 
@@ -91,6 +98,14 @@ func (f *Finder) Looked() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.looked
+}
+
+// Interfaces are the indexes of the node's devices at the last look, and a number that changes when they do. Nobody changes
+// the map.
+func (f *Finder) Interfaces() (version uint64, present map[uint32]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.version, f.interfaces
 }
 
 // Err says what hinders looking at the node itself.
@@ -168,6 +183,15 @@ func (f *Finder) forget() {
 	}
 }
 
+// changed is a pod whose record is another one, or new. With other addresses it is another pod of the same name, and what was
+// found for the former one says nothing.
+func (p *pod) changed(want table.Pod) *pod {
+	if p == nil || !slices.Equal(p.want.Addresses, want.Addresses) {
+		return &pod{want: want}
+	}
+	return &pod{want: want, link: p.link, moved: p.moved}
+}
+
 // Round looks at the node once, and for pods that are not found yet. It tells when the pods change and when a lookup is
 // to be repeated.
 func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (changed <-chan struct{}, retry time.Time) {
@@ -175,12 +199,16 @@ func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (chang
 	var gone []string
 	f.cfg.Tables.Read(func(txn *table.Txn) {
 		changed = f.pods.Next(txn, func(c table.RowChange[string, table.Pod]) {
+			before := f.known[c.Key]
+			if before != nil && before.link.Index != 0 {
+				f.left[uint32(before.link.Index)] = before.link.Name
+			}
 			if c.Deleted {
 				delete(f.known, c.Key)
 				gone = append(gone, c.Key)
 				return
 			}
-			f.known[c.Key] = &pod{want: c.Value}
+			f.known[c.Key] = before.changed(c.Value)
 		})
 	})
 	nodeErr := f.node()
@@ -215,6 +243,12 @@ func (f *Finder) look(ctx context.Context, now time.Time) bool {
 		f.cfg.Log.Warn("listing interfaces", "error", err)
 		return false
 	}
+	f.mu.Lock()
+	if f.version == 0 || !maps.Equal(f.interfaces, present) {
+		f.interfaces = present
+		f.version++
+	}
+	f.mu.Unlock()
 	var group sync.WaitGroup
 	slots := make(chan struct{}, lookups)
 	for _, p := range f.known {
@@ -237,7 +271,7 @@ func (f *Finder) ask(p *pod, now time.Time, present map[uint32]bool) {
 	for _, addr := range addrs {
 		l, err := f.cfg.Links.HostSide(addr)
 		if err == nil {
-			p.link, p.err, p.found, p.wait = l, nil, true, 0
+			p.meets(l)
 			return
 		}
 		errs = append(errs, err)
@@ -252,21 +286,34 @@ func (f *Finder) ask(p *pod, now time.Time, present map[uint32]bool) {
 	p.after = now.Add(p.wait)
 }
 
+// meets notes the interface that answers for a pod.
+func (p *pod) meets(l links.Link) {
+	p.moved = p.moved || p.link.Index != 0 && p.link.Index != l.Index
+	p.link, p.err, p.found, p.wait = l, nil, true, 0
+}
+
 // write sets the rows of what was found. A pod that was found once and isn't now keeps its rows: taking the programs off
 // a live interface would open it.
 func (f *Finder) write(gone []string) {
 	var keys []string
 	var pods []table.Pod
 	var errs []error
+	contested := f.contest()
 	f.cfg.Tables.Write(func(txn *table.Txn) {
+		f.rows.hooks.Set(txn, ownerLeft, f.leftHooks())
 		for _, key := range gone {
 			f.rows.set(txn, key, rows{})
 		}
 		for key, p := range f.known {
-			keys, pods, errs = append(keys, key), append(pods, p.want), append(errs, p.err)
-			if p.found {
+			err := p.err
+			switch other := contested[p]; {
+			case other != "":
+				err = fmt.Errorf("interface %s answers for it and for pod %s", p.link.Name, other)
+				f.rows.set(txn, key, rows{hooks: hooksOf(p)})
+			case p.found:
 				f.rows.set(txn, key, rowsOf(p))
 			}
+			keys, pods, errs = append(keys, key), append(pods, p.want), append(errs, err)
 		}
 	})
 	f.pods.Settle(keys, pods, errs)

@@ -176,18 +176,86 @@ func TestASilentPodKeepsItsProgramsAGoneInterfaceDoesNot(t *testing.T) {
 	}
 }
 
-func TestAPodThatEndedLeavesNothing(t *testing.T) {
+func (b *bench) hooked(index uint32) bool {
+	_, ok := b.tables.Hooks.Get(table.Hook{Role: table.RolePod, Ifindex: index})
+	return ok
+}
+
+// A record may go before the pod does, as with "kubectl delete --force": what still runs must not be free of policy. Nobody is
+// behind its interface any more, so everything is dropped there.
+func TestAPodWithoutARecordIsClosedUntilItsInterfaceGoes(t *testing.T) {
 	b := setup(t)
 	b.devices.pods[four] = 7
 	b.want(true, xw)
 	b.round()
 	b.want(true, nil)
-	b.round()
-	if n := b.tables.Ifaces.Len() + b.tables.Locals.Len(); n != 0 {
-		t.Errorf("%d rows are left", n)
+	for range 2 {
+		b.round()
+		if n := b.tables.Ifaces.Len() + b.tables.Locals.Len(); n != 0 {
+			t.Errorf("%d rows are left", n)
+		}
+		if !b.hooked(7) {
+			t.Error("a live interface lost its programs")
+		}
 	}
-	if _, ok := b.tables.Hooks.Get(table.Hook{Role: table.RolePod, Ifindex: 7}); ok {
-		t.Error("the hook is left")
+	b.devices.gone[7] = true
+	b.round()
+	if b.hooked(7) {
+		t.Error("the hook is left without an interface")
+	}
+}
+
+// A StatefulSet's pod comes back under its name: both interfaces have programs as long as both are there.
+func TestAnotherPodOfTheSameName(t *testing.T) {
+	b := setup(t)
+	b.devices.pods[four] = 7
+	b.want(true, xw)
+	b.round()
+	next := netip.MustParseAddr("10.14.0.6")
+	b.want(true, map[string]table.Pod{"default/xwing": {Endpoint: &record.Endpoint{Namespace: "default", Name: "xwing", Addresses: []netip.Addr{next}, Identity: 65801}}})
+	retry := b.round()
+	if _, ok := b.tables.Ifaces.Get(7); ok && b.status("default/xwing") == table.Done {
+		t.Error("the former pod's interface counts as the new one's")
+	}
+	b.devices.pods[next] = 8
+	b.now = retry
+	b.round()
+	if row, _ := b.tables.Ifaces.Get(8); row.Value.Identity != 65801 || !b.hooked(7) || !b.hooked(8) {
+		t.Errorf("identity %d, former interface hooked: %t, new one: %t", row.Value.Identity, b.hooked(7), b.hooked(8))
+	}
+	if _, ok := b.tables.Ifaces.Get(7); ok {
+		t.Error("the former pod's interface still has a row")
+	}
+}
+
+// An address that a new pod got while the former one's record is still there.
+func TestAReusedAddressIsTheNewPods(t *testing.T) {
+	former := table.Pod{Endpoint: &record.Endpoint{Namespace: "a", Name: "former", Addresses: []netip.Addr{four}, Identity: 65800}}
+	newer := table.Pod{Endpoint: &record.Endpoint{Namespace: "b", Name: "newer", Addresses: []netip.Addr{four}, Identity: 65900}}
+	for range 20 { // maps have no order
+		b := setup(t)
+		b.devices.pods[four] = 7
+		b.want(true, map[string]table.Pod{"a/former": former})
+		b.round()
+		b.devices.pods, b.devices.gone = map[netip.Addr]int{four: 8}, map[int]bool{7: true}
+		b.want(true, map[string]table.Pod{"a/former": former, "b/newer": newer})
+		b.round()
+		if row, _ := b.tables.Ifaces.Get(8); row.Value.Identity != 65900 || b.status("a/former") != table.Failed || b.status("b/newer") != table.Done {
+			t.Fatalf("identity %d; former %s, newer %s", row.Value.Identity, b.status("a/former"), b.status("b/newer"))
+		}
+	}
+	// After a restart nobody knows who was there first: nobody is let through until one record goes.
+	b := setup(t)
+	b.devices.pods[four] = 8
+	b.want(true, map[string]table.Pod{"a/former": former, "b/newer": newer})
+	b.round()
+	if row, ok := b.tables.Ifaces.Get(8); ok || !b.hooked(8) || b.status("a/former") != table.Failed || b.status("b/newer") != table.Failed {
+		t.Errorf("row %+v; hooked %t; former %s, newer %s", row, b.hooked(8), b.status("a/former"), b.status("b/newer"))
+	}
+	b.want(true, map[string]table.Pod{"b/newer": newer})
+	b.round()
+	if row, _ := b.tables.Ifaces.Get(8); row.Value.Identity != 65900 || b.status("b/newer") != table.Done {
+		t.Errorf("identity %d; newer %s", row.Value.Identity, b.status("b/newer"))
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 const (
 	ownerHost    = "host"
 	ownerUplinks = "uplinks"
+	ownerLeft    = "left" // interfaces whose pods have no record any more
 )
 
 // podOwner owns the rows about a pod.
@@ -36,7 +37,7 @@ func rowsOf(p *pod) rows {
 	out := rows{
 		ifaces: map[uint32]bpf.Iface{},
 		locals: map[netip.Addr]bpf.Local{},
-		hooks:  map[table.Hook]table.Attachment{{Role: table.RolePod, Ifindex: ifindex}: {Name: p.link.Name}},
+		hooks:  hooksOf(p),
 	}
 	for _, addr := range p.want.Addresses {
 		out.locals[addr] = local
@@ -50,6 +51,11 @@ func rowsOf(p *pod) rows {
 	}
 	out.ifaces[ifindex] = iface
 	return out
+}
+
+// hooksOf are the programs on a pod's interface alone: without a row about who is behind it they drop everything.
+func hooksOf(p *pod) map[table.Hook]table.Attachment {
+	return map[table.Hook]table.Attachment{{Role: table.RolePod, Ifindex: uint32(p.link.Index)}: {Name: p.link.Name}}
 }
 
 // owned are the rows that the Finder writes, by pod and by what they say of the node.

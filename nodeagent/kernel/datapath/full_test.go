@@ -91,7 +91,7 @@ func newWorld(t *testing.T, dir string, sizes map[string]uint32) *world {
 	steps := append(before, r.Guards, r.Peers, sw.Hold(r.Ranges), r.Addresses, sw)
 	steps = append(steps, endpoints.Steps(tables, endpoints.Driver{
 		Ifaces: d.Ifaces(), Locals: d.Locals(), Hooks: attached{d.Hooks(), w},
-	})...)
+	}, nil)...)
 	w.loop = apply.NewLoop(tables, steps...)
 	ranges := tables.ForPlan().Ranges
 	w.to = policy.NewPublisher(tables, sw, policy.Memory{}, func(cidrs map[netip.Prefix]*uint32) {
