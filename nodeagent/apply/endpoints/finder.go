@@ -5,10 +5,8 @@ package endpoints
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -44,8 +42,10 @@ const (
 	lastRetry  = 10 * time.Second
 	// lookAgain finds what changed without a message, e.g. a pod's MAC address.
 	lookAgain = 30 * time.Second
-	// lookups at a time: each may wait for a pod that doesn't answer.
-	lookups = 8
+	// lookups at a time, of pods that were not asked for yet and of those that didn't answer: each may wait a second.
+	lookups, repeated = 128, 8
+	// grace is how long a round waits for answers: most come at once. The others are written by a later round.
+	grace = 50 * time.Millisecond
 )
 
 // Finder finds.
@@ -56,6 +56,7 @@ type Finder struct {
 	wakes chan struct{} // something changed at the node's devices
 
 	known map[string]*pod
+	asks  *asks
 	// left are interfaces of pods whose records went, by index. A pod that was deleted by force runs on for a while.
 	left map[uint32]string
 
@@ -74,6 +75,8 @@ type pod struct {
 	moved bool // it had another interface before
 	err   error
 	found bool
+	asked bool // at least once, with an answer
+	busy  bool // it is being asked for
 	wait  time.Duration
 	after time.Time
 }
@@ -82,7 +85,7 @@ type pod struct {
 func NewFinder(cfg FinderConfig) *Finder {
 	return &Finder{
 		cfg: cfg, pods: cfg.Tables.Pods.Follow(), rows: newOwned(cfg.Tables.ForNode()),
-		wakes: make(chan struct{}, 1), known: map[string]*pod{}, left: map[uint32]string{},
+		wakes: make(chan struct{}, 1), known: map[string]*pod{}, left: map[uint32]string{}, asks: newAsks(cfg.Links.HostSide),
 	}
 }
 
@@ -161,6 +164,7 @@ func (f *Finder) sleep(ctx context.Context, until time.Time, pods, settings <-ch
 	case <-pods:
 	case <-settings:
 	case <-timer.C:
+	case <-f.asks.answered:
 	case <-f.wakes:
 		f.changedNode()
 	}
@@ -212,16 +216,18 @@ func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (chang
 		})
 	})
 	nodeErr := f.node()
-	looked := f.look(ctx, now)
+	listed := f.look(ctx, now)
 	f.write(gone)
+	looked := listed
 	all := complete && nodeErr == nil && looked
 	for _, p := range f.known {
-		all = all && p.err == nil
+		all = all && p.err == nil && p.asked
+		looked = looked && p.asked
 		if p.err != nil && (retry.IsZero() || p.after.Before(retry)) {
 			retry = p.after
 		}
 	}
-	if nodeErr != nil || !looked {
+	if nodeErr != nil || !listed {
 		retry = now.Add(firstRetry)
 	}
 	f.mu.Lock()
@@ -234,56 +240,6 @@ func (f *Finder) Round(ctx context.Context, now time.Time, complete bool) (chang
 		f.cfg.Changed() // what nobody spoke of may go now
 	}
 	return changed, retry
-}
-
-// look asks for the pods that are due, several at a time. It reports whether it could.
-func (f *Finder) look(ctx context.Context, now time.Time) bool {
-	present, err := f.cfg.Links.Interfaces()
-	if err != nil {
-		f.cfg.Log.Warn("listing interfaces", "error", err)
-		return false
-	}
-	f.mu.Lock()
-	if f.version == 0 || !maps.Equal(f.interfaces, present) {
-		f.interfaces = present
-		f.version++
-	}
-	f.mu.Unlock()
-	var group sync.WaitGroup
-	slots := make(chan struct{}, lookups)
-	for _, p := range f.known {
-		if p.found && present[uint32(p.link.Index)] || now.Before(p.after) || ctx.Err() != nil {
-			continue
-		}
-		slots <- struct{}{}
-		group.Go(func() {
-			defer func() { <-slots }()
-			f.ask(p, now, present)
-		})
-	}
-	group.Wait()
-	return ctx.Err() == nil
-}
-
-func (f *Finder) ask(p *pod, now time.Time, present map[uint32]bool) {
-	addrs := p.want.Addresses
-	var errs []error
-	for _, addr := range addrs {
-		l, err := f.cfg.Links.HostSide(addr)
-		if err == nil {
-			p.meets(l)
-			return
-		}
-		errs = append(errs, err)
-	}
-	if present[uint32(p.link.Index)] {
-		p.found = true // it was found before and its interface is there: it just didn't answer
-		return
-	}
-	p.err = errors.Join(errs...)
-	p.found = false
-	p.wait = min(max(2*p.wait, firstRetry), lastRetry)
-	p.after = now.Add(p.wait)
 }
 
 // meets notes the interface that answers for a pod.
@@ -313,7 +269,9 @@ func (f *Finder) write(gone []string) {
 			case p.found:
 				f.rows.set(txn, key, rowsOf(p))
 			}
-			keys, pods, errs = append(keys, key), append(pods, p.want), append(errs, err)
+			if p.asked {
+				keys, pods, errs = append(keys, key), append(pods, p.want), append(errs, err)
+			}
 		}
 	})
 	f.pods.Settle(keys, pods, errs)

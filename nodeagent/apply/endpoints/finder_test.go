@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"sync"
@@ -225,6 +226,36 @@ func TestAnotherPodOfTheSameName(t *testing.T) {
 	}
 	if _, ok := b.tables.Ifaces.Get(7); ok {
 		t.Error("the former pod's interface still has a row")
+	}
+}
+
+// Pods that don't answer must not keep a new pod without its programs.
+func TestSilentPodsDelayNobody(t *testing.T) {
+	b := setup(t)
+	silent := make(chan struct{})
+	defer close(silent)
+	b.finder.asks.hostSide = func(a netip.Addr) (links.Link, error) {
+		if a != four {
+			<-silent
+		}
+		return b.devices.HostSide(a)
+	}
+	pods := map[string]table.Pod{}
+	for n := range lookups - 1 {
+		addr := netip.AddrFrom4([4]byte{10, 15, 0, byte(n)})
+		pods[addr.String()] = table.Pod{Endpoint: &record.Endpoint{Namespace: "a", Name: addr.String(), Addresses: []netip.Addr{addr}, Identity: 65800}}
+	}
+	b.want(true, maps.Clone(pods))
+	b.round()
+	if b.status("10.15.0.1") != table.Pending || b.finder.Looked() || b.finder.Synced() {
+		t.Errorf("%s; looked %t, synced %t: nobody knows yet", b.status("10.15.0.1"), b.finder.Looked(), b.finder.Synced())
+	}
+	b.devices.pods[four] = 7
+	maps.Copy(pods, xw)
+	b.want(true, pods)
+	b.round()
+	if !b.hooked(7) || b.status("default/xwing") != table.Done {
+		t.Errorf("hooked %t, %s", b.hooked(7), b.status("default/xwing"))
 	}
 }
 
