@@ -40,7 +40,7 @@ func (p *computation) endpoints() {
 		switch {
 		case e.Cluster != p.in.Cluster:
 			entry.Flags = Tunnel | RequireTunnel
-		case e.Node != p.in.Self && p.tunnelTo(e.node):
+		case e.Node != p.in.Self && p.tunnelTo(e.Node, e.node):
 			entry.Flags = Tunnel
 			if p.enc.Strict {
 				entry.Flags |= RequireTunnel
@@ -58,11 +58,11 @@ func (p *computation) endpoints() {
 // tunnelTo says whether pods of a node of our own cluster are reached through the tunnel. A node that has never
 // published a key runs no agent (yet): unless strict, its pods are reached as they were before Fairlead came. Once it has
 // a key, packets go encrypted or not at all.
-func (p *computation) tunnelTo(node *plannedNode) bool {
+func (p *computation) tunnelTo(name string, node *plannedNode) bool {
 	if !p.enc.On || !p.enc.ScopeAll {
 		return false
 	}
-	return p.enc.Strict || (node != nil && !node.PublicKey.IsZero())
+	return p.enc.Strict || p.in.Keyed[name] || node != nil && !node.PublicKey.IsZero()
 }
 
 // enter adds an address; the first to claim it keeps it, and nobody gets this node's own.
@@ -170,7 +170,7 @@ func (p *computation) ownRoutes() {
 			if !slices.Contains(n.allowed, c) {
 				continue // another node has it, which is among the problems
 			}
-			if p.tunnelTo(n) {
+			if p.tunnelTo(n.Name, n) {
 				p.out.Routes = append(p.out.Routes, Route{Dst: c, Via: ViaTunnel, Src: p.source(c)})
 				continue
 			}

@@ -44,6 +44,8 @@ type Input struct {
 
 	// PreviousIndexes of peers by PeerKey, so that a peer keeps its index while others come and go.
 	PreviousIndexes map[string]uint16
+	// Keyed are nodes of the cluster, by name, that have published a key, now or before.
+	Keyed map[string]bool
 }
 
 // Plan is how this node reaches the mesh.

@@ -19,6 +19,8 @@ type Config struct {
 
 	// Indexes of peers by PeerKey that an earlier run left in the kernel. Those peers get them again.
 	Indexes map[string]uint16
+	// Keyed are nodes of the cluster, by name, that had published a key in an earlier run. See [Planner.tunnelTo].
+	Keyed map[string]bool
 }
 
 // Planner keeps a plan up to date. Set… says what changed; Step plans it. In between, the plan is that of the last Step.
@@ -49,6 +51,7 @@ type Planner struct {
 	rechosen  []*nodeState
 	waiting   []*nodeState // for an index
 	indexes   *indexes
+	keyed     map[string]bool // by an earlier run, of nodes that have not come yet
 
 	peers      map[uint16]*Peer // as last emitted
 	dirtyPeers map[uint16]struct{}
@@ -84,6 +87,7 @@ func NewPlanner(cfg Config) *Planner {
 		keys:      map[record.PublicKey][]*nodeState{},
 		dirtyKeys: map[record.PublicKey]struct{}{},
 		indexes:   newIndexes(cfg.Indexes),
+		keyed:     maps.Clone(cfg.Keyed),
 
 		peers:      map[uint16]*Peer{},
 		dirtyPeers: map[uint16]struct{}{},
@@ -96,7 +100,7 @@ func NewPlanner(cfg Config) *Planner {
 		routes:      map[netip.Prefix]Route{},
 		dirtyRoutes: map[netip.Prefix]struct{}{},
 	}
-	p.cfg.Indexes = nil
+	p.cfg.Indexes, p.cfg.Keyed = nil, nil
 	p.own = p.cluster(cfg.Cluster)
 	p.self = p.node(p.own, cfg.Self)
 	p.self.self = true
@@ -177,7 +181,10 @@ func (p *Planner) cluster(name string) *clusterState {
 func (p *Planner) node(c *clusterState, name string) *nodeState {
 	n := c.nodes[name]
 	if n == nil {
-		n = &nodeState{cluster: c, name: name}
+		n = &nodeState{cluster: c, name: name, keyed: c.own && p.keyed[name]}
+		if n.keyed {
+			delete(p.keyed, name)
+		}
 		n.tunnel = p.tunnelTo(n)
 		c.nodes[name] = n
 	}

@@ -44,6 +44,7 @@ func (p *Planner) planNode(n *nodeState) {
 	if n.index != 0 && old != nil && rec != nil && old.Port != rec.Port {
 		p.dirtyPeers[n.index] = struct{}{}
 	}
+	n.keyed = n.keyed || n.next != nil && !n.next.PublicKey.IsZero()
 	if tunnel := p.tunnelTo(n); tunnel != n.tunnel {
 		n.tunnel = tunnel
 		p.markPods(n)
@@ -171,12 +172,10 @@ func (p *Planner) setGateways(n *nodeState, old, want []netip.Addr) {
 
 // tunnelTo says whether pods of a node of our own cluster are reached through the tunnel. A node that has never
 // published a key runs no agent (yet): unless strict, its pods are reached as they were before Fairlead came. Once it has
-// a key, packets go encrypted or not at all.
+// a key, packets go encrypted or not at all, also while its key or its record is away: as long as anything is known of the
+// node.
 func (p *Planner) tunnelTo(n *nodeState) bool {
-	if !p.enc.On || !p.enc.ScopeAll {
-		return false
-	}
-	return p.enc.Strict || n.rec != nil && !n.rec.PublicKey.IsZero()
+	return p.enc.On && p.enc.ScopeAll && (p.enc.Strict || n.keyed)
 }
 
 // claimFor claims an address of a pod for its node, if that is known.

@@ -114,6 +114,7 @@ func (k *kernel) applyPeers(t failer, changes []PeerChange) {
 // equalTo holds what the deltas made against what Compute says.
 func (k *kernel) equalTo(t failer, w *world, previous map[string]uint16, p *Planner) {
 	t.Helper()
+	w.planned()
 	in := w.input()
 	in.PreviousIndexes = previous
 	want := Compute(in)
@@ -184,7 +185,7 @@ func TestPlannerEqualsCompute(t *testing.T) {
 			}
 			if rapid.IntRange(0, 5).Draw(t, "restart") == 0 {
 				before := p.Indexes()
-				cfg.Indexes, k = before, newKernel()
+				cfg.Indexes, cfg.Keyed, k = before, maps.Clone(w.keyed), newKernel()
 				p = NewPlanner(cfg)
 				w.setAll(p)
 				previous := p.Indexes()
@@ -196,6 +197,37 @@ func TestPlannerEqualsCompute(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A node that had a key is reached through the tunnel also while its key, or its record, is away: until nothing is known of it.
+func TestANodeThatHadAKeyIsNotReachedInTheClear(t *testing.T) {
+	there := netip.MustParseAddr("10.1.2.5")
+	in := twoClusters()
+	in.Clusters["east"].Encryption = wireGuard
+	keyless := node("east", "e2", "192.0.2.12", "10.1.2.0/24").Node
+	keyless.PublicKey = record.PublicKey{}
+	for _, restarted := range []bool{false, true} {
+		p, k := NewPlanner(Config{Self: "e1", Cluster: "east", Keyed: map[string]bool{"e2": restarted}}), newKernel()
+		for name, c := range in.Clusters {
+			p.SetCluster(name, c)
+		}
+		for _, n := range in.Nodes {
+			if !restarted || n.Name != "e2" {
+				p.SetNode(n.Cluster, n.Name, n.Node)
+			}
+		}
+		for _, e := range in.Endpoints {
+			p.SetEndpoint(e.Cluster, e.Namespace, e.Name, e.Endpoint)
+		}
+		for what, rec := range map[string]*record.Node{"without its key": keyless, "gone": nil} {
+			k.apply(t, p.Step())
+			p.SetNode("east", "e2", rec)
+			k.apply(t, p.Step())
+			if e, known := k.addresses[there]; !known || !e.Flags.Has(Tunnel) {
+				t.Errorf("the node's record is %s, restarted %t: its pod is reached in the clear: %+v", what, restarted, e)
+			}
+		}
+	}
 }
 
 // When all is gone, nothing is left.

@@ -110,6 +110,7 @@ type nodeState struct {
 	key     record.PublicKey // with which it would be a peer
 	sameKey *nodeState       // who is the first with it, if another is
 	chosen  bool             // it is the first itself
+	keyed   bool             // it has published a key, now or before
 	tunnel  bool             // its pods are reached through the tunnel
 	index   uint16
 }

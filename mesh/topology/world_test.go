@@ -5,6 +5,7 @@ package topology
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"pgregory.net/rapid"
@@ -20,10 +21,28 @@ type world struct {
 	nodes     map[[2]string]*record.Node
 	endpoints map[[3]string]*record.Endpoint
 	policy    map[netip.Prefix]uint32
+	keyed     map[string]bool // nodes of cluster b that had a key at a step, and of which anything is known
+}
+
+// planned is called after each step.
+func (w *world) planned() {
+	known := map[string]bool{}
+	for k, n := range w.nodes {
+		if k[0] == "b" {
+			known[n.Name] = true
+			w.keyed[n.Name] = w.keyed[n.Name] || !n.PublicKey.IsZero()
+		}
+	}
+	for k, e := range w.endpoints {
+		if k[0] == "b" {
+			known[e.Node] = true
+		}
+	}
+	maps.DeleteFunc(w.keyed, func(name string, keyed bool) bool { return !keyed || !known[name] })
 }
 
 func (w *world) input() Input {
-	in := Input{Self: "n0", Cluster: "b", OwnCNI: w.ownCNI, Clusters: w.clusters}
+	in := Input{Self: "n0", Cluster: "b", OwnCNI: w.ownCNI, Clusters: w.clusters, Keyed: w.keyed}
 	for k, n := range w.nodes {
 		in.Nodes = append(in.Nodes, Node{k[0], n})
 	}
@@ -107,6 +126,7 @@ func genWorld(t *rapid.T) *world {
 func emptyWorld(ownCNI bool) *world {
 	return &world{
 		ownCNI: ownCNI, clusters: map[string]*record.Cluster{}, nodes: map[[2]string]*record.Node{}, endpoints: map[[3]string]*record.Endpoint{},
+		keyed: map[string]bool{},
 	}
 }
 

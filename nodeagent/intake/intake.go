@@ -109,6 +109,9 @@ func (i *Intake) write(changes []*relayv1.Change, queued bool) (changed bool, er
 	i.records.Write(func(txn table.RecordTxn) {
 		for n, c := range changes {
 			held := txn.Has(c.GetKey())
+			if held && c.GetRecord() != nil && objects[n] == nil && keepsLast(c.GetKey()) {
+				continue
+			}
 			if !put(txn, c.GetKey(), objects[n]) {
 				continue
 			}

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -315,6 +317,38 @@ func TestAnUnreadableRecordTakesItsPredecessorAway(t *testing.T) {
 	handle(t, i, &relayv1.Batch{At: at(3), Changes: []*relayv1.Change{node("east", "east-2"), {Key: "east/nodes/east-1"}}})
 	if p := i.Problems(); len(p) != 0 || i.records.Len() != 1 {
 		t.Errorf("after they are mended: %v, %d records", p, i.records.Len())
+	}
+}
+
+// Without the record of its cluster a pod would be one of the world, reached in the clear.
+func TestAClustersLastReadableRecordStays(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "snapshot")
+	i := newIntake(t, file)
+	handle(t, i, whole(1, clusterInfo("east", 1, "10.1.0.0/16"), clusterInfo("west", 2, "10.2.0.0/16")))
+	bad := clusterInfo("west", 2, "10.2.0.0/99")
+	handle(t, i, &relayv1.Batch{At: at(2), Changes: []*relayv1.Change{bad}})
+	held := func(i *Intake) bool {
+		c, ok := i.cfg.Tables.Clusters.Get("west/cluster")
+		return ok && slices.Equal(c.PodCIDRs, []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16")})
+	}
+	if !held(i) {
+		t.Error("the last record is gone")
+	}
+	if p := i.Problems(); len(p) != 1 || !strings.Contains(p[0], "west/cluster") || !strings.Contains(p[0], "stays in force") {
+		t.Errorf("problems = %v", p)
+	}
+	save(t, i)
+	j := restore(t, file)
+	if !held(j) {
+		t.Error("the last record does not outlive a restart")
+	}
+	handle(t, j, whole(3, clusterInfo("east", 1, "10.1.0.0/16"), bad))
+	if !held(j) {
+		t.Error("a snapshot took the last record away")
+	}
+	handle(t, j, &relayv1.Batch{At: at(4), Changes: []*relayv1.Change{{Key: "west/cluster"}}})
+	if held(j) {
+		t.Error("a record that was removed is still there")
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 )
 
 // parse reads the record of a change. An error means that the record counts as absent: nothing stale is trusted in its
-// place. Only of a policy the object may come with an error: without it the pods that it is about would be open.
+// place. A policy's object may come with an error: without it the pods that it is about would be open. A cluster keeps its last
+// record: without one its pods would be the world, and be sent to in the clear.
 func parse(c *relayv1.Change) (record.Object, error) {
 	o, err := record.Parse(c.GetRecord())
 	if err != nil {
@@ -28,6 +29,9 @@ func parse(c *relayv1.Change) (record.Object, error) {
 	}
 	return o, err
 }
+
+// keepsLast says whether the last record of a kind that was understood stands for one that isn't.
+func keepsLast(key string) bool { return record.Kind(key) == record.KindCluster }
 
 // maxUnreadable bounds how many records that can't be understood are remembered.
 const maxUnreadable = 100
@@ -57,8 +61,11 @@ func (u *unreadable) problems() []string {
 	var out []string
 	for _, key := range slices.Sorted(maps.Keys(u.why)) {
 		effect := "it counts as absent"
-		if record.Kind(key) == record.KindPolicy {
+		switch {
+		case record.Kind(key) == record.KindPolicy:
 			effect = "what it can't say stays closed"
+		case keepsLast(key):
+			effect = "the last one that was stays in force"
 		}
 		out = append(out, fmt.Sprintf("record %s is not understood, so %s: %v (is the operator newer than this agent?)", key, effect, u.why[key]))
 	}

@@ -217,6 +217,47 @@ func TestNumbersOutliveARestart(t *testing.T) {
 	}
 }
 
+const nodeWithoutKey = `
++ {"cluster":"east","cluster_info":{"name":"east","id":1,"mesh_id":"lab","pod_cidrs":["10.14.0.0/16"],"encryption":{"mode":"WireGuard","scope":"All"}}}
++ {"cluster":"east","node":{"name":"east-1","addresses":["10.11.0.11"]}}
++ {"cluster":"east","node":{"name":"east-2","addresses":["10.11.0.12"]}}
++ {"cluster":"east","endpoint":{"namespace":"a","name":"p1","node":"east-2","identity":65800,"addresses":["10.14.0.5"]}}
++ {"cluster":"east","endpoint":{"namespace":"a","name":"p2","node":"east-2","identity":65800,"addresses":["10.14.0.6"]}}
+`
+
+// Pods of a node that had a key are reached through the tunnel also after a restart without it: the kernel remembers.
+func TestEncryptionOutlivesARestartWithoutTheKey(t *testing.T) {
+	for _, had := range []bool{false, true} {
+		m := NewMemory()
+		if had {
+			m.Address(netip.MustParseAddr("10.14.0.5"), bpf.Remote{Identity: 65800, Flags: bpf.RemoteTunnel})
+		}
+		w := newWorld(t, m)
+		w.feed(nodeWithoutKey)
+		w.step()
+		for _, addr := range []string{"10.14.0.5", "10.14.0.6"} {
+			if row, ok := w.tables.Addresses.Get(netip.MustParseAddr(addr)); !ok || (row.Value.Flags&bpf.RemoteTunnel != 0) != had {
+				t.Errorf("had a key: %t; %s is %+v", had, addr, row.Value)
+			}
+		}
+	}
+}
+
+// What the cluster wants encrypted is not less because its record is lost for a moment.
+func TestStrictOutlivesTheClustersRecord(t *testing.T) {
+	w := newWorld(t, NewMemory())
+	w.feed(strings.Replace(nodeWithoutKey, `"scope":"All"`, `"scope":"All","strict":true`, 1))
+	w.step()
+	w.feed("- east/cluster")
+	w.step()
+	if row, ok := w.tables.Addresses.Get(netip.MustParseAddr("10.14.0.5")); !ok || row.Value.Flags&bpf.RemoteRequireTunnel == 0 {
+		t.Errorf("the pod of another node is believed in the clear: %+v", row.Value)
+	}
+	if row, _ := w.tables.Settings.Get("config"); !row.Value.Strict {
+		t.Error("the node is no longer strict")
+	}
+}
+
 func TestAPlanOfNothingNewIsNoWork(t *testing.T) {
 	w := newWorld(t, NewMemory())
 	w.feed(restarted)

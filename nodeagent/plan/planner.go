@@ -38,7 +38,7 @@ type Planner struct {
 	services *service.Planner
 	policy   *policyPlan
 	pods     *podFacts
-	nodes    map[netip.Addr]uint16 // remembered; nil once the peers have their indexes
+	memory   *Memory // nil once the network is planned with it
 
 	rules    map[uint32]*policy.Rule // that change or go once the change at hand is in force
 	problems []string
@@ -61,7 +61,7 @@ type Stats struct {
 // New makes a planner. Its first step plans everything that the tables hold.
 func New(cfg Config, t *table.Tables, m *Memory) *Planner {
 	p := &Planner{
-		cfg: cfg, out: t.ForPlan(), tables: t, records: t.FollowRecords(), nodes: m.nodes, stale: true, rules: map[uint32]*policy.Rule{},
+		cfg: cfg, out: t.ForPlan(), tables: t, records: t.FollowRecords(), memory: m, stale: true, rules: map[uint32]*policy.Rule{},
 		services: service.NewPlanner(service.Config{
 			Cluster: cfg.Cluster, IDs: m.frontends, Slots: m.slots,
 			Skip: func(namespace, name string) bool { return slices.Contains(cfg.SkipServices, namespace+"/"+name) },
@@ -144,19 +144,38 @@ func (p *Planner) writeRules(txn *table.Txn, rules map[uint32]*policy.Rule) {
 // remembered addresses are its own.
 func (p *Planner) begin() {
 	indexes := map[string]uint16{}
-	if len(p.nodes) > 0 {
+	if len(p.memory.nodes) > 0 {
 		for key, n := range p.tables.Nodes.All() {
 			for _, addr := range n.Addresses {
-				if index := p.nodes[addr]; index != 0 {
+				if index := p.memory.nodes[addr]; index != 0 {
 					indexes[topology.PeerKey(clusterOf(key), n.Name)] = index
 					break
 				}
 			}
 		}
 	}
-	p.nodes = nil
-	p.topology = topology.NewPlanner(topology.Config{Self: p.cfg.Node, Cluster: p.cfg.Cluster, OwnCNI: p.cfg.OwnCNI, Indexes: indexes})
+	p.topology = topology.NewPlanner(topology.Config{
+		Self: p.cfg.Node, Cluster: p.cfg.Cluster, OwnCNI: p.cfg.OwnCNI, Indexes: indexes, Keyed: p.keyed(),
+	})
+	p.memory = nil
 	p.topology.SetPolicyCIDRs(p.policy.cidrs) // as the kernel has them, until the engine says otherwise
+}
+
+// keyed are the nodes of the cluster whose pods were reached through the tunnel: they had a key, whatever their records say
+// now.
+func (p *Planner) keyed() map[string]bool {
+	out := map[string]bool{}
+	if len(p.memory.tunnelled) == 0 {
+		return out
+	}
+	for key, e := range p.tables.Endpoints.All() {
+		for _, addr := range e.Addresses {
+			if _, was := p.memory.tunnelled[addr]; was && clusterOf(key) == p.cfg.Cluster {
+				out[e.Node] = true
+			}
+		}
+	}
+	return out
 }
 
 // Watch closes when there is something to plan.

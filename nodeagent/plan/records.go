@@ -17,6 +17,9 @@ func (p *Planner) visit() {
 	t := p.tables
 	table.Visit(p.records, t.Clusters, func(c table.Change[*record.Cluster]) {
 		name := clusterOf(c.Key)
+		if c.Now == nil && name == p.cfg.Cluster {
+			return // until the next start: what it wants encrypted, and where its pods are, is not less for a lost record
+		}
 		p.topology.SetCluster(name, c.Now)
 		p.policy.setCluster(name, c.Now)
 	})
