@@ -170,7 +170,7 @@ func (n *node) openWireGuard(log *slog.Logger) func() (wireguard.Device, error) 
 			Device: n.options.device, StateDir: filepath.Join(n.options.stateDir, "wireguard"), ListenPort: n.options.port,
 			Log: log.With("part", "wireguard"),
 		}
-		uplinks, err := links.Uplinks(n.addresses(), n.options.device)
+		uplinks, err := links.Uplinks(n.addresses(), nil, n.options.device)
 		if err != nil {
 			return nil, err
 		}

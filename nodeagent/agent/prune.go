@@ -140,7 +140,7 @@ func each[K, V any](row func(K, V)) func([]K, []V) {
 }
 
 // meshRanges is the room in the range maps that policies leave to the mesh's own ranges: without one of those, every subject
-// must be closed. A cluster has at most 16, of pods and services each.
+// must be closed. A cluster has at most 16, of pods and services each. Of small maps it is half.
 const meshRanges = 8192
 
 // policyLimits are the sizes of the maps that policy lies in. A driver without sizes has no limits but the numbers' own.
@@ -151,12 +151,13 @@ func (a *Agent) policyLimits() policy.Limits {
 		}
 		return otherwise
 	}
+	ranges := min(size(bpf.MapCIDR4, 1<<16), size(bpf.MapCIDR6, 1<<16))
 	return policy.Limits{
 		Sets:       min(policy.SetCount, size(bpf.MapSets, policy.SetCount)),
 		Classes:    size(bpf.MapClasses, 1<<16),
 		Identities: size(bpf.MapIdentities, 1<<24),
 		Chunks:     size(bpf.MapGroups, 1<<20),
 		Subjects:   size(bpf.MapSubjects, 1<<20) / 2, // two banks
-		CIDRs:      max(1, min(size(bpf.MapCIDR4, 1<<16), size(bpf.MapCIDR6, 1<<16))-meshRanges),
+		CIDRs:      max(1, ranges-min(meshRanges, ranges/2)),
 	}
 }

@@ -371,7 +371,7 @@ func (n nodeLinks) Interfaces() (map[uint32]bool, error) {
 
 func (n nodeLinks) LocalAddresses() ([]netip.Addr, error) { return n.k.nodeAddresses, nil }
 
-func (n nodeLinks) Uplinks() ([]links.Uplink, error) {
+func (n nodeLinks) Uplinks([]netip.Prefix) ([]links.Uplink, error) {
 	return []links.Uplink{{Index: uplinkIndex, Name: "eth0", MTU: 1500}}, nil
 }
 

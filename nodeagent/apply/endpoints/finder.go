@@ -23,7 +23,8 @@ type Links interface {
 	// Interfaces are the indexes of all devices.
 	Interfaces() (map[uint32]bool, error)
 	LocalAddresses() ([]netip.Addr, error)
-	Uplinks() ([]links.Uplink, error)
+	// Uplinks are the devices over which packets leave the node, also those that only reach guarded prefixes.
+	Uplinks(guarded []netip.Prefix) ([]links.Uplink, error)
 	// Watch calls changed now and whenever devices, addresses, routes or neighbours change.
 	Watch(ctx context.Context, changed func()) error
 }
@@ -129,12 +130,12 @@ func (f *Finder) Run(ctx context.Context, complete func() bool) error {
 			f.forget()
 			nextLook = now.Add(lookAgain)
 		}
-		settings := f.cfg.Tables.Settings.Watch()
+		settings, guards := f.cfg.Tables.Settings.Watch(), f.cfg.Tables.Guards.Watch()
 		changed, retry := f.Round(ctx, now, complete())
 		if retry.IsZero() || nextLook.Before(retry) {
 			retry = nextLook
 		}
-		if err := f.sleep(ctx, retry, changed, settings, watching); err != nil {
+		if err := f.sleep(ctx, retry, watching, changed, settings, guards); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
@@ -153,7 +154,7 @@ func (f *Finder) wake() {
 	}
 }
 
-func (f *Finder) sleep(ctx context.Context, until time.Time, pods, settings <-chan struct{}, watching <-chan error) error {
+func (f *Finder) sleep(ctx context.Context, until time.Time, watching <-chan error, pods, settings, guards <-chan struct{}) error {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
 	select {
@@ -163,6 +164,7 @@ func (f *Finder) sleep(ctx context.Context, until time.Time, pods, settings <-ch
 		return fmt.Errorf("watching the node's devices: %w", err)
 	case <-pods:
 	case <-settings:
+	case <-guards:
 	case <-timer.C:
 	case <-f.asks.answered:
 	case <-f.wakes:

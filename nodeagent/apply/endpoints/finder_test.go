@@ -51,7 +51,7 @@ func (d *devices) LocalAddresses() ([]netip.Addr, error) {
 	return []netip.Addr{netip.MustParseAddr("10.11.0.11")}, nil
 }
 
-func (d *devices) Uplinks() ([]links.Uplink, error) {
+func (d *devices) Uplinks([]netip.Prefix) ([]links.Uplink, error) {
 	return []links.Uplink{{Index: 2, Name: "eth0", MTU: 1500}, {Index: 3, Name: "tun9", L3: true}}, nil
 }
 

@@ -39,9 +39,9 @@ func (Kernel) Interfaces() (map[uint32]bool, error) {
 // LocalAddresses are the addresses of the node's own devices.
 func (Kernel) LocalAddresses() ([]netip.Addr, error) { return links.LocalAddresses() }
 
-// Uplinks are the devices over which packets leave the node.
-func (k Kernel) Uplinks() ([]links.Uplink, error) {
-	return links.Uplinks(k.NodeAddresses(), k.Tunnel)
+// Uplinks are the devices over which packets leave the node, those among them by which guarded prefixes are reached.
+func (k Kernel) Uplinks(guarded []netip.Prefix) ([]links.Uplink, error) {
+	return links.Uplinks(k.NodeAddresses(), guarded, k.Tunnel)
 }
 
 // Watch tells about changes.

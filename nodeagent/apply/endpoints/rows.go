@@ -83,7 +83,12 @@ func (f *Finder) node() error {
 	if err != nil {
 		return err
 	}
-	uplinks, err := f.cfg.Links.Uplinks()
+	var guarded []netip.Prefix
+	f.cfg.Tables.Guards.Each(func(prefix netip.Prefix, _ uint32, _ table.State, _ error) bool {
+		guarded = append(guarded, prefix)
+		return true
+	})
+	uplinks, err := f.cfg.Links.Uplinks(guarded)
 	if err != nil {
 		return err
 	}

@@ -89,7 +89,7 @@ func routeDevice(ip netip.Addr) (netlink.Link, error) {
 // A pod that isn't there yet may be covered by the on-link network of an
 // uplink: its interface would then be taken for the pod's.
 func awayFromNode(ip netip.Addr, dev netlink.Link) error {
-	defaults, err := defaultRouteLinks()
+	defaults, err := routeLinks(unix.RT_TABLE_MAIN, prefixes{})
 	if err != nil {
 		return err
 	}

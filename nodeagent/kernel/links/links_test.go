@@ -169,7 +169,7 @@ func TestUplinksAndLocalAddresses(t *testing.T) {
 		if err := nstest.Route("0.0.0.0/0", "eth0", "192.0.2.254"); err != nil {
 			return err
 		}
-		ups, err := links.Uplinks([]netip.Addr{netip.MustParseAddr("2001:db8::1")}, "fairlead0")
+		ups, err := links.Uplinks([]netip.Addr{netip.MustParseAddr("2001:db8::1")}, nil, "fairlead0")
 		if err != nil {
 			return err
 		}
@@ -188,6 +188,58 @@ func TestUplinksAndLocalAddresses(t *testing.T) {
 		want := "[10.1.0.1 192.0.2.1 198.51.100.1 2001:db8::1]"
 		if got := fmt.Sprint(addrs); got != want {
 			return fmt.Errorf("local addresses %s, want %s", got, want)
+		}
+		return err
+	})
+}
+
+// A second network, found by a route in any table, and a wider or a narrower one than the prefix that is guarded.
+func TestADeviceThatReachesGuardedPrefixesIsAnUplink(t *testing.T) {
+	for _, route := range []string{"10.2.0.0/16", "10.2.7.0/24", "10.0.0.0/8", "10.3.0.0/16"} {
+		node, peer := nstest.New(t), nstest.New(t)
+		nstest.Veth(t, node, "eth0", []string{"192.0.2.11/24"}, peer, "a", nil)
+		nstest.Veth(t, node, "eth1", []string{"198.51.100.11/24"}, peer, "b", nil)
+		node.Do(t, func() error {
+			link, err := netlink.LinkByName("eth1")
+			if err != nil {
+				return err
+			}
+			_, dst, err := net.ParseCIDR(route)
+			if err != nil {
+				return err
+			}
+			err = netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Gw: net.IPv4(198, 51, 100, 1), Table: 100})
+			if err != nil {
+				return err
+			}
+			guarded := []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16"), netip.MustParsePrefix("fd00:2::/48")}
+			got, err := links.Uplinks([]netip.Addr{netip.MustParseAddr("192.0.2.11")}, guarded, "fairlead0")
+			is := slices.ContainsFunc(got, func(u links.Uplink) bool { return u.Name == "eth1" })
+			if want := route != "10.3.0.0/16"; is != want {
+				t.Errorf("with a route to %s eth1 is an uplink: %t, want %t", route, is, want)
+			}
+			return err
+		})
+	}
+}
+
+// kube-proxy binds the addresses of services to a device of its own; NodeLocal DNSCache listens on a link-local address of the node.
+func TestWhatIsTheNodesOwn(t *testing.T) {
+	node := nstest.New(t)
+	node.Do(t, func() error {
+		for name, addrs := range map[string][]string{
+			"eth0": {"192.0.2.11/24"}, "kube-ipvs0": {"203.0.113.10/32", "10.96.0.10/32"}, "nodelocaldns": {"169.254.20.10/32"},
+		} {
+			if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name}}); err != nil {
+				return err
+			}
+			if err := nstest.Up(name, addrs...); err != nil {
+				return err
+			}
+		}
+		got, err := links.LocalAddresses()
+		if want := "[169.254.20.10 192.0.2.11]"; fmt.Sprint(got) != want {
+			t.Errorf("local addresses %v, want %s", got, want)
 		}
 		return err
 	})

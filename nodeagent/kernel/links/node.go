@@ -4,6 +4,7 @@
 package links
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -22,11 +23,11 @@ type Uplink struct {
 	L3 bool
 }
 
-// Uplinks returns the devices that carry a default route or one of the node's
-// addresses, ordered by index. Loopback and the devices of the given names
-// (the tunnel) are none.
-func Uplinks(nodeAddresses []netip.Addr, except ...string) ([]Uplink, error) {
-	chosen, err := defaultRouteLinks()
+// Uplinks returns the devices that bear one of the node's addresses, a default
+// route, or a route to one of the guarded prefixes, ordered by index. Loopback
+// and the devices of the given names (the tunnel) are none.
+func Uplinks(nodeAddresses []netip.Addr, guarded []netip.Prefix, except ...string) ([]Uplink, error) {
+	chosen, err := routeLinks(unix.RT_TABLE_UNSPEC, newPrefixes(guarded))
 	if err != nil {
 		return nil, err
 	}
@@ -55,20 +56,31 @@ func Uplinks(nodeAddresses []netip.Addr, except ...string) ([]Uplink, error) {
 	return out, nil
 }
 
+// ipvsDevice bears the addresses of services and load balancers where
+// kube-proxy uses IPVS. They are not the node's.
+const ipvsDevice = "kube-ipvs0"
+
 // LocalAddresses returns all addresses of the node's own devices, ordered,
-// without loopback's and link-local ones.
+// without loopback's and IPv6's link-local ones. IPv4's may be services of the
+// node, as NodeLocal DNSCache is.
 func LocalAddresses() ([]netip.Addr, error) {
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
 		return nil, fmt.Errorf("listing the node's addresses: %w", err)
 	}
+	ipvs := 0
+	if l, err := netlink.LinkByName(ipvsDevice); err == nil {
+		ipvs = l.Attrs().Index
+	} else if notFound := (netlink.LinkNotFoundError{}); !errors.As(err, &notFound) {
+		return nil, fmt.Errorf("looking for %s: %w", ipvsDevice, err)
+	}
 	var out []netip.Addr
 	for _, a := range addrs {
 		ip, ok := netip.AddrFromSlice(a.IP)
-		if !ok {
+		if !ok || ipvs != 0 && a.LinkIndex == ipvs {
 			continue
 		}
-		if ip = ip.Unmap(); ip.IsLoopback() || ip.IsLinkLocalUnicast() {
+		if ip = ip.Unmap(); ip.IsLoopback() || ip.Is6() && ip.IsLinkLocalUnicast() {
 			continue
 		}
 		out = append(out, ip)
@@ -77,21 +89,17 @@ func LocalAddresses() ([]netip.Addr, error) {
 	return slices.Compact(out), nil
 }
 
-// defaultRouteLinks returns the devices of the main table's default routes.
-func defaultRouteLinks() (map[int]bool, error) {
+// routeLinks returns the devices of a table's default routes, and of its routes
+// to the guarded prefixes. RT_TABLE_UNSPEC is all tables.
+func routeLinks(table int, guarded prefixes) (map[int]bool, error) {
 	out := map[int]bool{}
 	for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
-		found, err := netlink.RouteListFiltered(f, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+		found, err := netlink.RouteListFiltered(f, &netlink.Route{Table: table}, netlink.RT_FILTER_TABLE)
 		if err != nil {
-			return nil, fmt.Errorf("listing the main table's routes: %w", err)
+			return nil, fmt.Errorf("listing the node's routes: %w", err)
 		}
 		for _, r := range found {
-			if r.Dst != nil {
-				if ones, _ := r.Dst.Mask.Size(); ones > 0 {
-					continue
-				}
-			}
-			if r.Type != unix.RTN_UNICAST {
+			if r.Type != unix.RTN_UNICAST || !leaves(r.Dst, guarded) {
 				continue
 			}
 			for _, hop := range r.MultiPath {
@@ -103,4 +111,39 @@ func defaultRouteLinks() (map[int]bool, error) {
 		}
 	}
 	return out, nil
+}
+
+// leaves says whether a route is the default or overlaps a guarded prefix.
+func leaves(dst *net.IPNet, guarded prefixes) bool {
+	if dst == nil {
+		return true
+	}
+	addr, ok := netip.AddrFromSlice(dst.IP)
+	ones, _ := dst.Mask.Size()
+	return ok && (ones == 0 || guarded.overlap(netip.PrefixFrom(addr.Unmap(), ones)))
+}
+
+// prefixes are prefixes to compare many others with.
+type prefixes struct {
+	sorted []netip.Prefix
+	exact  map[netip.Prefix]struct{}
+}
+
+func newPrefixes(list []netip.Prefix) prefixes {
+	p := prefixes{sorted: slices.SortedFunc(slices.Values(list), netip.Prefix.Compare), exact: make(map[netip.Prefix]struct{}, len(list))}
+	for _, prefix := range list {
+		p.exact[prefix] = struct{}{}
+	}
+	return p
+}
+
+// overlap says whether one of them contains p or is contained in it.
+func (l prefixes) overlap(p netip.Prefix) bool {
+	for bits := p.Bits(); bits >= 0; bits-- {
+		if _, ok := l.exact[netip.PrefixFrom(p.Addr(), bits).Masked()]; ok {
+			return true
+		}
+	}
+	first, _ := slices.BinarySearchFunc(l.sorted, p.Masked().Addr(), func(have netip.Prefix, addr netip.Addr) int { return have.Addr().Compare(addr) })
+	return first < len(l.sorted) && p.Contains(l.sorted[first].Addr())
 }

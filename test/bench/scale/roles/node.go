@@ -94,7 +94,7 @@ func (n *node) Interfaces() (map[uint32]bool, error) {
 func (n *node) LocalAddresses() ([]netip.Addr, error) { return []netip.Addr{n.address}, nil }
 
 // Uplinks implements endpoints.Links.
-func (n *node) Uplinks() ([]links.Uplink, error) { return []links.Uplink{n.uplink}, nil }
+func (n *node) Uplinks([]netip.Prefix) ([]links.Uplink, error) { return []links.Uplink{n.uplink}, nil }
 
 // Watch implements endpoints.Links. Nothing changes at this node's devices.
 func (n *node) Watch(ctx context.Context, changed func()) error {
