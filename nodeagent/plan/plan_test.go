@@ -258,6 +258,38 @@ func TestStrictOutlivesTheClustersRecord(t *testing.T) {
 	}
 }
 
+// Records of two clusters have one number: the first by name counts, and neither takes the other's class with it.
+func TestNumbersOfTwoRecords(t *testing.T) {
+	const id = 2<<16 | 256
+	identity := func(cluster, app string) string {
+		return fmt.Sprintf(`+ {"cluster":%q,"identity":{"id":%d,"labels":{"app":%q}}}`+"\n", cluster, id, app)
+	}
+	gone := func(cluster string) string { return fmt.Sprintf("- %s/identities/%d\n", cluster, id) }
+	for _, first := range []string{"west", "occident"} {
+		second := map[string]string{"west": "occident", "occident": "west"}[first]
+		w := newWorld(t, NewMemory())
+		w.feed(identity(first, first) + identity(second, second))
+		w.step()
+		if got := w.plan.policy.identities[id].cluster; got != "occident" || len(w.plan.policy.twins) != 1 {
+			t.Errorf("%s came first: %s counts", first, got)
+		}
+		w.feed(gone(second))
+		if d := w.plan.Step(true, true); d != nil {
+			if class, changed := d.Before.Identities[id]; changed && class == nil {
+				t.Errorf("%s went, and took the class of %s with it", second, first)
+			}
+		}
+		if got := w.plan.policy.identities[id].cluster; got != first || len(w.plan.policy.twins) != 0 {
+			t.Errorf("%s went: %s counts", second, got)
+		}
+		w.feed(gone(first))
+		w.step()
+		if len(w.plan.policy.identities) != 0 {
+			t.Errorf("left: %v", w.plan.policy.identities)
+		}
+	}
+}
+
 func TestAPlanOfNothingNewIsNoWork(t *testing.T) {
 	w := newWorld(t, NewMemory())
 	w.feed(restarted)

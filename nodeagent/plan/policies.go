@@ -6,6 +6,7 @@ package plan
 import (
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
@@ -20,7 +21,8 @@ type policyPlan struct {
 	engine  *policy.Engine
 	dirty   bool // the engine was given something since its last step, or asks for another
 
-	identities map[uint32]string       // the cluster whose record each has
+	identities map[uint32]claim        // whose record is in force
+	twins      map[uint32][]claim      // all records of numbers that several clusters have records of
 	cidrs      map[netip.Prefix]uint32 // that policies name
 	policies   map[string]Policy       // by record key
 	shared     bool                    // policies was handed out: it is cloned before the next change
@@ -29,7 +31,7 @@ type policyPlan struct {
 
 func newPolicyPlan(cfg Config, m policy.Remembered) *policyPlan {
 	return &policyPlan{
-		cluster: cfg.Cluster, dirty: true, identities: map[uint32]string{}, policies: map[string]Policy{}, cidrs: maps.Clone(m.CIDRs),
+		cluster: cfg.Cluster, dirty: true, identities: map[uint32]claim{}, twins: map[uint32][]claim{}, policies: map[string]Policy{}, cidrs: maps.Clone(m.CIDRs),
 		engine: policy.NewEngine(policy.Config{Cluster: cfg.Cluster, Limits: cfg.Limits, Remembered: m}),
 	}
 }
@@ -47,20 +49,44 @@ func (p *policyPlan) setCluster(name string, c *record.Cluster) {
 	p.engine.SetCluster(name, labels)
 }
 
+// claim is a cluster's record of a number.
+type claim struct {
+	cluster string
+	record  *record.Identity
+}
+
 // setIdentity takes an identity under its record's key. Records of two clusters have one number for a moment when a cluster
-// got another name: the one that goes must not take the other's.
+// got another name: the first by name is in force, and the one that goes doesn't take the other's.
 func (p *policyPlan) setIdentity(key string, before, now *record.Identity) {
-	if now == nil {
-		if p.identities[before.ID] == clusterOf(key) {
-			p.dirty = true
-			delete(p.identities, before.ID)
-			p.engine.SetIdentity(before.ID, nil)
+	cluster, id := clusterOf(key), uint32(0)
+	if now != nil {
+		id = now.ID
+	} else {
+		id = before.ID
+	}
+	claims := p.twins[id]
+	if claims == nil {
+		if c, held := p.identities[id]; held {
+			claims = []claim{c}
 		}
-		return
+	}
+	claims = slices.DeleteFunc(slices.Clone(claims), func(c claim) bool { return c.cluster == cluster })
+	if now != nil {
+		at, _ := slices.BinarySearchFunc(claims, cluster, func(c claim, name string) int { return strings.Compare(c.cluster, name) })
+		claims = slices.Insert(claims, at, claim{cluster, now})
 	}
 	p.dirty = true
-	p.identities[now.ID] = clusterOf(key)
-	p.engine.SetIdentity(now.ID, now.Labels)
+	delete(p.twins, id)
+	if len(claims) == 0 {
+		delete(p.identities, id)
+		p.engine.SetIdentity(id, nil)
+		return
+	}
+	if len(claims) > 1 {
+		p.twins[id] = claims
+	}
+	p.identities[id] = claims[0]
+	p.engine.SetIdentity(id, claims[0].record.Labels)
 }
 
 func (p *policyPlan) setSubject(id uint32, present bool) {
