@@ -13,11 +13,13 @@ import (
 )
 
 // peerSet returns the set of a rule's peers.
-func (e *Engine) peerSet(r *rule) *set {
-	if s := e.sets[r.key]; s != nil {
-		return s
+func (e *Engine) peerSet(owner string, r *rule) *set {
+	s := e.sets[r.key]
+	if s == nil {
+		s = e.newSet(&set{key: r.key, peers: r.peers, orUnknown: r.kind == RuleDeny})
 	}
-	return e.newSet(&set{key: r.key, peers: r.peers, orUnknown: r.kind == RuleDeny})
+	s.asks(owner)
+	return s
 }
 
 func (e *Engine) newSet(s *set) *set {
@@ -104,7 +106,8 @@ func (e *Engine) adoptBits() {
 		e.useCIDRs(s)
 		delete(e.adopt, s.hash())
 		delete(e.bitless, s)
-		s.bit, e.byBit[bit] = bit, s
+		s.bit, e.byBit[bit], s.owner = bit, s, s.owners[0]
+		e.hold(s, 1)
 		e.terms.add(s)
 	}
 	for _, bit := range e.adopt {
@@ -151,10 +154,10 @@ func (e *Engine) wanting() []*set {
 // assignBits gives sets their bits. CIDRs come first: their identities must be in the right sets of both sides of the
 // switch before an address has one.
 func (e *Engine) assignBits(d *Delta) {
-	list := e.wanting()
+	list := e.fairly(e.wanting())
 	fresh := make(map[*set]uint16, len(list))
 	for _, s := range list {
-		if s.bit == 0 && !e.cidrs.room(prefixes(s.peers)) {
+		if s.bit == 0 && (!e.cidrs.room(prefixes(s.peers)) || !e.mayTake(s) || s.refused == e.classes.freed) {
 			continue
 		}
 		bit, ok := e.bits.take(&e.forget)
@@ -163,6 +166,7 @@ func (e *Engine) assignBits(d *Delta) {
 		}
 		if s.bit == 0 {
 			e.useCIDRs(s)
+			e.hold(s, 1)
 		}
 		fresh[s] = uint16(bit)
 	}
@@ -173,9 +177,19 @@ func (e *Engine) assignBits(d *Delta) {
 			continue // as before
 		}
 		maps.Copy(e.unfinished, s.users)
-		if s.bit != 0 {
+		members := e.members(s)
+		if ok && !e.mayAssign(s, members) {
+			s.refused, ok = e.classes.freed, false
+			e.bits.give(uint32(bit))
+		}
+		switch {
+		case s.bit != 0:
 			e.freeing = append(e.freeing, s.bit)
 			e.byBit[s.bit] = nil
+		case !ok: // refused
+			e.releaseCIDRs(s)
+			e.hold(s, -1)
+			continue
 		}
 		if !ok {
 			e.loseBit(s)
@@ -188,7 +202,7 @@ func (e *Engine) assignBits(d *Delta) {
 		}
 		s.bit, s.stale, e.byBit[bit] = bit, false, s
 		d.Before.Sets[bit] = s.hash()
-		for _, i := range e.classes.assign(bit, e.members(s)) {
+		for _, i := range e.classes.assign(bit, members) {
 			e.waiting[i] = struct{}{}
 		}
 	}
@@ -199,6 +213,7 @@ func (e *Engine) loseBit(s *set) {
 	if s.bit != 0 {
 		e.terms.remove(s)
 		e.releaseCIDRs(s)
+		e.hold(s, -1)
 	}
 	s.bit, s.stale = 0, false
 	e.bitless[s] = struct{}{}

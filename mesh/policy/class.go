@@ -40,7 +40,8 @@ type classes struct {
 
 	limit  int // of identities with a class
 	placed int
-	eased  bool // since place failed last, it may succeed
+	eased  bool   // since place failed last, it may succeed
+	freed  uint64 // how many were, from 1 on
 
 	touched []*class // dirty ones
 	moved   []*ident // with another class than before, or none
@@ -48,7 +49,7 @@ type classes struct {
 
 func newClasses(l Limits, forget *bool) *classes {
 	return &classes{
-		rows: make([]*class, max(l.Classes, 1)), byContent: map[classKey]*class{}, forget: forget, limit: l.Identities,
+		rows: make([]*class, max(l.Classes, 1)), byContent: map[classKey]*class{}, forget: forget, limit: l.Identities, freed: 1,
 	}
 }
 
@@ -130,6 +131,7 @@ func (c *classes) free(cl *class) {
 		delete(c.byContent, cl.key())
 	}
 	c.rows[cl.id] = nil
+	c.freed++
 	c.pool.give(cl.id)
 	c.touch(cl)
 }

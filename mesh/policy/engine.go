@@ -36,6 +36,7 @@ type Engine struct {
 	sets     map[string]*set
 	byBit    [SetCount]*set
 	bits     *pool
+	held     map[string]int // bits by owner
 	bitless  map[*set]struct{}
 	idle     map[*set]struct{} // that may have no user any more
 	freeing  []uint16          // bits that nothing refers to after the switch
@@ -74,7 +75,7 @@ func NewEngine(c Config) *Engine {
 		subjects: map[uint32]*subject{}, profiles: map[string]*profile{},
 		unfinished: map[*profile]struct{}{}, pending: map[*subject]struct{}{},
 		rows: map[SubjectKey]Subject{}, rowless: map[SubjectKey]struct{}{},
-		sets: map[string]*set{}, bitless: map[*set]struct{}{}, idle: map[*set]struct{}{}, adopt: map[uint64]uint16{},
+		sets: map[string]*set{}, held: map[string]int{}, bitless: map[*set]struct{}{}, idle: map[*set]struct{}{}, adopt: map[uint64]uint16{},
 		terms: newTerms(), families: map[string]*family{}, byPort: map[string][]*family{},
 		redraft: map[*profile]struct{}{}, lonely: map[*family]struct{}{},
 		cidrs: newCIDRs(c.Limits.CIDRs), world: &ident{id: identity.World},

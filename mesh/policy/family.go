@@ -86,12 +86,14 @@ func (e *Engine) family(r *rule, name string) *family {
 	return f
 }
 
-func (e *Engine) familySet(f *family, number uint16) *set {
-	if s := f.sets[number]; s != nil {
-		return s
+func (e *Engine) familySet(owner string, f *family, number uint16) *set {
+	s := f.sets[number]
+	if s == nil {
+		s = e.newSet(&set{key: f.key + "\x02" + strconv.Itoa(int(number)), family: f, number: number})
+		f.sets[number] = s
 	}
-	f.sets[number] = e.newSet(&set{key: f.key + "\x02" + strconv.Itoa(int(number)), family: f, number: number})
-	return f.sets[number]
+	s.asks(owner)
+	return s
 }
 
 // updateFamilies takes over what an identity calls by a port's name.

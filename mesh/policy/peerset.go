@@ -28,9 +28,13 @@ type set struct {
 	family    *family // instead of peers: those of them that call number by the family's name
 	number    uint16
 
-	bit   uint16 // 0: none yet, or none left
-	stale bool   // known members differ from those that the bit has
-	users map[*profile]struct{}
+	owners []string // namespaces of the policies that asked for it, ascending; empty: cluster-scoped ones
+	owner  string   // the one that is charged for the bit
+	bit    uint16   // 0: none yet, or none left
+	// refused is how many classes had been freed when there was no room for it; asked for again only after others were.
+	refused uint64
+	stale   bool // known members differ from those that the bit has
+	users   map[*profile]struct{}
 }
 
 func (s *set) hash() uint64 {

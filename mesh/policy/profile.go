@@ -130,7 +130,7 @@ func (e *Engine) draftRule(p *profile, pol *installed, r *rule, l Line) {
 		if len(r.peers) == 0 {
 			return // nobody
 		}
-		peers = e.peerSet(r)
+		peers = e.peerSet(pol.model.rec.Namespace, r)
 	}
 	if r.anyPort {
 		add(peers, 0, 0, 0)
@@ -150,7 +150,7 @@ func (e *Engine) draftRule(p *profile, pol *installed, r *rule, l Line) {
 				p.families = append(p.families, f)
 			}
 			for _, n := range f.numbers() {
-				add(e.familySet(f, n), port.proto, n, n)
+				add(e.familySet(pol.model.rec.Namespace, f, n), port.proto, n, n)
 			}
 		}
 	}
