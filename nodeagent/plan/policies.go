@@ -4,6 +4,7 @@
 package plan
 
 import (
+	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -58,12 +59,7 @@ type claim struct {
 // setIdentity takes an identity under its record's key. Records of two clusters have one number for a moment when a cluster
 // got another name: the first by name is in force, and the one that goes doesn't take the other's.
 func (p *policyPlan) setIdentity(key string, before, now *record.Identity) {
-	cluster, id := clusterOf(key), uint32(0)
-	if now != nil {
-		id = now.ID
-	} else {
-		id = before.ID
-	}
+	cluster, id := clusterOf(key), cmp.Or(now, before).ID
 	claims := p.twins[id]
 	if claims == nil {
 		if c, held := p.identities[id]; held {
