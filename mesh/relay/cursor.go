@@ -18,6 +18,9 @@ type cursor struct {
 
 	snapshot bool // a snapshot is under way
 	begun    bool // its first batch was sent
+	// owed are, while a snapshot is under way, the keys that it has still to mention of changelogs that are rewritten faster
+	// than the stream takes them. What is rewritten after they were listed follows the snapshot.
+	owed map[int][]string
 }
 
 // resume places a new stream: where the agent left off if the hub still knows what was removed since, else at the start.
@@ -39,7 +42,7 @@ func (h *Hub) begin(c *cursor) {
 	for i := h.order.puts; i < len(c.seen); i++ {
 		c.seen[i] = h.revision
 	}
-	c.snapshot, c.begun = true, false
+	c.snapshot, c.begun, c.owed = true, false, nil
 }
 
 // next is what a stream should send now.
@@ -59,9 +62,13 @@ func (h *Hub) next(c *cursor) next {
 		return next{behind: true}
 	}
 	b := wireBatch{head: &relayv1.Batch{SnapshotStart: c.snapshot && !c.begun}}
-	all := h.collect(c, &b)
+	all, ended := h.collect(c, &b)
 	c.begun = c.snapshot
 	switch {
+	case ended:
+		b.head.SnapshotEnd, b.head.Clusters = true, h.clusters.states
+		b.head.At = h.point(slices.Min(c.seen))
+		c.clusters, c.snapshot, c.begun, c.owed = h.clusters.version, false, false, nil
 	case all:
 		b.head.SnapshotEnd = c.snapshot
 		b.head.At = h.point(h.revision)
@@ -77,18 +84,21 @@ func (h *Hub) next(c *cursor) next {
 	return next{batch: b}
 }
 
-// collect fills a batch, changelog by changelog, and reports whether nothing is left. A later changelog is begun only
-// once all before it are empty, at every call anew: so no record is sent before one that it names. But a cluster that rewrites
-// its records faster than a stream takes them must not keep policies and removals from an agent for ever: outside of a
-// snapshot a changelog that was sent more than twice over lets the others have their turn.
-func (h *Hub) collect(c *cursor, b *wireBatch) bool {
+// collect fills a batch, changelog by changelog, and reports whether nothing is left, or else whether a snapshot may end. A
+// later changelog is begun only once all before it are empty, at every call anew: so no record is sent before one that it
+// names. But a cluster that rewrites its records faster than a stream takes them must not keep policies and removals from an agent for ever: a changelog that was
+// sent more than twice over lets the others have their turn. A snapshot then mentions what else there is in it, once.
+func (h *Hub) collect(c *cursor, b *wireBatch) (all, ended bool) {
 	size, all := 0, true
 	if c.sent == nil {
 		c.sent = make([]int, len(h.order.logs))
 	}
 	for i := range h.order.logs {
-		if !c.snapshot && c.sent[i] > 2*h.order.logs[i].len()+fewSlots {
+		if c.sent[i] > 2*h.order.logs[i].len()+fewSlots {
 			all = false
+			if c.snapshot && !h.mention(c, i, b, &size) {
+				return false, false
+			}
 			continue
 		}
 		for _, s := range h.order.logs[i].after(c.seen[i]) {
@@ -98,7 +108,7 @@ func (h *Hub) collect(c *cursor, b *wireBatch) bool {
 			size += len(s.entry.encoded)
 			if h.limits.exceeded(len(b.entries)+1, size) {
 				h.skipEmpty(c, i+1)
-				return false
+				return false, false
 			}
 			b.entries = append(b.entries, s.entry)
 			c.seen[i] = s.revision
@@ -107,7 +117,37 @@ func (h *Hub) collect(c *cursor, b *wireBatch) bool {
 		c.seen[i] = h.revision
 	}
 	clear(c.sent)
-	return all
+	return all, !all && c.snapshot
+}
+
+// mention adds the keys that a snapshot owes of a changelog, with their newest values, and reports whether that is all of them.
+// A removal needs no mention.
+func (h *Hub) mention(c *cursor, i int, b *wireBatch, size *int) bool {
+	if _, listed := c.owed[i]; !listed && i < h.order.puts {
+		if c.owed == nil {
+			c.owed = map[int][]string{}
+		}
+		for _, s := range h.order.logs[i].after(c.seen[i]) {
+			if s.entry != nil {
+				c.owed[i] = append(c.owed[i], s.entry.key)
+			}
+		}
+		c.owed[i] = slices.Clip(c.owed[i])
+		c.seen[i] = h.revision
+	}
+	for len(c.owed[i]) > 0 {
+		e := h.entries[c.owed[i][0]]
+		if e == nil || e.removed {
+			c.owed[i] = c.owed[i][1:]
+			continue
+		}
+		if *size += len(e.encoded); h.limits.exceeded(len(b.entries)+1, *size) {
+			return false
+		}
+		b.entries = append(b.entries, e)
+		c.owed[i] = c.owed[i][1:]
+	}
+	return true
 }
 
 // skipEmpty notes which of the remaining changelogs have nothing for a stream.

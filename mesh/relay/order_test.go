@@ -8,6 +8,7 @@ import (
 	"maps"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
@@ -185,4 +186,69 @@ func TestAFloodKeepsNothingFromAgents(t *testing.T) {
 	if policy == 0 || removal == 0 {
 		t.Fatalf("after 1000 batches: policy in batch %d, removal in batch %d (0: never)", policy, removal)
 	}
+}
+
+// Nor does it keep an agent that starts without its snapshot, which mentions every record that was there all along.
+func TestASnapshotEndsUnderAFlood(t *testing.T) {
+	h := NewHub(0)
+	h.limits.changes = 10
+	var calm []string
+	for i := range 50 {
+		c := put("east", fmt.Sprint("calm", i), 0)
+		calm = append(calm, c.GetKey())
+		apply(t, h, c)
+	}
+	h.SetClusters(synced("east", "west"))
+	version := 0
+	flood := func() { // a member rewrites eleven of its endpoints in the time of one batch, and some come and go
+		version++
+		for i := range 11 {
+			apply(t, h, put("west", fmt.Sprint("p", i), version))
+		}
+		apply(t, h, put("west", fmt.Sprint("short-lived", version%7), version), gone("west", fmt.Sprint("short-lived", (version+3)%7)))
+	}
+	for range 20 {
+		flood()
+	}
+	s, c, held := NewState(), cursor{}, map[string]*relayv1.Change{"east/endpoints/default/stale": gone("east", "stale")}
+	batches := 0
+	for ; !s.Whole(); batches++ {
+		if batches > 100 {
+			t.Fatal("the snapshot doesn't end")
+		}
+		flood()
+		b, _ := one(t, h, &c)
+		for _, change := range s.Apply(b, maps.Keys(held)) {
+			if held[change.GetKey()] = change; change.GetRecord() == nil {
+				delete(held, change.GetKey())
+			}
+		}
+	}
+	for _, key := range calm {
+		if held[key] == nil {
+			t.Errorf("%s is missing", key)
+		}
+	}
+	if held["east/endpoints/default/stale"] != nil {
+		t.Error("what is gone is still held")
+	}
+	// What was rewritten meanwhile follows, once there is time for it.
+	for _, b := range rest(t, h, &c) {
+		for _, change := range s.Apply(b, maps.Keys(held)) {
+			if held[change.GetKey()] = change; change.GetRecord() == nil {
+				delete(held, change.GetKey())
+			}
+		}
+	}
+	for key, e := range h.entries {
+		if have := held[key]; e.removed == (have != nil) || have != nil && !proto.Equal(have, decodeEntry(t, e)) {
+			t.Errorf("%s: the agent has %v", key, have)
+		}
+	}
+	t.Logf("the snapshot took %d batches of %d", batches, h.limits.changes)
+}
+
+func decodeEntry(t *testing.T, e *entry) *relayv1.Change {
+	t.Helper()
+	return decode(t, &wireBatch{head: &relayv1.Batch{}, entries: []*entry{e}}).GetChanges()[0]
 }
