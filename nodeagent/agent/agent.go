@@ -69,7 +69,8 @@ type Agent struct {
 	Reporter *report.Reporter
 
 	planner   *plan.Planner
-	cluster   string // that is planned for
+	cluster   string    // that is planned for
+	planning  time.Time // since when
 	loop      *apply.Loop
 	policy    *policy.Switch
 	publisher *policy.Publisher // from the first plan on
@@ -138,6 +139,9 @@ func (a *Agent) datapathLoop() *apply.Loop {
 	steps := []apply.Step{addresses.Guards, addresses.Peers}
 	steps = append(steps, rows...)
 	steps = append(steps, sw.Hold(addresses.Ranges), addresses.Addresses, sw)
+	if d.Outdated != nil {
+		d.Endpoints.Hooks = upgrade{Target: d.Endpoints.Hooks, outdated: d.Outdated, filled: a.filled}
+	}
 	steps = append(steps, endpoints.Steps(t, d.Endpoints, a.removableHooks)...)
 	steps = append(steps, services.Steps(t, d.Services)...)
 	loop := apply.NewLoop(t, steps...)

@@ -14,6 +14,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/flow"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/datapath"
 	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
 // Drivers are everything that touches the node.
@@ -32,6 +33,8 @@ type Drivers struct {
 	AttachSockets func() error
 	// Settle is called after the first complete pass.
 	Settle func() error
+	// Outdated says of a hook whether its programs use maps that an upgrade replaces; nil: none do.
+	Outdated func(table.Hook) bool
 	// Events of the datapath; nil: none are read.
 	Events flow.Source
 	// Counters of the datapath.
@@ -57,6 +60,7 @@ func OfDatapath(d *datapath.Datapath, cgroup string) Drivers {
 
 		AttachSockets: attachSockets(d, cgroup),
 		Settle:        d.Settle,
+		Outdated:      d.Outdated,
 		Counters:      d.Counters,
 		MapSizes:      d.Sizes(),
 		Mode:          string(d.Mode()),

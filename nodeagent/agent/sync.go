@@ -131,7 +131,7 @@ func (a *Agent) plan(ctx context.Context) error {
 		a.planner = plan.New(plan.Config{
 			Cluster: cluster, Node: a.cfg.Node, OwnCNI: a.cfg.OwnCNI, SkipServices: a.cfg.SkipServices, Limits: a.policyLimits(),
 		}, a.Tables, memory)
-		a.cluster = cluster
+		a.cluster, a.planning = cluster, time.Now()
 		a.publisher = applypolicy.NewPublisher(a.Tables, a.policy, held, a.planner.SetCIDRs)
 		a.log.Info("planning", "cluster", cluster, "node", a.cfg.Node)
 	}

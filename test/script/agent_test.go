@@ -212,6 +212,34 @@ func TestRefusedSettingsWait(t *testing.T) {
 	}
 }
 
+// An upgrade that replaces maps swaps the programs of pods when policy is in force in the new ones; a pod that has none gets
+// them at once, and is closed.
+func TestAnUpgradeSwapsProgramsWhenTheMapsAreFilled(t *testing.T) {
+	for _, former := range []bool{false, true} {
+		k := newKernel("e1")
+		k.config.fail(forever) // the epoch can't be raised, so no policy comes into force
+		d := k.drivers()
+		d.Outdated = func(h table.Hook) bool { return former && h.Role == table.RolePod }
+		a, end := begin(t, k, "", d)
+		defer end()
+		handle(t, a, snap("a", 1, []*relayv1.ClusterState{st("east", true, true)}, east(t, "east")))
+		hook := table.Hook{Role: table.RolePod, Ifindex: uint32(podIndex(netip.MustParseAddr("10.1.0.5")))}
+		hooked := func() bool { _, ok := k.hooks.get(hook); return ok }
+		if !former {
+			await(t, "a new pod's programs", hooked)
+			continue
+		}
+		await(t, "the wait is reported", func() bool {
+			return slices.ContainsFunc(a.State().Problems, func(p report.Problem) bool { return strings.Contains(p.Message, "former version's programs") })
+		})
+		if hooked() {
+			t.Error("programs were swapped before policy was in force")
+		}
+		k.config.fail(0)
+		await(t, "the programs are swapped", hooked)
+	}
+}
+
 // awaitRefusal waits for the report of the only policy, which must never be one of success.
 func awaitRefusal(t *testing.T, a *agent.Agent) {
 	t.Helper()

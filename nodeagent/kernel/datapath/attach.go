@@ -77,6 +77,7 @@ func (d *Datapath) Attach(role table.Role, ifindex uint32) error {
 			return fmt.Errorf("attaching %s to interface %d: %w", s.hook, ifindex, err)
 		}
 	}
+	delete(d.outdated, table.Hook{Role: role, Ifindex: ifindex})
 	return nil
 }
 

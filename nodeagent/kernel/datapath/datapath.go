@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
 // DefaultDir is where everything is pinned.
@@ -48,6 +49,8 @@ type Datapath struct {
 	programs *bpf.Programs
 	// replaced are maps of an older layout that the running programs still use, see Settle.
 	replaced []string
+	// outdated are the interfaces whose programs use them, by role.
+	outdated map[table.Hook]struct{}
 	carried  []carried
 	copied   bool // before the first program was swapped
 
@@ -101,10 +104,36 @@ func Open(cfg Config) (*Datapath, error) {
 		return d, d.pinMaps()
 	}
 	d.log.Warn("maps of another layout or size are replaced", "maps", replaced)
+	if err := d.findOutdated(); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	if d.carried, err = carriedOver(cfg.Dir, maps, replaced); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+func (d *Datapath) findOutdated() error {
+	d.outdated = map[table.Hook]struct{}{}
+	for _, role := range []table.Role{table.RolePod, table.RoleTunnel, table.RoleUplink} {
+		interfaces, err := d.Attached(role)
+		if err != nil {
+			return err
+		}
+		for _, ifindex := range interfaces {
+			d.outdated[table.Hook{Role: role, Ifindex: ifindex}] = struct{}{}
+		}
+	}
+	return nil
+}
+
+// Outdated says whether an interface bears programs that use maps which are to be replaced. They go on doing so until Attach:
+// whoever calls it must have filled the new maps.
+func (d *Datapath) Outdated(h table.Hook) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, outdated := d.outdated[h]
+	return outdated
 }
 
 // continueEpoch lets a new fl_config go on from the old one's epoch: flows that outlive an upgrade bear epochs of the old

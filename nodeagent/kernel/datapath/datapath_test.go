@@ -321,8 +321,15 @@ func TestAnotherSizeLosesNoFlow(t *testing.T) {
 		if rows, err := have(d.Addresses()); err != nil || len(rows) != 0 {
 			t.Errorf("the new map of addresses holds %v, %v before it is filled", rows, err)
 		}
+		pod := table.Hook{Role: table.RolePod, Ifindex: ifindex}
+		if !d.Outdated(pod) || d.Outdated(table.Hook{Role: table.RolePod, Ifindex: ifindex + 1}) {
+			t.Error("which programs are the old ones is not known")
+		}
 		check(t, put(d.Addresses(), addr, row))
 		check(t, d.Attach(table.RolePod, ifindex))
+		if d.Outdated(pod) {
+			t.Error("the new programs are taken for old ones")
+		}
 		check(t, d.maps.CT4.Put(flow(1), bpf.CTEntry{RuleID: 11}))  // by a new program
 		check(t, old.maps.CT4.Put(flow(2), bpf.CTEntry{RuleID: 2})) // by one that isn't swapped yet
 		pinned, err := bpf.OpenPinned(dir, bpf.MapCT4)
