@@ -90,12 +90,12 @@ func NewEngine(c Config) *Engine {
 // Problems are what authors of policies and the node's administrator should know, sorted by policy.
 func (e *Engine) Problems() []Problem {
 	var out []Problem
-	for key, p := range e.policies.byKey {
+	for p := range e.policies.troubled {
 		for _, text := range p.model.Problems() {
-			out = append(out, Problem{key, text})
+			out = append(out, Problem{p.model.key, text})
 		}
 		if p.problem != "" {
-			out = append(out, Problem{key, p.problem})
+			out = append(out, Problem{p.model.key, p.problem})
 		}
 	}
 	out = append(out, e.roomProblems()...)

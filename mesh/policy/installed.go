@@ -26,10 +26,11 @@ type installed struct {
 type policies struct {
 	byKey       map[string]*installed
 	byNamespace map[string][]*installed
+	troubled    map[*installed]struct{} // whose authors should know something
 }
 
 func newPolicies() *policies {
-	return &policies{byKey: map[string]*installed{}, byNamespace: map[string][]*installed{}}
+	return &policies{byKey: map[string]*installed{}, byNamespace: map[string][]*installed{}, troubled: map[*installed]struct{}{}}
 }
 
 func (p *policies) add(n *installed) {
@@ -40,6 +41,7 @@ func (p *policies) add(n *installed) {
 
 func (p *policies) remove(n *installed) {
 	delete(p.byKey, n.model.key)
+	delete(p.troubled, n)
 	ns := n.model.subjects.namespace
 	p.byNamespace[ns] = slices.DeleteFunc(p.byNamespace[ns], func(o *installed) bool { return o == n })
 	if len(p.byNamespace[ns]) == 0 {
@@ -104,12 +106,16 @@ func (e *Engine) install(m *Model, d *Delta) {
 // judge finds out whether a policy applies, and how many subjects it has.
 func (e *Engine) judge(p *installed) {
 	p.applies, p.problem, p.selected = false, "", 0
-	if p.model.nobody {
-		return
+	if !p.model.nobody {
+		p.applies, p.problem = e.clusters.applies(p.model)
 	}
-	p.applies, p.problem = e.clusters.applies(p.model)
 	if p.applies {
 		p.selected = len(e.index.find(&p.model.subjects, true))
+	}
+	if p.problem != "" || len(p.model.problems)+len(p.model.warnings) > 0 {
+		e.policies.troubled[p] = struct{}{}
+	} else {
+		delete(e.policies.troubled, p)
 	}
 }
 

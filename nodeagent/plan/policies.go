@@ -26,13 +26,14 @@ type policyPlan struct {
 	twins      map[uint32][]claim      // all records of numbers that several clusters have records of
 	cidrs      map[netip.Prefix]uint32 // that policies name
 	policies   map[string]Policy       // by record key
+	blamed     map[string]bool         // record keys of those with a problem
 	shared     bool                    // policies was handed out: it is cloned before the next change
 	said       []string                // problems that are no single policy's
 }
 
 func newPolicyPlan(cfg Config, m policy.Remembered) *policyPlan {
 	return &policyPlan{
-		cluster: cfg.Cluster, dirty: true, identities: map[uint32]claim{}, twins: map[uint32][]claim{}, policies: map[string]Policy{}, cidrs: maps.Clone(m.CIDRs),
+		cluster: cfg.Cluster, dirty: true, identities: map[uint32]claim{}, twins: map[uint32][]claim{}, policies: map[string]Policy{}, blamed: map[string]bool{}, cidrs: maps.Clone(m.CIDRs),
 		engine: policy.NewEngine(policy.Config{Cluster: cfg.Cluster, Limits: cfg.Limits, Remembered: m}),
 	}
 }
@@ -152,20 +153,24 @@ func (p *policyPlan) collectProblems() {
 	p.said = nil
 	found := map[string]string{}
 	for _, problem := range p.engine.Problems() {
+		key := p.recordPrefix() + problem.PolicyKey
 		if problem.PolicyKey == "" {
 			p.said = append(p.said, problem.Message)
-		} else if found[problem.PolicyKey] == "" {
-			found[problem.PolicyKey] = problem.Message
+		} else if found[key] == "" {
+			found[key] = problem.Message
+			p.blamed[key] = true
 		}
 	}
-	for key, pol := range p.policies {
-		message := found[p.policyKey(key)]
-		if message == pol.Problem {
-			continue
+	for key := range p.blamed {
+		pol, held := p.policies[key]
+		if held && pol.Problem != found[key] {
+			p.unshare()
+			pol.Problem = found[key]
+			p.policies[key] = pol
 		}
-		p.unshare()
-		pol.Problem = message
-		p.policies[key] = pol
+		if !held || pol.Problem == "" {
+			delete(p.blamed, key)
+		}
 	}
 }
 
