@@ -17,6 +17,7 @@ import (
 type peers struct {
 	device Device
 	keys   map[uint16]wireguard.Key
+	users  map[wireguard.Key]int     // how many indexes have a key
 	rows   map[uint16]*topology.Peer // as last set
 	// owed are keys that an index had before and that the device did not let go yet.
 	owed map[uint16][]wireguard.Key
@@ -28,7 +29,7 @@ type peers struct {
 
 func newPeers() *peers {
 	return &peers{
-		keys: map[uint16]wireguard.Key{}, rows: map[uint16]*topology.Peer{}, owed: map[uint16][]wireguard.Key{},
+		keys: map[uint16]wireguard.Key{}, users: map[wireguard.Key]int{}, rows: map[uint16]*topology.Peer{}, owed: map[uint16][]wireguard.Key{},
 		ready: map[uint16]bool{}, news: map[uint16]struct{}{},
 	}
 }
@@ -55,7 +56,8 @@ func (p *peers) Update(_ context.Context, index uint16, peer *topology.Peer) err
 	if err != nil {
 		return fmt.Errorf("peer %s/%s: %w", peer.Cluster, peer.Node, err)
 	}
-	p.keys[index], p.rows[index] = key, peer
+	p.setKey(index, &key)
+	p.rows[index] = peer
 	p.set(index, true)
 	if had && former != key {
 		p.owed[index] = append(p.owed[index], former)
@@ -65,7 +67,7 @@ func (p *peers) Update(_ context.Context, index uint16, peer *topology.Peer) err
 
 func (p *peers) Delete(_ context.Context, index uint16) error {
 	if key, had := p.keys[index]; had {
-		delete(p.keys, index)
+		p.setKey(index, nil)
 		delete(p.rows, index)
 		p.set(index, false)
 		p.owed[index] = append(p.owed[index], key)
@@ -77,7 +79,7 @@ func (p *peers) Delete(_ context.Context, index uint16) error {
 func (p *peers) settle(index uint16) error {
 	for len(p.owed[index]) > 0 {
 		key := p.owed[index][0]
-		if !p.used(key) {
+		if p.users[key] == 0 {
 			if err := p.device.RemovePeer(key); err != nil {
 				return err
 			}
@@ -88,13 +90,18 @@ func (p *peers) settle(index uint16) error {
 	return nil
 }
 
-func (p *peers) used(key wireguard.Key) bool {
-	for _, k := range p.keys {
-		if k == key {
-			return true
+// setKey gives an index a key, or none.
+func (p *peers) setKey(index uint16, key *wireguard.Key) {
+	if former, had := p.keys[index]; had {
+		if p.users[former]--; p.users[former] == 0 {
+			delete(p.users, former)
 		}
+		delete(p.keys, index)
 	}
-	return false
+	if key != nil {
+		p.keys[index] = *key
+		p.users[*key]++
+	}
 }
 
 // Have is what the device holds as it was set: others' tools change devices as well. What an earlier run set is not known by

@@ -61,6 +61,8 @@ const (
 	retryOpen = 500 * time.Millisecond
 	// lookAgain is how often the device is compared with the tables though nothing changed.
 	lookAgain = 30 * time.Second
+	// savePause is the time between two saves, for each peer: a save writes them all.
+	savePause = time.Millisecond
 )
 
 // Runner keeps the device.
@@ -72,6 +74,10 @@ type Runner struct {
 	tunnel *table.Owned[string, table.Device]
 	hooks  *table.Owned[table.Hook, table.Attachment]
 	flags  table.Writer[uint16, bpf.Peer]
+	// strangers are peers of the device that nobody wanted when it was read, with their addresses; nil: it is to be read.
+	strangers map[wireguard.Key][]netip.Prefix
+	unsaved   bool
+	nextSave  time.Time
 
 	mu     sync.Mutex
 	device Device
@@ -172,7 +178,13 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 		return err
 	}
 	r.loop.Resync()
+	r.strangers, r.nextSave = nil, time.Time{}
 	r.set(func() { r.device, r.err = device, nil })
+	defer func() {
+		if r.unsaved {
+			r.save(device, time.Now())
+		}
+	}()
 	again := time.Now().Add(lookAgain)
 	for {
 		on, changed := r.encryption()
@@ -182,11 +194,14 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 		}
 		pass := r.loop.Pass(ctx, time.Now(), func(string) bool { return false }) // routes go one by one, peers by prune
 		if r.cfg.Complete() {
-			if err := r.finish(device, pass); err != nil {
+			if err := r.finish(device, pass, time.Now()); err != nil {
 				return err
 			}
 		}
 		until := again
+		if r.unsaved && r.nextSave.Before(until) {
+			until = r.nextSave
+		}
 		if !pass.Retry.IsZero() && pass.Retry.Before(again) {
 			until = pass.Retry
 		}
@@ -201,48 +216,67 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 			return err
 		}
 		r.loop.Resync()
+		r.strangers = nil
 	}
 }
 
 // finish follows a pass: strangers' peers go, what is set is saved for the userspace process.
-func (r *Runner) finish(device Device, pass apply.Pass) error {
+func (r *Runner) finish(device Device, pass apply.Pass, now time.Time) error {
 	changed := !r.Status().Synced
 	for _, o := range pass.Outcomes {
 		changed = changed || o.Written+o.Removed > 0
 	}
-	if !changed {
-		return nil
+	r.unsaved = r.unsaved || changed
+	if changed {
+		if err := r.prune(device); err != nil {
+			return err
+		}
 	}
-	if err := r.prune(device); err != nil {
-		return err
+	if r.unsaved && !now.Before(r.nextSave) {
+		r.save(device, now)
 	}
-	if err := device.Save(); err != nil {
-		// A full disk must not stop the mesh: only a restart of the userspace process needs the file.
-		r.cfg.Log.Warn("saving the peers", "error", err)
-		r.set(func() { r.synced, r.err = true, err })
-		return nil
-	}
-	r.set(func() { r.synced, r.err = true, nil })
 	return nil
 }
 
-// prune removes peers that the device has from an earlier run and nobody wants.
-func (r *Runner) prune(device Device) error {
-	wanted := map[wireguard.Key]bool{}
-	for row := range r.cfg.Tables.Peers.All() {
-		wanted[wireguard.Key(row.Value.PublicKey)] = true
-	}
-	have, err := device.Peers()
+// save writes the peers to the disk, the less often the more there are.
+func (r *Runner) save(device Device, now time.Time) {
+	r.unsaved, r.nextSave = false, now.Add(time.Duration(len(r.peers.keys))*savePause)
+	err := device.Save()
 	if err != nil {
-		return fmt.Errorf("reading the device's peers: %w", err)
+		// A full disk must not stop the mesh: only a restart of the userspace process needs the file.
+		r.cfg.Log.Warn("saving the peers", "error", err)
 	}
-	for _, p := range have {
-		if wanted[p.PublicKey] || !r.cfg.Removable(p.AllowedIPs) {
+	r.set(func() { r.synced, r.err = true, err })
+}
+
+// prune removes peers that the device has from an earlier run and nobody wants. The device is read for that at the start and
+// once in a while, not for each change.
+func (r *Runner) prune(device Device) error {
+	if r.strangers == nil {
+		have, err := device.Peers()
+		if err != nil {
+			return fmt.Errorf("reading the device's peers: %w", err)
+		}
+		r.strangers = map[wireguard.Key][]netip.Prefix{}
+		for _, p := range have {
+			r.strangers[p.PublicKey] = p.AllowedIPs
+		}
+		r.cfg.Tables.Peers.Each(func(_ uint16, p *topology.Peer, _ table.State, _ error) bool {
+			delete(r.strangers, wireguard.Key(p.PublicKey)) // also one that the device refused to change: it works as it was
+			return true
+		})
+	}
+	for key, allowed := range r.strangers {
+		switch {
+		case r.peers.users[key] > 0:
+		case !r.cfg.Removable(allowed):
 			continue
+		default:
+			if err := device.RemovePeer(key); err != nil {
+				return err
+			}
 		}
-		if err := device.RemovePeer(p.PublicKey); err != nil {
-			return err
-		}
+		delete(r.strangers, key)
 	}
 	return nil
 }

@@ -28,6 +28,8 @@ type device struct {
 	mu    sync.Mutex
 	peers map[wireguard.Key]wireguard.Peer
 	saved map[wireguard.Key]bool
+	reads int
+	saves int
 	fails bool
 }
 
@@ -59,6 +61,7 @@ func (d *device) RemovePeer(k wireguard.Key) error {
 
 func (d *device) Peers() ([]wireguard.Status, error) {
 	defer d.locked()()
+	d.reads++
 	var out []wireguard.Status
 	for _, p := range d.peers {
 		out = append(out, wireguard.Status{Peer: p})
@@ -68,6 +71,7 @@ func (d *device) Peers() ([]wireguard.Status, error) {
 
 func (d *device) Save() error {
 	defer d.locked()()
+	d.saves++
 	d.saved = map[wireguard.Key]bool{}
 	for k := range d.peers {
 		d.saved[k] = true
@@ -215,4 +219,47 @@ func TestWithoutEncryptionTheDatapathHasNoTunnel(t *testing.T) {
 	})
 	w.want(true, map[uint16]*topology.Peer{1: peer(1)})
 	w.eventually("peer 1 is ready again", func() bool { return w.flags(1) != 0 && w.tables.Tunnel.Len() == 1 })
+}
+
+// In a large mesh nodes come and go all the time: none of that reads the device or writes all peers to the disk.
+func TestAChangeOfAPeerCostsThePeer(t *testing.T) {
+	w := start(t)
+	w.complete.Store(true)
+	const many = 5000
+	peers := map[uint16]*topology.Peer{}
+	for i := range uint16(many) {
+		p := *peer(1)
+		p.Node, p.PublicKey = fmt.Sprint("n", i), record.PublicKey{byte(i), byte(i >> 8), 7}
+		peers[i+1] = &p
+	}
+	w.want(true, peers)
+	w.eventually("all peers are set and saved", func() bool {
+		var n int
+		w.device.set(func(d *device) { n = len(d.saved) })
+		return n == many
+	})
+	count := func() (reads, saves int) {
+		w.device.set(func(d *device) { reads, saves = d.reads, d.saves })
+		return reads, saves
+	}
+	reads, saves := count()
+	for i := range uint16(10) {
+		changed := maps.Clone(peers)
+		p := *peers[i+1]
+		p.PublicKey[5] = 1
+		changed[i+1], peers = &p, changed
+		w.want(true, changed)
+		w.eventually("the change is in the device", func() bool {
+			defer w.device.locked()()
+			_, ok := w.device.peers[wireguard.Key(p.PublicKey)]
+			return ok && len(w.device.peers) == many
+		})
+	}
+	if r, s := count(); r != reads || s > saves+1 {
+		t.Errorf("ten changes read the device %d times and saved it %d times", r-reads, s-saves)
+	}
+	w.eventually("the changes are saved in the end", func() bool {
+		defer w.device.locked()()
+		return w.device.saved[wireguard.Key(peers[10].PublicKey)]
+	})
 }
