@@ -71,7 +71,9 @@ func TestNeighbourPacketsBeyondTheLinkAreJudged(t *testing.T) {
 	f.egress(report(c.pod, c.remote).bytes(t)).drops(t, "a report to another cluster", HookPodEgress, ReasonDefaultDenied)
 	f.ingress(report(c.friend, c.pod).bytes(t)).drops(t, "a report from a pod", HookPodIngress, ReasonDefaultDenied)
 
-	solicitation := func(to netip.Addr) *packetSpec { return neighbour(c.pod, to, layers.ICMPv6TypeNeighborSolicitation, to) }
+	solicitation := func(to netip.Addr) *packetSpec {
+		return neighbour(c.pod, to, layers.ICMPv6TypeNeighborSolicitation, to)
+	}
 	f.egress(solicitation(c.host).bytes(t)).passes(t, "is the node there", HookPodEgress, ReasonNeighbor)
 	f.egress(solicitation(netip.MustParseAddr("fe80::1")).bytes(t)).passes(t, "is the router there", HookPodEgress, ReasonNeighbor)
 	f.egress(solicitation(c.world).bytes(t)).drops(t, "is the world there", HookPodEgress, ReasonDefaultDenied)
