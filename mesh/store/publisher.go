@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 )
 
 // ErrFenced ends a Publisher's Run when another leader of the same cluster has taken over. The process should give up
@@ -30,7 +31,7 @@ type Publisher struct {
 	log     *slog.Logger
 	id      string // names this publisher in the fence
 	beat    time.Duration
-	wake    chan struct{}
+	wake    wakeup.Signal
 
 	mu      sync.Mutex
 	desired record.Set      // nil until the first SetDesired
@@ -62,7 +63,7 @@ func NewPublisher(cluster string, log *slog.Logger) *Publisher {
 		log:     cmp.Or(log, slog.Default()),
 		id:      rand.Text(),
 		beat:    HeartbeatInterval,
-		wake:    make(chan struct{}, 1),
+		wake:    wakeup.New(),
 		dirty:   map[string]bool{},
 	}
 }
@@ -116,10 +117,7 @@ func (p *Publisher) markDirty(d record.Delta) {
 }
 
 func (p *Publisher) nudge() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
+	p.wake.Raise()
 }
 
 // Status tells how publishing goes.

@@ -19,6 +19,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 )
 
 // Event is one record's change. Key is a record key (without the store's prefix), Value nil means that it is gone.
@@ -81,7 +82,7 @@ type Watcher struct {
 	seed       maphash.Seed
 	staleAfter time.Duration
 	ping       time.Duration
-	wake       chan struct{}
+	wake       wakeup.Signal
 
 	mu     sync.Mutex
 	status WatchStatus
@@ -113,7 +114,7 @@ func NewWatcher(h Handler, log *slog.Logger) *Watcher {
 		seed:       maphash.MakeSeed(),
 		staleAfter: StaleAfter,
 		ping:       pingInterval,
-		wake:       make(chan struct{}, 1),
+		wake:       wakeup.New(),
 		clusters:   map[string]*clusterView{},
 	}
 }
@@ -132,10 +133,7 @@ func (w *Watcher) Forget(cluster string) {
 	w.mu.Lock()
 	w.forget = append(w.forget, cluster)
 	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default:
-	}
+	w.wake.Raise()
 }
 
 // Run watches until ctx ends, and returns ctx's error. All failures are retried. Run may be called again, with another

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
@@ -80,7 +81,7 @@ type Agent struct {
 	tunnels   *tunnels
 	namer     *flow.Namer
 	relay     *relay.Client // nil in tests that feed the intake themselves
-	wakes     chan struct{}
+	wakes     wakeup.Signal
 	also      []part
 
 	// What Removable reports the version of; the sync loop's alone.
@@ -108,7 +109,7 @@ func (a *Agent) Also(name string, run func(context.Context) error, err func() er
 
 // New puts an agent together. client may be nil: then somebody else feeds the Intake.
 func New(cfg Config, drivers Drivers, client *relay.Client) *Agent {
-	a := &Agent{cfg: cfg, drivers: drivers, log: cfg.Log, relay: client, wakes: make(chan struct{}, 1), Flows: flow.NewRing(flowsKept)}
+	a := &Agent{cfg: cfg, drivers: drivers, log: cfg.Log, relay: client, wakes: wakeup.New(), Flows: flow.NewRing(flowsKept)}
 	a.Tables = table.New()
 	a.Intake = intake.New(intake.Config{
 		Tables: a.Tables, Node: cfg.Node, Version: cfg.Version, Snapshot: cfg.Snapshot, Every: cfg.SaveEvery, Changed: a.wake, Log: cfg.Log.With("part", "intake"),
@@ -215,10 +216,7 @@ func (a *Agent) waitForRelay(ctx context.Context) error {
 
 // wake makes the sync loop look again; changed makes the reporter look again.
 func (a *Agent) wake() {
-	select {
-	case a.wakes <- struct{}{}:
-	default:
-	}
+	a.wakes.Raise()
 }
 
 func (a *Agent) changed() {

@@ -177,7 +177,7 @@ func (i *Intake) failed(p portion, err error) {
 	i.queue.giveBack(p)
 	i.mu.Unlock()
 	i.report(err)
-	signal(i.dirty)
+	i.dirty.Raise()
 }
 
 // report remembers whether saving works, and says when that changes.

@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 	"github.com/fairlead-mesh/fairlead/nodeagent/intake/journal"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
@@ -49,15 +50,15 @@ type Intake struct {
 	membersChanged bool // since judge looked
 	saveErr        error
 	saved          *journal.Mark // the last one on the disk in this run
-	dirty          chan struct{}
-	full           chan struct{} // the queue is large
+	dirty          wakeup.Signal
+	full           wakeup.Signal // the queue is large
 }
 
 // New makes an intake, which takes the tables' RecordWriter.
 func New(cfg Config) *Intake {
 	i := &Intake{
 		cfg: cfg, records: cfg.Tables.RecordWriter(), state: relay.NewState(), queue: newQueue(), counts: map[string]int{},
-		complete: &Completeness{}, dirty: make(chan struct{}, 1), full: make(chan struct{}, 1),
+		complete: &Completeness{}, dirty: wakeup.New(), full: wakeup.New(),
 	}
 	if cfg.Snapshot != "" {
 		i.journal = journal.New(cfg.Snapshot, origin(cfg.Version))
@@ -88,9 +89,9 @@ func (i *Intake) Handle(b *relayv1.Batch) error {
 	if !moved && !changed && at == i.state.Applied().GetRevision() {
 		return nil // a relay that has nothing to send yet shows so that it is there
 	}
-	signal(i.dirty)
+	i.dirty.Raise()
 	if i.queue.bytes > portionBytes {
-		signal(i.full)
+		i.full.Raise()
 	}
 	i.cfg.Changed()
 	return nil
@@ -180,11 +181,4 @@ func (i *Intake) Position() *relayv1.ResumePoint {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.state.Applied()
-}
-
-func signal(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
 }

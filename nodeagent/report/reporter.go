@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 )
 
 const (
@@ -41,7 +42,7 @@ type Reporter struct {
 	Starting func() bool
 
 	begun time.Time
-	wakes chan struct{}
+	wakes wakeup.Signal
 	last  *relayv1.ReportRequest // what was last sent, by steady; nil: nothing, or it failed
 	due   time.Time
 	// looked is when the state was last looked at, and took how long that was.
@@ -51,15 +52,12 @@ type Reporter struct {
 
 // NewReporter makes a reporter.
 func NewReporter(now func() State, send func(context.Context, *relayv1.ReportRequest) error, log *slog.Logger) *Reporter {
-	return &Reporter{Now: now, Send: send, Log: log, wakes: make(chan struct{}, 1)}
+	return &Reporter{Now: now, Send: send, Log: log, wakes: wakeup.New()}
 }
 
 // Changed makes the reporter look at the state soon.
 func (r *Reporter) Changed() {
-	select {
-	case r.wakes <- struct{}{}:
-	default:
-	}
+	r.wakes.Raise()
 }
 
 // Run reports until ctx ends.

@@ -19,6 +19,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/store"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 	"github.com/fairlead-mesh/fairlead/operator/export"
 )
 
@@ -43,7 +44,7 @@ type Connection struct {
 	intake    *Intake
 	watcher   *store.Watcher
 	log       *slog.Logger
-	wake      chan struct{}
+	wake      wakeup.Signal
 
 	mu        sync.Mutex
 	mesh      *v1alpha1.ClusterMeshSpec
@@ -66,7 +67,7 @@ type Status struct {
 func NewConnection(c cache.Cache, namespace string, elected <-chan struct{}, intake *Intake, log *slog.Logger) *Connection {
 	conn := &Connection{
 		cache: c, namespace: namespace, elected: elected, intake: intake, log: log,
-		watcher: store.NewWatcher(intake, log), wake: make(chan struct{}, 1),
+		watcher: store.NewWatcher(intake, log), wake: wakeup.New(),
 		desired: record.Set{}, status: Status{Err: errNoMesh},
 	}
 	intake.forget = conn.watcher.Forget
@@ -108,10 +109,7 @@ func cloneSet(s record.Set) record.Set {
 }
 
 func (c *Connection) nudge() {
-	select {
-	case c.wake <- struct{}{}:
-	default:
-	}
+	c.wake.Raise()
 }
 
 // Status says how things are now.

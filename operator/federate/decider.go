@@ -13,6 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 	"github.com/fairlead-mesh/fairlead/operator/export"
 )
 
@@ -26,14 +27,14 @@ type Decider struct {
 
 	mu     sync.Mutex
 	mesh   *v1alpha1.ClusterMeshSpec
-	wake   chan struct{}
+	wake   wakeup.Signal
 	first  chan struct{}
 	closed bool
 }
 
 // NewDecider makes a Decider.
 func NewDecider(c cache.Cache, intake *Intake, log *slog.Logger) *Decider {
-	return &Decider{Cache: c, Intake: intake, Log: log, wake: make(chan struct{}, 1), first: make(chan struct{})}
+	return &Decider{Cache: c, Intake: intake, Log: log, wake: wakeup.New(), first: make(chan struct{})}
 }
 
 // Ready is closed once this cluster's membership is known and every MeshCluster was judged: only then does the relay
@@ -55,10 +56,7 @@ func (d *Decider) Changed(mesh *v1alpha1.ClusterMeshSpec, _ export.Delta) {
 }
 
 func (d *Decider) nudge() {
-	select {
-	case d.wake <- struct{}{}:
-	default:
-	}
+	d.wake.Raise()
 }
 
 // Start runs until ctx ends.

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/recorder"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 )
 
 // MeshName is the name of a cluster's one ClusterMesh.
@@ -35,17 +36,14 @@ type Discoverer struct {
 
 	mu      sync.Mutex
 	refused map[string]string
-	wake    chan struct{}
+	wake    wakeup.Signal
 }
 
 // NewDiscoverer makes a Discoverer that looks whenever the Intake changed.
 func NewDiscoverer(c client.Client, intake *Intake, events recorder.EventRecorder, log *slog.Logger) *Discoverer {
-	d := &Discoverer{Client: c, Intake: intake, Events: events, Log: log, refused: map[string]string{}, wake: make(chan struct{}, 1)}
+	d := &Discoverer{Client: c, Intake: intake, Events: events, Log: log, refused: map[string]string{}, wake: wakeup.New()}
 	intake.OnChange(func() {
-		select {
-		case d.wake <- struct{}{}:
-		default:
-		}
+		d.wake.Raise()
 	})
 	return d
 }

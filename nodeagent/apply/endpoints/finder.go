@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
@@ -54,7 +55,7 @@ type Finder struct {
 	cfg   FinderConfig
 	pods  table.Feed[string, table.Pod]
 	rows  owned
-	wakes chan struct{} // something changed at the node's devices
+	wakes wakeup.Signal // something changed at the node's devices
 
 	known map[string]*pod
 	asks  *asks
@@ -86,7 +87,7 @@ type pod struct {
 func NewFinder(cfg FinderConfig) *Finder {
 	return &Finder{
 		cfg: cfg, pods: cfg.Tables.Pods.Follow(), rows: newOwned(cfg.Tables.ForNode()),
-		wakes: make(chan struct{}, 1), known: map[string]*pod{}, left: map[uint32]string{}, asks: newAsks(cfg.Links.HostSide),
+		wakes: wakeup.New(), known: map[string]*pod{}, left: map[uint32]string{}, asks: newAsks(cfg.Links.HostSide),
 	}
 }
 
@@ -148,10 +149,7 @@ func (f *Finder) Run(ctx context.Context, complete func() bool) error {
 func (f *Finder) Look() { f.wake() }
 
 func (f *Finder) wake() {
-	select {
-	case f.wakes <- struct{}{}:
-	default:
-	}
+	f.wakes.Raise()
 }
 
 func (f *Finder) sleep(ctx context.Context, until time.Time, watching <-chan error, pods, settings, guards <-chan struct{}) error {

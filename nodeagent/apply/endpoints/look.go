@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 )
 
@@ -19,7 +20,7 @@ import (
 type asks struct {
 	hostSide        func(netip.Addr) (links.Link, error)
 	first, repeated chan struct{}
-	answered        chan struct{} // there are answers
+	answered        wakeup.Signal // there are answers
 
 	mu      sync.Mutex
 	running int
@@ -36,7 +37,7 @@ type answer struct {
 
 func newAsks(hostSide func(netip.Addr) (links.Link, error)) *asks {
 	return &asks{
-		hostSide: hostSide, first: make(chan struct{}, lookups), repeated: make(chan struct{}, repeated), answered: make(chan struct{}, 1),
+		hostSide: hostSide, first: make(chan struct{}, lookups), repeated: make(chan struct{}, repeated), answered: wakeup.New(),
 	}
 }
 
@@ -66,10 +67,7 @@ func (a *asks) ask(ctx context.Context, p *pod) {
 		if a.running--; a.running == 0 {
 			close(a.idle)
 		}
-		select {
-		case a.answered <- struct{}{}:
-		default:
-		}
+		a.answered.Raise()
 	}()
 }
 
