@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,21 +81,21 @@ func Open(cfg Config) (*Datapath, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "links"), 0o700); err != nil {
 		return nil, fmt.Errorf("making the directory of the pins: %w", err)
 	}
-	maps, replaced, err := bpf.OpenMaps(cfg.Dir, cfg.Sizes)
+	held, replaced, err := bpf.OpenMaps(cfg.Dir, cfg.Sizes)
 	if err != nil {
 		return nil, fmt.Errorf("opening maps in %s: %w", cfg.Dir, err)
 	}
-	if err := continueEpoch(cfg.Dir, maps, replaced); err != nil {
-		maps.Close()
+	if err := continueEpoch(cfg.Dir, held, replaced); err != nil {
+		held.Close()
 		return nil, err
 	}
-	programs, err := bpf.LoadPrograms(maps)
+	programs, err := bpf.LoadPrograms(held)
 	if err != nil {
-		maps.Close()
+		held.Close()
 		return nil, fmt.Errorf("loading programs: %w", err)
 	}
 	d := &Datapath{
-		dir: cfg.Dir, mode: cfg.Mode, log: cfg.Log, maps: maps, programs: programs,
+		dir: cfg.Dir, mode: cfg.Mode, log: cfg.Log, maps: held, programs: programs,
 		replaced: replaced, links: map[string]link.Link{}, own: map[string]bool{},
 	}
 	if d.mode == Auto {
@@ -107,10 +108,45 @@ func Open(cfg Config) (*Datapath, error) {
 	if err := d.findOutdated(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	if d.carried, err = carriedOver(cfg.Dir, maps, replaced); err != nil {
+	if d.carried, err = carriedOver(cfg.Dir, held, replaced); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	if err := d.giveUp(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+// deciding are the maps that programs judge packets by and that the agent fills.
+var deciding = []string{
+	bpf.MapConfig, bpf.MapSubjects, bpf.MapGroups, bpf.MapClasses, bpf.MapIdentities, bpf.MapIpcache4, bpf.MapIpcache6,
+	bpf.MapCIDR4, bpf.MapCIDR6, bpf.MapGuard4, bpf.MapGuard6, bpf.MapAddressEpochs, bpf.MapIfaces, bpf.MapLocals4,
+	bpf.MapLocals6, bpf.MapPeers,
+}
+
+// giveUp swaps the programs of the former version at once if some of the deciding maps are replaced and others are not. The
+// former programs would judge by their own maps and by shared ones that the agent rewrites, which don't fit together: a deny
+// could miss. The new ones drop everything until the maps are filled. If all are replaced the former maps stay as they are,
+// and the programs can wait; if none is there is nothing to wait for.
+func (d *Datapath) giveUp() error {
+	n := 0
+	for _, name := range deciding {
+		if slices.Contains(d.replaced, name) {
+			n++
+		}
+	}
+	if n == len(deciding) {
+		return nil
+	}
+	if n > 0 {
+		for h := range maps.Clone(d.outdated) {
+			if err := d.Attach(h.Role, h.Ifindex); err != nil {
+				return err
+			}
+		}
+	}
+	d.outdated = nil
+	return nil
 }
 
 func (d *Datapath) findOutdated() error {

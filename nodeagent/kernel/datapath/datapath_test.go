@@ -321,15 +321,12 @@ func TestAnotherSizeLosesNoFlow(t *testing.T) {
 		if rows, err := have(d.Addresses()); err != nil || len(rows) != 0 {
 			t.Errorf("the new map of addresses holds %v, %v before it is filled", rows, err)
 		}
-		pod := table.Hook{Role: table.RolePod, Ifindex: ifindex}
-		if !d.Outdated(pod) || d.Outdated(table.Hook{Role: table.RolePod, Ifindex: ifindex + 1}) {
-			t.Error("which programs are the old ones is not known")
+		// The old programs would judge by the old map of addresses and by others that are rewritten.
+		if d.Outdated(table.Hook{Role: table.RolePod, Ifindex: ifindex}) || len(d.own) != 2 {
+			t.Errorf("some of the maps that decide are replaced, and %d programs of 2 were swapped at once", len(d.own))
 		}
 		check(t, put(d.Addresses(), addr, row))
 		check(t, d.Attach(table.RolePod, ifindex))
-		if d.Outdated(pod) {
-			t.Error("the new programs are taken for old ones")
-		}
 		check(t, d.maps.CT4.Put(flow(1), bpf.CTEntry{RuleID: 11}))  // by a new program
 		check(t, old.maps.CT4.Put(flow(2), bpf.CTEntry{RuleID: 2})) // by one that isn't swapped yet
 		pinned, err := bpf.OpenPinned(dir, bpf.MapCT4)
@@ -358,6 +355,32 @@ func TestAnotherSizeLosesNoFlow(t *testing.T) {
 			t.Errorf("after a restart: room for %d flows, replaced %v", got, again.replaced)
 		}
 	})
+}
+
+// With all of the maps that decide replaced, the old programs have theirs to themselves and may wait; with none of them, the
+// new programs find everything as it was.
+func TestWhichProgramsMayWait(t *testing.T) {
+	for name, replaced := range map[string][]string{"all": deciding, "none": {bpf.MapCT4}} {
+		node(t, func(t *testing.T, dir string) {
+			ifindex := veth(t, "pod0")
+			old := open(t, dir, TCX)
+			check(t, old.Attach(table.RolePod, ifindex))
+			check(t, old.Close())
+			d := open(t, dir, TCX)
+			defer d.Close()
+			d.replaced = replaced
+			check(t, d.findOutdated())
+			check(t, d.giveUp())
+			pod := table.Hook{Role: table.RolePod, Ifindex: ifindex}
+			if d.Outdated(pod) != (name == "all") || d.Outdated(table.Hook{Role: table.RolePod, Ifindex: ifindex + 1}) || len(d.own) != 0 {
+				t.Errorf("%s replaced: %t, %d programs were swapped", name, d.Outdated(pod), len(d.own))
+			}
+			check(t, d.Attach(table.RolePod, ifindex))
+			if d.Outdated(pod) {
+				t.Errorf("%s replaced: the new programs are taken for old ones", name)
+			}
+		})
+	}
 }
 
 // A batch that meets a full map: what is there already is written, what is new is refused row by row, and the reason names
