@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"path/filepath"
 
 	"github.com/cilium/ebpf"
 )
@@ -28,7 +27,7 @@ func AddressEpochIndex(a netip.Addr) uint32 {
 // OpenMaps had to replace fl_config, the agent goes on from here: flows that outlive the upgrade bear epochs of the old
 // map, and an epoch that started anew would let them pass for judged.
 func PinnedEpoch(dir string) (uint32, error) {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, MapConfig), nil)
+	m, err := ebpf.LoadPinnedMap(pinOf(dir, MapConfig), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}

@@ -6,6 +6,7 @@ package bpf
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -187,7 +188,7 @@ func TestPinnedEpoch(t *testing.T) {
 	if err := older.Pin(pin); err != nil {
 		t.Fatal(err)
 	}
-	if _, replaced := openMaps(t, dir, nil); len(replaced) != 1 || replaced[0] != MapConfig {
+	if _, replaced := openMaps(t, dir, nil); !slices.Contains(replaced, MapConfig) {
 		t.Errorf("replaced %v, want %s", replaced, MapConfig)
 	}
 	if got, err := PinnedEpoch(dir); got != 265 || err != nil {

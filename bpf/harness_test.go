@@ -107,7 +107,7 @@ func loadDatapath() (*datapath, error) {
 		MapServices4: 1024, MapServices6: 1024, MapSockRev: 1024, MapAffinity: 1024,
 		MapRuleStats: 1024,
 	}
-	m, _, err := OpenMaps("", small)
+	m, _, _, err := OpenMaps("", small)
 	if err != nil {
 		return nil, err
 	}

@@ -7,9 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"reflect"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -17,20 +16,21 @@ import (
 // OpenMaps opens the maps pinned in dir by an earlier run, and creates those
 // that are missing. An empty dir keeps all of them private (tests).
 //
-// A pinned map whose layout this version doesn't understand is left alone: a
-// fresh one is made instead and its name returned in replaced. The running
-// programs keep using the old one until they are swapped; the caller fills the
-// new one, swaps the programs, then calls PinMaps. So neither an upgrade nor a
-// failed upgrade ever empties a map under a running program. When fl_config is
-// among them, its epochs go on from PinnedEpoch.
+// A pinned map whose layout this version doesn't understand is left alone, and
+// so is one of another size than asked; a fresh one is made instead. Maps that
+// only make sense together (see sets) are replaced together. The running
+// programs keep the old ones to themselves until they are swapped; the caller
+// fills the new ones, calls PinNext, swaps the programs, then calls PinMaps. So
+// neither an upgrade nor a failed one ever empties a map under a running
+// program. The names of maps that wait for PinMaps are in replaced; those that
+// no earlier run has pinned with PinNext are in fresh as well.
 //
-// sizes overrides max_entries by map name. A pinned map that has another size
-// than asked is replaced like one of another layout; one that no size is asked
-// for keeps its own.
-func OpenMaps(dir string, sizes map[string]uint32) (m *Maps, replaced []string, err error) {
-	spec, err := loadMaps()
+// sizes overrides max_entries by map name. A map that no size is asked for
+// keeps its own.
+func OpenMaps(dir string, sizes map[string]uint32) (m *Maps, replaced, fresh []string, err error) {
+	specs, err := MapSpecs()
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading the embedded maps object: %w", err)
+		return nil, nil, nil, err
 	}
 	m = &Maps{}
 	defer func() {
@@ -38,8 +38,10 @@ func OpenMaps(dir string, sizes map[string]uint32) (m *Maps, replaced []string, 
 			m.Close()
 		}
 	}()
-	for name, field := range m.fields() {
-		ms := spec.Maps[name]
+	found := map[string]*ebpf.Map{}
+	bad := map[string]bool{}
+	for name := range m.fields() {
+		ms := specs[name]
 		if n, ok := sizes[name]; ok {
 			ms.MaxEntries = n
 		}
@@ -50,20 +52,84 @@ func OpenMaps(dir string, sizes map[string]uint32) (m *Maps, replaced []string, 
 		}
 		switch {
 		case err == nil:
-			field.Set(reflect.ValueOf(pinned))
-			continue
+			found[name] = pinned
 		case errors.Is(err, ebpf.ErrMapIncompatible):
-			replaced = append(replaced, name)
+			bad[name] = true
 		case !errors.Is(err, fs.ErrNotExist):
-			return nil, nil, fmt.Errorf("opening pinned map %s: %w", name, err)
+			closeAll(found)
+			return nil, nil, nil, fmt.Errorf("opening pinned map %s: %w", name, err)
 		}
-		fresh, err := ebpf.NewMap(ms)
-		if err != nil {
-			return nil, nil, fmt.Errorf("creating map %s: %w", name, err)
-		}
-		field.Set(reflect.ValueOf(fresh))
 	}
-	return m, replaced, nil
+	for name := range alsoReplaced(found, bad) {
+		found[name].Close()
+		delete(found, name)
+		bad[name] = true
+	}
+	for name, field := range m.fields() {
+		if pinned, ok := found[name]; ok {
+			field.Set(reflect.ValueOf(pinned))
+			if isNext(dir, name) {
+				replaced = append(replaced, name)
+			}
+			continue
+		}
+		made, err := ebpf.NewMap(specs[name])
+		if err != nil {
+			closeAll(found)
+			return nil, nil, nil, fmt.Errorf("creating map %s: %w", name, err)
+		}
+		field.Set(reflect.ValueOf(made))
+		if bad[name] {
+			replaced, fresh = append(replaced, name), append(fresh, name)
+		}
+	}
+	return m, replaced, fresh, nil
+}
+
+func closeAll(maps map[string]*ebpf.Map) {
+	for _, m := range maps {
+		m.Close()
+	}
+}
+
+// sets are maps whose rows refer to each other by numbers that the agent gives
+// away. A program must not use one of an old set beside one of a new set.
+var sets = [][]string{
+	{
+		MapConfig, MapSubjects, MapGroups, MapClasses, MapSets, MapIdentities, MapIpcache4, MapIpcache6, MapCIDR4, MapCIDR6,
+		MapGuard4, MapGuard6, MapAddressEpochs, MapIfaces, MapLocals4, MapLocals6, MapPeers,
+	},
+	{MapServices4, MapServices6, MapSlots, MapAffinity},
+}
+
+// SetOf returns the names of the maps that are replaced together with one,
+// itself among them.
+func SetOf(name string) []string {
+	for _, set := range sets {
+		if slices.Contains(set, name) {
+			return set
+		}
+	}
+	return []string{name}
+}
+
+// alsoReplaced are maps that were found and belong to a set of which a part is
+// bad, or missing.
+func alsoReplaced(found map[string]*ebpf.Map, bad map[string]bool) map[string]bool {
+	out := map[string]bool{}
+	for _, set := range sets {
+		if !slices.ContainsFunc(set, func(name string) bool { return found[name] == nil }) {
+			continue
+		}
+		for _, name := range set {
+			if found[name] != nil {
+				out[name] = true
+			} else if !bad[name] && slices.ContainsFunc(set, func(o string) bool { return found[o] != nil || bad[o] }) {
+				bad[name] = true // this version has a map that the former one had not
+			}
+		}
+	}
+	return out
 }
 
 // MapSpecs describes every map as maps.h defines it, by name.
@@ -73,89 +139,6 @@ func MapSpecs() (map[string]*ebpf.MapSpec, error) {
 		return nil, fmt.Errorf("reading the embedded maps object: %w", err)
 	}
 	return spec.Maps, nil
-}
-
-// OpenPinned opens the map that is pinned in dir under this name, whatever its
-// size, if its layout is the one of this version. The error is fs.ErrNotExist
-// or ebpf.ErrMapIncompatible otherwise.
-func OpenPinned(dir, name string) (*ebpf.Map, error) {
-	specs, err := MapSpecs()
-	if err != nil {
-		return nil, err
-	}
-	ms, ok := specs[name]
-	if !ok {
-		return nil, fmt.Errorf("there is no map %s", name)
-	}
-	return openPinned(dir, name, ms)
-}
-
-// openPinned returns fs.ErrNotExist when there is no such pin.
-func openPinned(dir, name string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
-	if dir == "" {
-		return nil, fs.ErrNotExist
-	}
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, name), nil)
-	if err != nil {
-		return nil, err
-	}
-	want := *spec
-	want.MaxEntries = m.MaxEntries() // an operator may have chosen another size
-	if err := want.Compatible(m); err != nil {
-		m.Close()
-		return nil, err
-	}
-	return m, nil
-}
-
-// PinMaps pins every map in dir by its name, replacing older pins one rename
-// at a time. Maps that are pinned there already stay as they are.
-func (m *Maps) PinMaps(dir string) error {
-	for name, field := range m.fields() {
-		if err := pinMap(field.Interface().(*ebpf.Map), dir, name); err != nil {
-			return fmt.Errorf("pinning map %s in %s: %w", name, dir, err)
-		}
-	}
-	return nil
-}
-
-func pinMap(m *ebpf.Map, dir, name string) error {
-	path := filepath.Join(dir, name)
-	if old, err := ebpf.LoadPinnedMap(path, nil); err == nil {
-		same, err := sameMap(m, old)
-		old.Close()
-		if err != nil {
-			return err
-		}
-		if same {
-			return nil
-		}
-	}
-	tmp := path + "_new" // a BPF file system allows no dots
-	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := m.Pin(tmp); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
-	}
-	return nil
-}
-
-func sameMap(a, b *ebpf.Map) (bool, error) {
-	ai, err := a.Info()
-	if err != nil {
-		return false, err
-	}
-	bi, err := b.Info()
-	if err != nil {
-		return false, err
-	}
-	aid, aok := ai.ID()
-	bid, bok := bi.ID()
-	return aok && bok && aid == bid, nil
 }
 
 // Close releases the handles. Pinned maps and running programs live on.

@@ -78,7 +78,7 @@ func TestHostAndServicesNeedNoRows(t *testing.T) {
 // smallDatapath has room for one row of each kind that the agent writes, and for two of what packets write.
 func smallDatapath(t *testing.T) *fixture {
 	t.Helper()
-	m, _, err := OpenMaps("", map[string]uint32{
+	m, _, _, err := OpenMaps("", map[string]uint32{
 		MapIfaces: 1, MapLocals4: 1, MapSubjects: 1, MapGroups: 1, MapIdentities: 1, MapClasses: 2, MapIpcache4: 2,
 		MapCT4: 2, MapDenied: 2, MapFrags: 2, MapEventSeen: 2, MapRuleStats: 2, MapCT6: 2, MapSockRev: 2, MapAffinity: 2,
 	})

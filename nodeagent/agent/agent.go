@@ -77,6 +77,7 @@ type Agent struct {
 	publisher *policy.Publisher // from the first plan on
 	held      map[uint32]uint32 // lines of the groups of policy in the tables
 	finder    *endpoints.Finder
+	settings  *settings.Writer
 	wireguard *wireguard.Runner
 	tunnels   *tunnels
 	namer     *flow.Namer
@@ -146,7 +147,8 @@ func (a *Agent) datapathLoop() *apply.Loop {
 	steps = append(steps, endpoints.Steps(t, d.Endpoints, a.removableHooks)...)
 	steps = append(steps, services.Steps(t, d.Services)...)
 	loop := apply.NewLoop(t, steps...)
-	loop.After(settings.New(t, d.Settings, a.cfg.EventsPerTick).Hook())
+	a.settings = settings.New(t, d.Settings, a.cfg.EventsPerTick)
+	loop.After(a.settings.Hook())
 	return loop
 }
 

@@ -66,7 +66,7 @@ func (a *Agent) filled() bool {
 	if time.Since(a.planning) > upgradeLimit {
 		return true
 	}
-	if !a.policyInForce() || !a.finder.Looked() || !a.tunnelSynced() {
+	if !a.policyInForce() || !a.finder.Looked() || !a.tunnelSynced() || !a.settings.Written() {
 		return false
 	}
 	t := a.Tables

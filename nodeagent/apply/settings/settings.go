@@ -48,6 +48,12 @@ func (w *Writer) write(context.Context) error {
 	return nil
 }
 
+// Written says that the datapath has the settings as they are wanted.
+func (w *Writer) Written() bool {
+	have, err := w.driver.Settings()
+	return err == nil && w.want(have) == have
+}
+
 func (w *Writer) want(cfg bpf.Config) bpf.Config {
 	for row := range w.tables.Settings.All() {
 		if !row.Value.Encryption {

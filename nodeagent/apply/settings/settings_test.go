@@ -56,6 +56,9 @@ func TestSettingsFollowTheTunnelAndLeaveTheEpochsAlone(t *testing.T) {
 		if err := w.Hook().Run(context.Background()); (err != nil) != step.broken {
 			t.Errorf("%s: error %v", step.name, err)
 		}
+		if w.Written() == step.broken {
+			t.Errorf("%s: written: %t", step.name, w.Written())
+		}
 		step.want.PolicyEpoch, step.want.FullEpoch, step.want.EventsPerTick = 41, 40, 1000
 		if d.cfg != step.want || d.writes != step.writes {
 			t.Errorf("%s: %+v after %d writes, want %+v after %d", step.name, d.cfg, d.writes, step.want, step.writes)

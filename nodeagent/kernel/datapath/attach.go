@@ -53,11 +53,8 @@ func (d *Datapath) spots(role table.Role) []spot {
 func (d *Datapath) Attach(role table.Role, ifindex uint32) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.copied {
-		if err := d.carry(); err != nil {
-			return err
-		}
-		d.copied = true
+	if err := d.begin(); err != nil {
+		return err
 	}
 	if d.mode != Clsact {
 		for _, s := range d.spots(role) {
@@ -93,6 +90,7 @@ func (d *Datapath) Detach(role table.Role, ifindex uint32) error {
 			errs = append(errs, d.unpin(s.pin(ifindex)))
 		}
 	}
+	delete(d.outdated, table.Hook{Role: role, Ifindex: ifindex})
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("detaching from %s interface %d: %w", role, ifindex, err)
 	}

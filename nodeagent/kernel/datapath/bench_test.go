@@ -23,7 +23,7 @@ func BenchmarkFill(b *testing.B) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		b.Fatal(err)
 	}
-	maps, _, err := bpf.OpenMaps("", nil)
+	maps, _, _, err := bpf.OpenMaps("", nil)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -72,6 +73,28 @@ func detachFilter(s spot, ifindex uint32) error {
 		return nil // gone with the device or the qdisc
 	}
 	return fmt.Errorf("removing filter %s: %w", filterName(s), err)
+}
+
+// filterProgram returns the program of our filter; 0 if there is none.
+func filterProgram(s spot, ifindex uint32) (ebpf.ProgramID, error) {
+	l, err := netlink.LinkByIndex(int(ifindex))
+	if err != nil {
+		var gone netlink.LinkNotFoundError
+		if errors.As(err, &gone) {
+			return 0, nil
+		}
+		return 0, err
+	}
+	filters, err := netlink.FilterList(l, filterParent(s))
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range filters {
+		if b, ok := f.(*netlink.BpfFilter); ok && strings.HasPrefix(b.Name, filterName(s)) {
+			return ebpf.ProgramID(b.Id), nil
+		}
+	}
+	return 0, nil
 }
 
 // filtered lists the interfaces that bear one of the spots' filters.

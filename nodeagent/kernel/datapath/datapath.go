@@ -7,10 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf/link"
@@ -48,12 +46,12 @@ type Datapath struct {
 	log      *slog.Logger
 	maps     *bpf.Maps
 	programs *bpf.Programs
-	// replaced are maps of an older layout that the running programs still use, see Settle.
+	// replaced are maps that take the place of others when all programs use them, see Settle.
 	replaced []string
-	// outdated are the interfaces whose programs use them, by role.
+	// outdated are the hooks with programs that use the others to judge by.
 	outdated map[table.Hook]struct{}
 	carried  []carried
-	copied   bool // before the first program was swapped
+	begun    bool // a program uses the maps, or is about to
 
 	mu    sync.Mutex
 	own   map[string]bool      // links that bear this run's programs
@@ -81,11 +79,11 @@ func Open(cfg Config) (*Datapath, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "links"), 0o700); err != nil {
 		return nil, fmt.Errorf("making the directory of the pins: %w", err)
 	}
-	held, replaced, err := bpf.OpenMaps(cfg.Dir, cfg.Sizes)
+	held, replaced, fresh, err := bpf.OpenMaps(cfg.Dir, cfg.Sizes)
 	if err != nil {
 		return nil, fmt.Errorf("opening maps in %s: %w", cfg.Dir, err)
 	}
-	if err := continueEpoch(cfg.Dir, held, replaced); err != nil {
+	if err := takeOver(cfg.Dir, held, fresh); err != nil {
 		held.Close()
 		return nil, err
 	}
@@ -108,84 +106,10 @@ func Open(cfg Config) (*Datapath, error) {
 	if err := d.findOutdated(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
-	if d.carried, err = carriedOver(cfg.Dir, held, replaced); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	if err := d.giveUp(); err != nil {
+	if d.carried, err = carriedOver(cfg.Dir, held, replaced, fresh); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
-}
-
-// deciding are the maps that programs judge packets by and that the agent fills.
-var deciding = []string{
-	bpf.MapConfig, bpf.MapSubjects, bpf.MapGroups, bpf.MapClasses, bpf.MapIdentities, bpf.MapIpcache4, bpf.MapIpcache6,
-	bpf.MapCIDR4, bpf.MapCIDR6, bpf.MapGuard4, bpf.MapGuard6, bpf.MapAddressEpochs, bpf.MapIfaces, bpf.MapLocals4,
-	bpf.MapLocals6, bpf.MapPeers,
-}
-
-// giveUp swaps the programs of the former version at once if some of the deciding maps are replaced and others are not. The
-// former programs would judge by their own maps and by shared ones that the agent rewrites, which don't fit together: a deny
-// could miss. The new ones drop everything until the maps are filled. If all are replaced the former maps stay as they are,
-// and the programs can wait; if none is there is nothing to wait for.
-func (d *Datapath) giveUp() error {
-	n := 0
-	for _, name := range deciding {
-		if slices.Contains(d.replaced, name) {
-			n++
-		}
-	}
-	if n == len(deciding) {
-		return nil
-	}
-	if n > 0 {
-		for h := range maps.Clone(d.outdated) {
-			if err := d.Attach(h.Role, h.Ifindex); err != nil {
-				return err
-			}
-		}
-	}
-	d.outdated = nil
-	return nil
-}
-
-func (d *Datapath) findOutdated() error {
-	d.outdated = map[table.Hook]struct{}{}
-	for _, role := range []table.Role{table.RolePod, table.RoleTunnel, table.RoleUplink} {
-		interfaces, err := d.Attached(role)
-		if err != nil {
-			return err
-		}
-		for _, ifindex := range interfaces {
-			d.outdated[table.Hook{Role: role, Ifindex: ifindex}] = struct{}{}
-		}
-	}
-	return nil
-}
-
-// Outdated says whether an interface bears programs that use maps which are to be replaced. They go on doing so until Attach:
-// whoever calls it must have filled the new maps.
-func (d *Datapath) Outdated(h table.Hook) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	_, outdated := d.outdated[h]
-	return outdated
-}
-
-// continueEpoch lets a new fl_config go on from the old one's epoch: flows that outlive an upgrade bear epochs of the old
-// map.
-func continueEpoch(dir string, maps *bpf.Maps, replaced []string) error {
-	if !slices.Contains(replaced, bpf.MapConfig) {
-		return nil
-	}
-	epoch, err := bpf.PinnedEpoch(dir)
-	if err != nil {
-		return fmt.Errorf("going on from the policy epoch of the map that is replaced: %w", err)
-	}
-	if err := maps.Config.Put(uint32(0), &bpf.Config{PolicyEpoch: epoch, FullEpoch: epoch}); err != nil {
-		return fmt.Errorf("writing map %s: %w", bpf.MapConfig, err)
-	}
-	return nil
 }
 
 // Sizes returns how many rows each map has room for.
@@ -214,6 +138,22 @@ func (d *Datapath) Settle() error {
 		return err
 	}
 	d.replaced = nil
+	return nil
+}
+
+// begin is called before the first program is attached or swapped. Flows go on, and whoever runs next, should this process
+// end, goes on with the maps that this program uses.
+func (d *Datapath) begin() error {
+	if d.begun || len(d.replaced) == 0 {
+		return nil
+	}
+	if err := d.carry(); err != nil {
+		return err
+	}
+	if err := d.maps.PinNext(d.dir, d.replaced); err != nil {
+		return err
+	}
+	d.begun = true
 	return nil
 }
 

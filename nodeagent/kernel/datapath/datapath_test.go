@@ -318,23 +318,27 @@ func TestAnotherSizeLosesNoFlow(t *testing.T) {
 		if got := d.Sizes()[bpf.MapCT4]; got != 4096 {
 			t.Errorf("the new map has room for %d flows", got)
 		}
-		if rows, err := have(d.Addresses()); err != nil || len(rows) != 0 {
-			t.Errorf("the new map of addresses holds %v, %v before it is filled", rows, err)
+		if rows, err := have(d.Addresses()); err != nil || len(rows) != 1 || rows[addr] != row {
+			t.Errorf("the new map of addresses holds %v, %v", rows, err)
 		}
-		// The old programs would judge by the old map of addresses and by others that are rewritten.
-		if d.Outdated(table.Hook{Role: table.RolePod, Ifindex: ifindex}) || len(d.own) != 2 {
-			t.Errorf("some of the maps that decide are replaced, and %d programs of 2 were swapped at once", len(d.own))
+		if !d.Outdated(table.Hook{Role: table.RolePod, Ifindex: ifindex}) || len(d.own) != 0 {
+			t.Errorf("%d programs were swapped before anybody said so", len(d.own))
+		}
+		// What is written now is for the new programs alone.
+		check(t, remove(d.Addresses(), addr))
+		if rows, err := have(old.Addresses()); err != nil || len(rows) != 1 {
+			t.Errorf("the old map of addresses holds %v, %v", rows, err)
 		}
 		check(t, put(d.Addresses(), addr, row))
 		check(t, d.Attach(table.RolePod, ifindex))
 		check(t, d.maps.CT4.Put(flow(1), bpf.CTEntry{RuleID: 11}))  // by a new program
 		check(t, old.maps.CT4.Put(flow(2), bpf.CTEntry{RuleID: 2})) // by one that isn't swapped yet
-		pinned, err := bpf.OpenPinned(dir, bpf.MapCT4)
+		former, err := bpf.OpenFormer(dir, bpf.MapCT4)
 		check(t, err)
-		if pinned.MaxEntries() != small[bpf.MapCT4] {
-			t.Errorf("a map for %d flows is pinned before everything is in place", pinned.MaxEntries())
+		if former.MaxEntries() != small[bpf.MapCT4] {
+			t.Errorf("a map for %d flows is in the old one's place before everything is swapped", former.MaxEntries())
 		}
-		check(t, pinned.Close())
+		check(t, former.Close())
 		check(t, d.Settle())
 		for port, want := range map[uint16]uint32{1: 11, 2: 2} {
 			var e bpf.CTEntry
@@ -357,27 +361,86 @@ func TestAnotherSizeLosesNoFlow(t *testing.T) {
 	})
 }
 
-// With all of the maps that decide replaced, the old programs have theirs to themselves and may wait; with none of them, the
-// new programs find everything as it was.
-func TestWhichProgramsMayWait(t *testing.T) {
-	for name, replaced := range map[string][]string{"all": deciding, "none": {bpf.MapCT4}} {
+// otherLayout puts a map in the place of a pinned one, as a former version with another layout had it.
+func otherLayout(t *testing.T, pin string, value []byte) {
+	t.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: uint32(len(value)), MaxEntries: 1})
+	check(t, err)
+	check(t, m.Put(uint32(0), value))
+	check(t, os.Remove(pin))
+	check(t, m.Pin(pin))
+	check(t, m.Close())
+}
+
+// An agent that is killed while it swaps programs: the next one goes on with the maps that the swapped ones use, and knows
+// which are not. Another upgrade before the end starts from the latest, with an epoch that no flow bears.
+func TestAnUpgradeThatIsCutOffGoesOn(t *testing.T) {
+	for _, mode := range []Mode{TCX, Clsact} {
 		node(t, func(t *testing.T, dir string) {
-			ifindex := veth(t, "pod0")
-			old := open(t, dir, TCX)
-			check(t, old.Attach(table.RolePod, ifindex))
-			check(t, old.Close())
-			d := open(t, dir, TCX)
-			defer d.Close()
-			d.replaced = replaced
-			check(t, d.findOutdated())
-			check(t, d.giveUp())
-			pod := table.Hook{Role: table.RolePod, Ifindex: ifindex}
-			if d.Outdated(pod) != (name == "all") || d.Outdated(table.Hook{Role: table.RolePod, Ifindex: ifindex + 1}) || len(d.own) != 0 {
-				t.Errorf("%s replaced: %t, %d programs were swapped", name, d.Outdated(pod), len(d.own))
+			hook := func(i uint32) table.Hook { return table.Hook{Role: table.RolePod, Ifindex: i} }
+			swapped, waits := veth(t, "pod0"), veth(t, "pod1")
+			flow := func(port uint16) bpf.CT4Key { return bpf.CT4Key{PodPort: port, PeerPort: 80, Proto: 6} }
+			first := open(t, dir, mode)
+			check(t, put(first.Addresses(), netip.MustParseAddr("10.1.2.3"), bpf.Remote{Identity: 65800}))
+			check(t, first.SetEpochs(7, 3))
+			check(t, first.Attach(table.RolePod, swapped))
+			check(t, first.Attach(table.RolePod, waits))
+			defer first.Close()
+			otherLayout(t, filepath.Join(dir, bpf.MapGroups), []byte("another layout"))
+
+			second := open(t, dir, mode)
+			if policy, full, err := second.Epochs(); err != nil || policy != 9 || full != 9 {
+				t.Errorf("epochs %d and %d, %v, want 9: flows remember numbers of the former maps", policy, full, err)
 			}
-			check(t, d.Attach(table.RolePod, ifindex))
-			if d.Outdated(pod) {
-				t.Errorf("%s replaced: the new programs are taken for old ones", name)
+			if rows, err := have(second.Addresses()); err != nil || len(rows) != 0 {
+				t.Errorf("addresses %v, %v beside groups of another layout", rows, err)
+			}
+			check(t, second.Close()) // killed before a program was swapped
+			if left, err := os.ReadDir(filepath.Join(dir, "next")); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+			second = open(t, dir, mode)
+			check(t, put(second.Addresses(), netip.MustParseAddr("10.1.2.4"), bpf.Remote{Identity: 65801}))
+			check(t, second.SetEpochs(20, 9))
+			check(t, second.Attach(table.RolePod, swapped))
+			check(t, second.maps.CT4.Put(flow(2), bpf.CTEntry{RuleID: 2}))
+			check(t, second.Close()) // killed between two programs
+
+			third := open(t, dir, mode)
+			if third.Outdated(hook(swapped)) || !third.Outdated(hook(waits)) {
+				t.Errorf("outdated: %v, want interface %d", third.outdated, waits)
+			}
+			if policy, _, err := third.Epochs(); err != nil || policy != 20 {
+				t.Errorf("epoch %d, %v, want the one that the swapped program uses", policy, err)
+			}
+			if rows, err := have(third.Addresses()); err != nil || len(rows) != 1 {
+				t.Errorf("addresses %v, %v, want those that the swapped program uses", rows, err)
+			}
+			check(t, third.Close())
+
+			otherLayout(t, filepath.Join(dir, "next", bpf.MapGroups), []byte("a third"))
+			fourth := open(t, dir, mode)
+			if policy, full, err := fourth.Epochs(); err != nil || policy != 22 || full != 22 {
+				t.Errorf("epochs %d and %d, %v, want 22", policy, full, err)
+			}
+			check(t, fourth.Attach(table.RolePod, waits))
+			check(t, fourth.Close())
+			last := open(t, dir, mode)
+			defer last.Close()
+			if !last.Outdated(hook(swapped)) || last.Outdated(hook(waits)) {
+				t.Errorf("outdated: %v, want interface %d", last.outdated, swapped)
+			}
+			check(t, last.Attach(table.RolePod, swapped))
+			check(t, last.Attach(table.RolePod, waits))
+			check(t, last.Settle())
+			again := open(t, dir, mode)
+			defer again.Close()
+			if len(again.replaced) != 0 || len(again.outdated) != 0 {
+				t.Errorf("at the end: %v replaced, %v outdated", again.replaced, again.outdated)
+			}
+			var e bpf.CTEntry
+			if err := again.maps.CT4.Lookup(flow(2), &e); err != nil || e.RuleID != 2 {
+				t.Errorf("a flow on the way: %+v, %v", e, err)
 			}
 		})
 	}
@@ -474,7 +537,7 @@ func batch[K, V comparable](t *testing.T, to Target[K, V], value V, key func(int
 	}
 }
 
-// An upgrade that replaces fl_config goes on from the old one's epoch: flows that outlive it bear epochs of the old map.
+// An upgrade that replaces fl_config goes on behind the old one's epoch: flows that outlive it bear epochs of the old map.
 func TestTheEpochOutlivesAnotherLayoutOfItsMap(t *testing.T) {
 	node(t, func(t *testing.T, dir string) {
 		check(t, os.MkdirAll(dir, 0o700))
@@ -489,8 +552,8 @@ func TestTheEpochOutlivesAnotherLayoutOfItsMap(t *testing.T) {
 			t.Fatalf("replaced = %v", d.replaced)
 		}
 		policy, full, err := d.Epochs()
-		if err != nil || policy != 0x3039 || full != 0x3039 {
-			t.Errorf("epochs %d and %d, %v; want %d", policy, full, err, 0x3039)
+		if err != nil || policy != 0x303b || full != 0x303b {
+			t.Errorf("epochs %d and %d, %v; want %d", policy, full, err, 0x303b)
 		}
 	})
 }

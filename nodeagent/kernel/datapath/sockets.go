@@ -29,6 +29,9 @@ func (d *Datapath) AttachSockets(cgroup string) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if err := d.begin(); err != nil {
+		return err
+	}
 	p := d.programs
 	// What reverses comes before what translates: an answer must never arrive untranslated.
 	for _, s := range []struct {

@@ -37,7 +37,7 @@ type bench struct {
 }
 
 func measureRow(r row, peers, lines, rounds, repeat int) (one, many figure, err error) {
-	maps, _, err := bpf.OpenMaps("", map[string]uint32{
+	maps, _, _, err := bpf.OpenMaps("", map[string]uint32{
 		// A new flow must be new: its ports come around again after 64k
 		// packets, when the table must have forgotten them.
 		bpf.MapCT4: tableSize(r), bpf.MapCT6: tableSize(r),

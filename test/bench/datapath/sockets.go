@@ -93,7 +93,7 @@ func (b *socketBench) print(w *tabwriter.Writer, rounds int) error {
 }
 
 func (b *socketBench) load() (undo func(), err error) {
-	if b.maps, _, err = bpf.OpenMaps("", nil); err != nil {
+	if b.maps, _, _, err = bpf.OpenMaps("", nil); err != nil {
 		return nil, fmt.Errorf("creating maps: %w", err)
 	}
 	if b.progs, err = bpf.LoadPrograms(b.maps); err != nil {
