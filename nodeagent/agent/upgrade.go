@@ -5,7 +5,7 @@ package agent
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
@@ -16,7 +16,7 @@ import (
 // comes (WireGuard, say) must not run on maps that nobody fills any more; the new programs close what is missing.
 const upgradeLimit = time.Minute
 
-var errNotFilled = errors.New("the former version's programs stay until the new maps are filled")
+var errNotFilled = fmt.Errorf("%w: the former version's programs stay until the new maps are filled", apply.ErrNotYet)
 
 // upgrade keeps programs of the former version on their interfaces until the maps are filled that the new ones read: else
 // everything would be dropped meanwhile. An interface without programs gets them at once.

@@ -4,8 +4,10 @@
 package apply
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"testing"
 	"time"
@@ -21,6 +23,7 @@ type kernel[K, V comparable] struct {
 	rows   map[K]V
 	refuse func() bool
 	writes int
+	why    error // refuse, errRefused if nil
 }
 
 var errRefused = errors.New("refused")
@@ -31,7 +34,7 @@ func newKernel[K, V comparable]() *kernel[K, V] {
 
 func (k *kernel[K, V]) Update(_ context.Context, key K, value V) error {
 	if k.refuse() {
-		return errRefused
+		return cmp.Or(k.why, errRefused)
 	}
 	k.writes++
 	k.rows[key] = value
@@ -318,6 +321,25 @@ func TestAFailedRowWaitsAndSaysWhy(t *testing.T) {
 	n.now = p.Retry
 	if p := n.pass(true); p.Failing() != 0 || p.Outcomes[0].Err != nil || len(n.slots.rows) != 1 {
 		t.Errorf("failing %d, slots %v", p.Failing(), n.slots.rows)
+	}
+}
+
+// A row that waits for another part of the agent is tried soon, however long that takes; one that is refused less and less often.
+func TestARowThatWaitsIsTriedSoon(t *testing.T) {
+	for _, why := range []error{errRefused, fmt.Errorf("%w: for the test", ErrNotYet)} {
+		n := newNode(t)
+		n.start()
+		tries := 0
+		n.pass(true) // reads what is there
+		n.slots.refuse, n.slots.why = func() bool { tries++; return true }, why
+		n.want(service(1))
+		for end := n.now.Add(10 * time.Second); n.now.Before(end); {
+			n.now = n.pass(true).Retry
+		}
+		if tries > 50 != errors.Is(why, ErrNotYet) {
+			t.Errorf("%v: tried %d times in 10 s", why, tries)
+		}
+		n.stop()
 	}
 }
 

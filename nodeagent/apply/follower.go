@@ -6,6 +6,7 @@ package apply
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"time"
@@ -21,6 +22,10 @@ type Outcome struct {
 	Failing int   // rows that wait for a retry
 	Err     error // one of the reasons
 }
+
+// ErrNotYet is in an error of a target that waits for something else of this agent, and will take the row then. It is tried
+// again soon, however often it was.
+var ErrNotYet = errors.New("not yet")
 
 // batch is how many rows a target gets at a time. It bounds what a pass takes of memory beyond the rows' own.
 const batch = 4096
@@ -180,6 +185,9 @@ func (f *Follower[K, V]) sort(r *refused[K, V], keys []K, values []V, errs []err
 			r.drop(key)
 			taken++
 			continue
+		}
+		if errors.Is(errs[i], ErrNotYet) {
+			r.drop(key) // waits no longer from time to time
 		}
 		r.add(key, values[i], now)
 		last = i

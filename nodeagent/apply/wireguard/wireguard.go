@@ -22,6 +22,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/topology"
+	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -70,6 +71,7 @@ type Runner struct {
 	cfg   Config
 	peers *peers
 	loop  *apply.Loop
+	wakes wakeup.Signal
 	// What the datapath is to know.
 	tunnel *table.Owned[string, table.Device]
 	hooks  *table.Owned[table.Hook, table.Attachment]
@@ -89,7 +91,7 @@ type Runner struct {
 func New(cfg Config) *Runner {
 	w := cfg.Tables.ForTunnel()
 	r := &Runner{
-		cfg: cfg, peers: newPeers(),
+		cfg: cfg, peers: newPeers(), wakes: wakeup.New(),
 		tunnel: table.NewOwned(w.Tunnel), hooks: table.NewOwned(w.Hooks), flags: w.PeerFlags,
 	}
 	steps := []apply.Step{apply.Follow(cfg.Tables.Peers, apply.OneByOne[uint16, *topology.Peer](r.peers))}
@@ -122,6 +124,9 @@ func (r *Runner) Status() Status {
 	}
 	return s
 }
+
+// Wake makes the runner look again at what is complete.
+func (r *Runner) Wake() { r.wakes.Raise() }
 
 func (r *Runner) set(f func()) {
 	r.mu.Lock()
@@ -205,7 +210,7 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 		if !pass.Retry.IsZero() && pass.Retry.Before(again) {
 			until = pass.Retry
 		}
-		if err := apply.Wait(ctx, until, append(pass.Watch, changed)...); err != nil {
+		if err := apply.Wait(ctx, until, append(pass.Watch, changed, r.wakes)...); err != nil {
 			return err
 		}
 		if time.Now().Before(again) {

@@ -5,12 +5,16 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
@@ -120,6 +124,112 @@ func TestAnUpgradeThatBringsAMapReplacesItsSet(t *testing.T) {
 		defer d.Close()
 		if rows, err := have(d.Addresses()); err != nil || len(rows) != 0 {
 			t.Errorf("addresses %v, %v beside a map that is new", rows, err)
+		}
+	})
+}
+
+// otherLayout puts a map in the place of a pinned one, as a former version with another layout had it.
+func otherLayout(t *testing.T, pin string, value []byte) {
+	t.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: uint32(len(value)), MaxEntries: 1})
+	check(t, err)
+	check(t, m.Put(uint32(0), value))
+	check(t, os.Remove(pin))
+	check(t, m.Pin(pin))
+	check(t, m.Close())
+}
+
+// An agent that is killed while it swaps programs: the next one goes on with the maps that the swapped ones use, and knows
+// which are not. Another upgrade before the end starts from the latest, with an epoch that no flow bears.
+func TestAnUpgradeThatIsCutOffGoesOn(t *testing.T) {
+	for _, mode := range []Mode{TCX, Clsact} {
+		node(t, func(t *testing.T, dir string) {
+			hook := func(i uint32) table.Hook { return table.Hook{Role: table.RolePod, Ifindex: i} }
+			swapped, waits := veth(t, "pod0"), veth(t, "pod1")
+			flow := func(port uint16) bpf.CT4Key { return bpf.CT4Key{PodPort: port, PeerPort: 80, Proto: 6} }
+			first := open(t, dir, mode)
+			check(t, put(first.Addresses(), netip.MustParseAddr("10.1.2.3"), bpf.Remote{Identity: 65800}))
+			check(t, first.SetEpochs(7, 3))
+			check(t, first.Attach(table.RolePod, swapped))
+			check(t, first.Attach(table.RolePod, waits))
+			defer first.Close()
+			otherLayout(t, filepath.Join(dir, bpf.MapGroups), []byte("another layout"))
+
+			second := open(t, dir, mode)
+			if policy, full, err := second.Epochs(); err != nil || policy != 9 || full != 9 {
+				t.Errorf("epochs %d and %d, %v, want 9: flows remember numbers of the former maps", policy, full, err)
+			}
+			if rows, err := have(second.Addresses()); err != nil || len(rows) != 0 {
+				t.Errorf("addresses %v, %v beside groups of another layout", rows, err)
+			}
+			check(t, second.Close()) // killed before a program was swapped
+			if left, err := os.ReadDir(filepath.Join(dir, "next")); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("left behind: %v, %v", left, err)
+			}
+			second = open(t, dir, mode)
+			check(t, put(second.Addresses(), netip.MustParseAddr("10.1.2.4"), bpf.Remote{Identity: 65801}))
+			check(t, second.SetEpochs(20, 9))
+			check(t, second.Attach(table.RolePod, swapped))
+			check(t, second.maps.CT4.Put(flow(2), bpf.CTEntry{RuleID: 2}))
+			check(t, second.Close()) // killed between two programs
+
+			third := open(t, dir, mode)
+			if third.Outdated(hook(swapped)) || !third.Outdated(hook(waits)) {
+				t.Errorf("outdated: %v, want interface %d", third.outdated, waits)
+			}
+			if policy, _, err := third.Epochs(); err != nil || policy != 20 {
+				t.Errorf("epoch %d, %v, want the one that the swapped program uses", policy, err)
+			}
+			if rows, err := have(third.Addresses()); err != nil || len(rows) != 1 {
+				t.Errorf("addresses %v, %v, want those that the swapped program uses", rows, err)
+			}
+			check(t, third.Close())
+
+			otherLayout(t, filepath.Join(dir, "next", bpf.MapGroups), []byte("a third"))
+			fourth := open(t, dir, mode)
+			if policy, full, err := fourth.Epochs(); err != nil || policy != 22 || full != 22 {
+				t.Errorf("epochs %d and %d, %v, want 22", policy, full, err)
+			}
+			check(t, fourth.Attach(table.RolePod, waits))
+			check(t, fourth.Close())
+			last := open(t, dir, mode)
+			defer last.Close()
+			if !last.Outdated(hook(swapped)) || last.Outdated(hook(waits)) {
+				t.Errorf("outdated: %v, want interface %d", last.outdated, swapped)
+			}
+			check(t, last.Attach(table.RolePod, swapped))
+			check(t, last.Attach(table.RolePod, waits))
+			check(t, last.Settle())
+			again := open(t, dir, mode)
+			defer again.Close()
+			if len(again.replaced) != 0 || len(again.outdated) != 0 {
+				t.Errorf("at the end: %v replaced, %v outdated", again.replaced, again.outdated)
+			}
+			var e bpf.CTEntry
+			if err := again.maps.CT4.Lookup(flow(2), &e); err != nil || e.RuleID != 2 {
+				t.Errorf("a flow on the way: %+v, %v", e, err)
+			}
+		})
+	}
+}
+
+// An upgrade that replaces fl_config goes on behind the old one's epoch: flows that outlive it bear epochs of the old map.
+func TestTheEpochOutlivesAnotherLayoutOfItsMap(t *testing.T) {
+	node(t, func(t *testing.T, dir string) {
+		check(t, os.MkdirAll(dir, 0o700))
+		old, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 12, MaxEntries: 1})
+		check(t, err)
+		check(t, old.Put(uint32(0), []byte{0x39, 0x30, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2}))
+		check(t, old.Pin(filepath.Join(dir, bpf.MapConfig)))
+		check(t, old.Close())
+		d := open(t, dir, TCX)
+		defer d.Close()
+		if !slices.Contains(d.replaced, bpf.MapConfig) {
+			t.Fatalf("replaced = %v", d.replaced)
+		}
+		policy, full, err := d.Epochs()
+		if err != nil || policy != 0x303b || full != 0x303b {
+			t.Errorf("epochs %d and %d, %v; want %d", policy, full, err, 0x303b)
 		}
 	})
 }
