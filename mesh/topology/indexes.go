@@ -113,6 +113,15 @@ func (x *indexes) lowestUnused() uint16 {
 	return low
 }
 
+// releaseKept frees what is kept.
+func (x *indexes) releaseKept() {
+	for i := range x.keeper {
+		x.free(i)
+	}
+	clear(x.keeper)
+	clear(x.reserved)
+}
+
 // endStep frees what was released.
 func (x *indexes) endStep() {
 	for _, i := range x.released {

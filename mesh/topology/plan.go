@@ -15,6 +15,7 @@ package topology
 
 import (
 	"net/netip"
+	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
@@ -79,6 +80,9 @@ type Peer struct {
 
 // PeerKey names a peer.
 func PeerKey(cluster, node string) string { return cluster + "/" + node }
+
+// UnknownPeerKey stands for a peer of which only the index is remembered. No peer has it.
+func UnknownPeerKey(index uint16) string { return "?/" + strconv.Itoa(int(index)) }
 
 // Flags say how an address is reached. They have the values of the datapath's FL_REMOTE_* (bpf/include/fairlead/types.h).
 type Flags uint8

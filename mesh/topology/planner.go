@@ -17,7 +17,8 @@ type Config struct {
 	Cluster string // its cluster, and by the record of that what is encrypted
 	OwnCNI  bool   // pods' routes between nodes are ours to set
 
-	// Indexes of peers by PeerKey that an earlier run left in the kernel. Those peers get them again.
+	// Indexes of peers by PeerKey that an earlier run left in the kernel. Those peers get them again, and nobody else gets them
+	// before [Planner.ReleaseIndexes]. Of peers that are not known, the key is [UnknownPeerKey].
 	Indexes map[string]uint16
 	// Keyed are nodes of the cluster, by name, that had published a key in an earlier run. See [Planner.tunnelTo].
 	Keyed map[string]bool
@@ -164,6 +165,10 @@ func (p *Planner) Problems() []string { return p.problems.list() }
 
 // Indexes of the peers by PeerKey, and of those that are remembered and haven't come yet.
 func (p *Planner) Indexes() map[string]uint16 { return p.indexes.all() }
+
+// ReleaseIndexes gives back indexes that are kept for peers that haven't come. Call it when all records are there and no row in
+// the kernel bears them any more: packets to the pods of such a row are encrypted for the peer with its index.
+func (p *Planner) ReleaseIndexes() { p.indexes.releaseKept() }
 
 // Encryption is what the plan does.
 func (p *Planner) Encryption() record.Encryption { return p.enc }

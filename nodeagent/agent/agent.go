@@ -88,6 +88,7 @@ type Agent struct {
 	// What Removable reports the version of; the sync loop's alone.
 	complete        *intake.Completeness
 	completeVersion uint64
+	indexesFree     bool   // those that only the kernel knew were given back
 	foundFor        uint64 // the version that the finder was made to look for
 	released        bool   // memory was, after this many snapshots
 	releasedAfter   int

@@ -10,6 +10,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/nodeagent/apply"
 	applypolicy "github.com/fairlead-mesh/fairlead/nodeagent/apply/policy"
 	"github.com/fairlead-mesh/fairlead/nodeagent/plan"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -90,6 +91,21 @@ func (a *Agent) removableHooks() (version uint64, may func(table.Hook) bool) {
 	}
 	version, present := a.finder.Interfaces()
 	return version, func(h table.Hook) bool { return h.Role != table.RolePod || !present[h.Ifindex] }
+}
+
+// releaseIndexes lets indexes of peers be given away that only rows of an earlier run bore, once those are gone.
+func (a *Agent) releaseIndexes(pass apply.Pass) {
+	step := a.Tables.Addresses.Name()
+	if a.indexesFree || !a.mayPrune(step) {
+		return
+	}
+	for _, o := range pass.Outcomes {
+		if o.Step == step && (o.Failing > 0 || o.Err != nil) {
+			return
+		}
+	}
+	a.planner.ReleaseIndexes()
+	a.indexesFree = true
 }
 
 // removablePeer says whether a WireGuard peer that no table wants belongs to nobody.

@@ -103,6 +103,7 @@ func (a *Agent) Sync(ctx context.Context, now time.Time) (apply.Pass, error) {
 		retry(now.Add(time.Second))
 	}
 	a.record(position, pass, sockets)
+	a.releaseIndexes(pass)
 	a.releaseMemory()
 	if a.foundFor != a.completeVersion {
 		a.foundFor = a.completeVersion
@@ -204,6 +205,9 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := &a.synced
+	if !s.Planned || s.completeVersion != a.completeVersion {
+		a.wireguard.Wake() // it asks planned and removablePeer
+	}
 	s.Planned, s.complete, s.completeVersion = true, a.complete, a.completeVersion
 	s.Sockets, s.Failing, s.Problems = sockets, failing, a.planner.Problems()
 	if inForce {

@@ -19,6 +19,7 @@ type Memory struct {
 	Policy policy.Remembered
 
 	nodes     map[netip.Addr]uint16   // addresses of nodes: the index of their peer
+	peers     map[uint16]struct{}     // indexes that rows bear
 	tunnelled map[netip.Addr]struct{} // addresses of the cluster's own pods that were reached through the tunnel
 	frontends map[service.FrontendKey]uint32
 	slots     map[uint32][]netip.AddrPort
@@ -28,13 +29,16 @@ type Memory struct {
 func NewMemory() *Memory {
 	return &Memory{
 		Policy: policy.Remembered{CIDRs: map[netip.Prefix]uint32{}},
-		nodes:  map[netip.Addr]uint16{}, tunnelled: map[netip.Addr]struct{}{}, frontends: map[service.FrontendKey]uint32{}, slots: map[uint32][]netip.AddrPort{},
+		nodes:  map[netip.Addr]uint16{}, peers: map[uint16]struct{}{}, tunnelled: map[netip.Addr]struct{}{}, frontends: map[service.FrontendKey]uint32{}, slots: map[uint32][]netip.AddrPort{},
 	}
 }
 
 // Address takes a row of the address maps. A node's own row has the index of its peer. Other clusters' pods are believed from
 // the tunnel alone; what is reached through it and believed without is of the own cluster.
 func (m *Memory) Address(addr netip.Addr, r bpf.Remote) {
+	if r.Peer != 0 {
+		m.peers[r.Peer] = struct{}{}
+	}
 	switch {
 	case r.Peer != 0 && r.Flags&bpf.RemoteNode != 0:
 		m.nodes[addr] = r.Peer

@@ -217,6 +217,34 @@ func TestNumbersOutliveARestart(t *testing.T) {
 	}
 }
 
+// A row in the kernel of a node that has no record yet keeps its peer's index to itself: packets to that node's pods must not be
+// encrypted for another one. It goes with the row.
+func TestAnIndexInUseIsNotGivenAway(t *testing.T) {
+	m := NewMemory()
+	m.Address(netip.MustParseAddr("10.21.0.12"), bpf.Remote{Peer: 2, Flags: bpf.RemoteNode})
+	m.Address(netip.MustParseAddr("10.99.0.1"), bpf.Remote{Peer: 1, Flags: bpf.RemoteNode})
+	m.Address(netip.MustParseAddr("10.24.9.9"), bpf.Remote{Peer: 3, Identity: 131900})
+	w := newWorld(t, m)
+	w.feed(restarted)
+	w.step()
+	of := func(index uint16) string {
+		row, _ := w.tables.Peers.Get(index)
+		if row.Value == nil {
+			return ""
+		}
+		return row.Value.Node
+	}
+	if of(1) != "" || of(3) != "" || of(2) != "west-2" || of(4) != "west-1" {
+		t.Errorf("peers 1 to 4 are %q, %q, %q, %q, and the kernel has rows of others with 1 and 3", of(1), of(2), of(3), of(4))
+	}
+	w.plan.ReleaseIndexes()
+	w.feed(`+ {"cluster":"west","node":{"name":"west-9","addresses":["10.21.0.19"],"wireguard_public_key":"AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM=","wireguard_port":51871}}`)
+	w.step()
+	if of(1) != "west-9" {
+		t.Errorf("peer 1 is %q once no row bears it", of(1))
+	}
+}
+
 const nodeWithoutKey = `
 + {"cluster":"east","cluster_info":{"name":"east","id":1,"mesh_id":"lab","pod_cidrs":["10.14.0.0/16"],"encryption":{"mode":"WireGuard","scope":"All"}}}
 + {"cluster":"east","node":{"name":"east-1","addresses":["10.11.0.11"]}}

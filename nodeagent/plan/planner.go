@@ -141,7 +141,8 @@ func (p *Planner) writeRules(txn *table.Txn, rules map[uint32]*policy.Rule) {
 }
 
 // begin makes the network's part, which must know the peers' indexes from the start. A node's record tells which of the
-// remembered addresses are its own.
+// remembered addresses are its own. Indexes of nodes that have no record, as those of a cluster that is dark, are kept until
+// ReleaseIndexes.
 func (p *Planner) begin() {
 	indexes := map[string]uint16{}
 	if len(p.memory.nodes) > 0 {
@@ -149,10 +150,14 @@ func (p *Planner) begin() {
 			for _, addr := range n.Addresses {
 				if index := p.memory.nodes[addr]; index != 0 {
 					indexes[topology.PeerKey(clusterOf(key), n.Name)] = index
+					delete(p.memory.peers, index)
 					break
 				}
 			}
 		}
+	}
+	for index := range p.memory.peers {
+		indexes[topology.UnknownPeerKey(index)] = index
 	}
 	p.topology = topology.NewPlanner(topology.Config{
 		Self: p.cfg.Node, Cluster: p.cfg.Cluster, OwnCNI: p.cfg.OwnCNI, Indexes: indexes, Keyed: p.keyed(),
@@ -160,6 +165,9 @@ func (p *Planner) begin() {
 	p.memory = nil
 	p.topology.SetPolicyCIDRs(p.policy.cidrs) // as the kernel has them, until the engine says otherwise
 }
+
+// ReleaseIndexes lets indexes of peers that only the kernel knew be given away: no row bears them any more.
+func (p *Planner) ReleaseIndexes() { p.topology.ReleaseIndexes() }
 
 // keyed are the nodes of the cluster whose pods were reached through the tunnel: they had a key, whatever their records say
 // now.
