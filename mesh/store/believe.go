@@ -173,7 +173,7 @@ func (w *Watcher) takeEvents(ctx context.Context, s *Store, cluster string, even
 			}
 		}
 		if !v.following {
-			if !link.worthListing(v) {
+			if !link.worthListing(v) || time.Now().Before(v.listAfter) {
 				continue
 			}
 			if err := w.relist(ctx, s, cluster); err != nil {

@@ -199,6 +199,10 @@ func (s *Store) list(ctx context.Context, prefix string, each func(kv)) (int64, 
 			opts = append(opts, clientv3.WithRev(revision))
 		}
 		resp, err := s.get(ctx, next, opts...)
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil && limit > 1 {
+			limit = max(limit/8, 1) // what is there is larger than what came before, or the link is slow
+			continue
+		}
 		if err != nil {
 			return 0, fmt.Errorf("list %s: %w", prefix, err)
 		}

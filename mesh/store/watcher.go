@@ -83,6 +83,7 @@ type Watcher struct {
 	staleAfter time.Duration
 	ping       time.Duration
 	wake       wakeup.Signal
+	list       func(ctx context.Context, s *Store, prefix string, each func(kv)) (int64, error) // of one cluster
 
 	mu     sync.Mutex
 	status WatchStatus
@@ -104,6 +105,8 @@ type clusterView struct {
 	fence     int64 // revision of the newest fence
 	heartbeat time.Time
 	seen      time.Time // when, by our clock, the heartbeat last grew
+	listAfter time.Time // the cluster alone is listed no earlier, and
+	pause     time.Duration
 }
 
 // NewWatcher makes a Watcher. What it has delivered it remembers across calls of Run.
@@ -115,7 +118,10 @@ func NewWatcher(h Handler, log *slog.Logger) *Watcher {
 		staleAfter: StaleAfter,
 		ping:       pingInterval,
 		wake:       wakeup.New(),
-		clusters:   map[string]*clusterView{},
+		list: func(ctx context.Context, s *Store, prefix string, each func(kv)) (int64, error) {
+			return s.list(ctx, prefix, each)
+		},
+		clusters: map[string]*clusterView{},
 	}
 }
 
@@ -272,18 +278,46 @@ func (w *Watcher) listAll(ctx context.Context, s *Store) (int64, error) {
 	return revision, nil
 }
 
-// relist lists one cluster and takes its list.
+// A cluster that must be listed again and again takes at most a tenth of the watcher's time, and one that can't be listed
+// ever less. Lists that take less than freeList are not counted.
+const (
+	listShare = 10
+	freeList  = 100 * time.Millisecond
+	minPause  = time.Second
+	maxPause  = time.Minute
+)
+
+// relist lists one cluster and takes its list. What can't be listed is that cluster's alone to suffer: the others are followed
+// on.
 func (w *Watcher) relist(ctx context.Context, s *Store, cluster string) error {
 	l := &listing{}
-	revision, err := s.list(ctx, prefixOf(cluster), func(found kv) {
+	begun := time.Now()
+	revision, err := w.list(ctx, s, prefixOf(cluster), func(found kv) {
 		if _, rest, ok := split(found.key); ok {
 			l.add(cluster, rest, found)
 		}
 	})
-	if err != nil {
-		return err
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
-	w.takeList(cluster, l, revision)
+	if err != nil && w.sameStore(ctx, s) != nil {
+		return err // the store answers nothing at all
+	}
+	now, v := time.Now(), w.view(cluster)
+	took := now.Sub(begun)
+	switch {
+	case err != nil:
+		v.pause = min(max(2*v.pause, minPause, listShare*took), maxPause)
+		w.suspect(cluster, v, fmt.Sprintf("its records can't be listed, trying again with a later heartbeat: %v", err))
+	case took > freeList:
+		v.pause = min(listShare*took, maxPause)
+	default:
+		v.pause = 0
+	}
+	v.listAfter = now.Add(v.pause)
+	if err == nil {
+		w.takeList(cluster, l, revision)
+	}
 	return nil
 }
 
