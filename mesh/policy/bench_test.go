@@ -5,6 +5,7 @@ package policy
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
@@ -121,6 +122,7 @@ func BenchmarkChange(b *testing.B) {
 		{"PolicyOfApp", func(e *Engine, n int) { e.SetPolicy(app[0].key, app[n%2]) }},
 		{"PolicyOfPort", func(e *Engine, n int) { e.SetPolicy(port[0].key, port[n%2]) }},
 		{"PolicyOfCIDRs", func(e *Engine, n int) { e.SetPolicy(block[0].key, block[n%2]) }},
+		{"PolicyOfCIDRsOf50000", func(e *Engine, n int) { e.SetPolicy(block[0].key, block[n%2]) }},
 		{"PolicyAboutEverybody", func(e *Engine, n int) { e.SetPolicy(everywhere[0].key, everywhere[n%2]) }},
 		{"PolicyAboutTwoThirds", func(e *Engine, n int) { e.SetPolicy(half[0].key, half[n%2]) }},
 		{"NamedPort", func(e *Engine, n int) {
@@ -131,8 +133,14 @@ func BenchmarkChange(b *testing.B) {
 		b.Run(bench.name, func(b *testing.B) {
 			e := NewEngine(Config{Cluster: w.Cluster, Limits: roomy})
 			load(e, w, nodeSubjects())
-			if bench.name == "NamedPort" {
+			switch bench.name {
+			case "NamedPort":
 				e.SetPolicy(named.key, named)
+			case "PolicyOfCIDRsOf50000":
+				for n := range 500 {
+					m := denying(n, 100)
+					e.SetPolicy(m.key, m)
+				}
 			}
 			e.Step()
 			rows, n := 0, 0
@@ -145,6 +153,16 @@ func BenchmarkChange(b *testing.B) {
 			b.ReportMetric(float64(rows)/float64(n), "rows/op")
 		})
 	}
+}
+
+// denying is a policy about some CIDRs, other ones for each n.
+func denying(n, cidrs int) *Model {
+	var peers []string
+	for i := range cidrs {
+		peers = append(peers, fmt.Sprintf(`{"cidr":"100.%d.%d.%d/32"}`, 64+n>>8, n&255, i))
+	}
+	spec := fmt.Sprintf(`{"podSelector":{"matchLabels":{"app":"app-%d"}},"egress":{"defaultAction":"Allow","deny":[{"peers":[%s]}]}}`, 1+n%20, strings.Join(peers, ","))
+	return parseMesh(fmt.Sprintf("denying-%d", n), spec)
 }
 
 func parseMesh(name, spec string) *Model {

@@ -7,7 +7,8 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"sort"
+
+	"github.com/gaissmai/bart"
 
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
@@ -16,9 +17,7 @@ import (
 // the longest prefix, so a set about a CIDR also holds the identities of the CIDRs within it.
 type cidrs struct {
 	limit    int
-	byPrefix map[netip.Prefix]*cidr
-	sorted   []netip.Prefix // those within a prefix follow it
-	unsorted bool           // some were added since
+	byPrefix bart.Table[*cidr]
 	inUse    map[uint32]struct{}
 	last     uint32         // identity that was given out last
 	idle     []netip.Prefix // that may have no user any more
@@ -44,7 +43,7 @@ func newCIDRs(limit int) *cidrs {
 	if limit <= 0 || limit > maxCIDR {
 		limit = maxCIDR
 	}
-	return &cidrs{limit: limit, byPrefix: map[netip.Prefix]*cidr{}, inUse: map[uint32]struct{}{}}
+	return &cidrs{limit: limit, inUse: map[uint32]struct{}{}}
 }
 
 // prefixes of a set's peers. A set about all of one family also holds World (see members), which must then not be the
@@ -67,7 +66,7 @@ func prefixes(peers []peer) []netip.Prefix {
 // restore enters a CIDR that the kernel has an identity for.
 func (c *cidrs) restore(p netip.Prefix, i *ident) {
 	i.cidr = &cidr{ident: i, prefix: p}
-	c.insert(i.cidr)
+	c.byPrefix.Insert(p, i.cidr)
 	c.inUse[i.id] = struct{}{}
 	c.idle = append(c.idle, p)
 }
@@ -76,7 +75,7 @@ func (c *cidrs) restore(p netip.Prefix, i *ident) {
 func (c *cidrs) room(list []netip.Prefix) bool {
 	fresh := 0
 	for _, p := range list {
-		if c.byPrefix[p] == nil {
+		if _, have := c.byPrefix.Get(p); !have {
 			fresh++
 		}
 	}
@@ -85,7 +84,7 @@ func (c *cidrs) room(list []netip.Prefix) bool {
 
 // use counts a user of a prefix. A new one gets an identity that no CIDR has or just had.
 func (c *cidrs) use(p netip.Prefix) (used *cidr, isNew bool) {
-	if have := c.byPrefix[p]; have != nil {
+	if have, ok := c.byPrefix.Get(p); ok {
 		have.refs++
 		return have, false
 	}
@@ -98,17 +97,12 @@ func (c *cidrs) use(p netip.Prefix) (used *cidr, isNew bool) {
 	used = &cidr{ident: &ident{id: identity.CIDRBit | c.last}, prefix: p, refs: 1}
 	used.cidr = used
 	c.inUse[used.id] = struct{}{}
-	c.insert(used)
+	c.byPrefix.Insert(p, used)
 	return used, true
 }
 
-func (c *cidrs) insert(n *cidr) {
-	c.byPrefix[n.prefix] = n
-	c.sorted, c.unsorted = append(c.sorted, n.prefix), true
-}
-
 func (c *cidrs) release(p netip.Prefix) {
-	n := c.byPrefix[p]
+	n, _ := c.byPrefix.Get(p)
 	n.refs--
 	if n.refs == 0 {
 		c.idle = append(c.idle, p)
@@ -119,35 +113,24 @@ func (c *cidrs) release(p netip.Prefix) {
 func (c *cidrs) sweep() []*cidr {
 	var out []*cidr
 	for _, p := range c.idle {
-		n := c.byPrefix[p]
-		if n == nil || n.refs > 0 {
+		n, have := c.byPrefix.Get(p)
+		if !have || n.refs > 0 {
 			continue
 		}
-		delete(c.byPrefix, p)
+		c.byPrefix.Delete(p)
 		delete(c.inUse, n.id)
 		out = append(out, n)
-	}
-	if len(out) > 0 {
-		c.sorted = slices.DeleteFunc(c.sorted, func(p netip.Prefix) bool { return c.byPrefix[p] == nil })
 	}
 	c.idle = nil
 	return out
 }
 
-// within returns the CIDRs in a prefix, itself included, that are not in except.
+// within returns the CIDRs in a prefix, itself included, that are not in except. Wider ones come before those in them.
 func (c *cidrs) within(prefix netip.Prefix, except []netip.Prefix) []*ident {
-	if c.unsorted {
-		slices.SortFunc(c.sorted, comparePrefixes)
-		c.unsorted = false
-	}
 	var out []*ident
-	first := sort.Search(len(c.sorted), func(i int) bool { return comparePrefixes(c.sorted[i], prefix) >= 0 })
-	for _, p := range c.sorted[first:] {
-		if !covers(prefix, p) {
-			break
-		}
+	for p, n := range c.byPrefix.Subnets(prefix) {
 		if !slices.ContainsFunc(except, func(e netip.Prefix) bool { return covers(e, p) }) {
-			out = append(out, c.byPrefix[p].ident)
+			out = append(out, n.ident)
 		}
 	}
 	return out
@@ -204,8 +187,8 @@ func (e *Engine) placeCIDRs(d *Delta) {
 
 // around returns the identity of the narrowest CIDR around another one, or World.
 func (e *Engine) around(p netip.Prefix) *ident {
-	for bits := p.Bits() - 1; bits >= 0; bits-- {
-		if wider := e.cidrs.byPrefix[netip.PrefixFrom(p.Addr(), bits).Masked()]; wider != nil {
+	for at, wider := range e.cidrs.byPrefix.Supernets(p) { // the narrowest first
+		if at != p {
 			return wider.ident
 		}
 	}

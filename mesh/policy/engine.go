@@ -115,8 +115,8 @@ func (e *Engine) PolicySubjects(key string) (n int, applies bool) {
 
 // CIDRs are the ranges that sets in use name, with their identities.
 func (e *Engine) CIDRs() map[netip.Prefix]uint32 {
-	out := make(map[netip.Prefix]uint32, len(e.cidrs.byPrefix))
-	for p, c := range e.cidrs.byPrefix {
+	out := make(map[netip.Prefix]uint32, e.cidrs.byPrefix.Size())
+	for p, c := range e.cidrs.byPrefix.All() {
 		out[p] = c.id
 	}
 	return out

@@ -82,7 +82,7 @@ func (e *Engine) flushStrays(d *Delta) {
 		}
 	}
 	for _, c := range e.strays.cidrs {
-		if e.cidrs.byPrefix[c.prefix] == nil {
+		if _, inUse := e.cidrs.byPrefix.Get(c.prefix); !inUse {
 			d.After.CIDRs[c.prefix] = nil
 		}
 	}

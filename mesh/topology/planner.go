@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/gaissmai/bart"
+
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
@@ -63,8 +65,8 @@ type Planner struct {
 	mesh        map[netip.Prefix]IPCacheEntry // the mesh's ranges
 	dirtyMesh   map[netip.Prefix]struct{}
 	dirtyCIDRs  map[netip.Prefix]struct{}
-	policy      *policyIndex
-	nextPolicy  map[netip.Prefix]uint32
+	policy      bart.Table[uint32] // identities of the CIDRs that policies name
+	dirtyPolicy map[netip.Prefix]uint32
 	cidrs       map[netip.Prefix]IPCacheEntry // as last emitted
 	routes      map[netip.Prefix]Route        // as last emitted
 	dirtyRoutes map[netip.Prefix]struct{}
@@ -96,7 +98,7 @@ func NewPlanner(cfg Config) *Planner {
 		mesh:        map[netip.Prefix]IPCacheEntry{},
 		dirtyMesh:   map[netip.Prefix]struct{}{},
 		dirtyCIDRs:  map[netip.Prefix]struct{}{},
-		policy:      newPolicyIndex(nil),
+		dirtyPolicy: map[netip.Prefix]uint32{},
 		cidrs:       map[netip.Prefix]IPCacheEntry{},
 		routes:      map[netip.Prefix]Route{},
 		dirtyRoutes: map[netip.Prefix]struct{}{},
@@ -152,13 +154,8 @@ func (p *Planner) SetEndpoint(cluster, namespace, name string, rec *record.Endpo
 	}
 }
 
-// SetPolicyCIDRs gives the CIDRs that policies name, with the identities they got. The map must not be changed.
-func (p *Planner) SetPolicyCIDRs(cidrs map[netip.Prefix]uint32) {
-	if cidrs == nil {
-		cidrs = map[netip.Prefix]uint32{}
-	}
-	p.nextPolicy = cidrs
-}
+// SetPolicyCIDR gives the identity of a CIDR that policies name; 0 says that none names it any more.
+func (p *Planner) SetPolicyCIDR(cidr netip.Prefix, id uint32) { p.dirtyPolicy[cidr] = id }
 
 // Problems say what could not be planned as wanted, as Plan.Problems does: the first lines, and counts of the rest.
 func (p *Planner) Problems() []string { return p.problems.list() }

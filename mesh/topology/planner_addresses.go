@@ -140,7 +140,7 @@ func (p *Planner) decide(addr netip.Addr, s addressState) (IPCacheEntry, bool) {
 		c.entry, c.there = gateway, true
 	}
 	if c.entry.Flags.Has(NodeAddress) {
-		if id, ok := p.policy.longest(addr); ok {
+		if id, ok := p.policy.Lookup(addr); ok {
 			c.entry.Identity = id
 		}
 	}

@@ -40,7 +40,7 @@ func (p *Planner) planMesh(d *Delta) {
 		}
 		p.dirtyCIDRs[prefix] = struct{}{}
 		if there != was {
-			for prefix := range p.policy.cidrs { // a range decides about those inside of it
+			for prefix := range p.policy.Subnets(prefix) { // a range decides about those inside of it
 				p.dirtyCIDRs[prefix] = struct{}{}
 			}
 		}
@@ -69,31 +69,29 @@ func (p *Planner) meshEntry(prefix netip.Prefix) (IPCacheEntry, bool) {
 
 // planPolicy takes over the CIDRs that policies name.
 func (p *Planner) planPolicy() {
-	if p.nextPolicy == nil {
+	if len(p.dirtyPolicy) == 0 {
 		return
 	}
-	before, after := p.policy.cidrs, p.nextPolicy
-	p.policy, p.nextPolicy = newPolicyIndex(after), nil
-	changed := func(prefix netip.Prefix) {
+	for prefix, id := range p.dirtyPolicy {
+		before, named := p.policy.Get(prefix)
+		switch {
+		case named == (id != 0) && before == id:
+			continue
+		case id != 0:
+			p.policy.Insert(prefix, id)
+		default:
+			p.policy.Delete(prefix)
+		}
 		p.dirtyCIDRs[prefix] = struct{}{}
 		p.addresses.markNodesIn(prefix)
 	}
-	for prefix, id := range before {
-		if now, ok := after[prefix]; !ok || now != id {
-			changed(prefix)
-		}
-	}
-	for prefix := range after {
-		if _, ok := before[prefix]; !ok {
-			changed(prefix)
-		}
-	}
+	p.dirtyPolicy = map[netip.Prefix]uint32{}
 }
 
 func (p *Planner) planCIDRs(d *Delta) {
 	for _, prefix := range take(&p.dirtyCIDRs) {
 		entry, there := p.mesh[prefix]
-		if id, named := p.policy.cidrs[prefix]; !there && named && !within(p.mesh, prefix) {
+		if id, named := p.policy.Get(prefix); !there && named && !within(p.mesh, prefix) {
 			entry, there = IPCacheEntry{Identity: id}, true
 		}
 		d.CIDRs = change(d.CIDRs, p.cidrs, prefix, entry, there)

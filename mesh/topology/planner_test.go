@@ -246,7 +246,7 @@ func TestPlannerForgets(t *testing.T) {
 		for k := range w.endpoints {
 			p.SetEndpoint(k[0], k[1], k[2], nil)
 		}
-		p.SetPolicyCIDRs(nil)
+		w.setPolicy(p, nil)
 		p.SetNode("z", "never", nil)
 		p.SetEndpoint("z", "x", "never", nil)
 		p.Step()
@@ -255,7 +255,7 @@ func TestPlannerForgets(t *testing.T) {
 			"ranges": p.ranges.claims.Len(), "allowed": p.allowed.claims.Len(), "v4": len(p.addresses.v4), "v6": len(p.addresses.v6),
 			"others": len(p.addresses.others), "node addresses": p.addresses.nodes.Len(), "disputes": len(p.disputes),
 			"keys": len(p.keys), "indexes": len(p.Indexes()), "peers": len(p.peers), "mesh": len(p.mesh), "CIDRs": len(p.cidrs),
-			"routes": len(p.routes), "within": p.within, "outside": p.outside, "problems": len(p.Problems()) - 1, "again": len(p.problems.again),
+			"policy": p.policy.Size(), "routes": len(p.routes), "within": p.within, "outside": p.outside, "problems": len(p.Problems()) - 1, "again": len(p.problems.again),
 		}
 		for what, n := range left {
 			if n != 0 {

@@ -36,51 +36,20 @@ func within(ranges map[netip.Prefix]IPCacheEntry, prefix netip.Prefix) bool {
 // are to policies, instead of RemoteNode. An address is looked up exactly before any range is, so without this no policy
 // could name a node: not the API server that a pod must reach, and not the one that calls a pod's webhook.
 func PolicyNodes(cache map[netip.Addr]IPCacheEntry, policy map[netip.Prefix]uint32) map[netip.Addr]IPCacheEntry {
-	index := newPolicyIndex(policy)
 	out := map[netip.Addr]IPCacheEntry{}
 	for addr, entry := range cache {
 		if !entry.Flags.Has(NodeAddress) {
 			continue
 		}
-		if id, ok := index.longest(addr); ok {
-			entry.Identity = id
+		longest := -1
+		for prefix, id := range policy {
+			if prefix.Contains(addr) && prefix.Bits() > longest {
+				longest, entry.Identity = prefix.Bits(), id
+			}
+		}
+		if longest >= 0 {
 			out[addr] = entry
 		}
 	}
 	return out
-}
-
-// policyIndex finds the CIDR that names an address. Policies use few different lengths.
-type policyIndex struct {
-	cidrs        map[netip.Prefix]uint32
-	used4, used6 [129]bool
-}
-
-func newPolicyIndex(cidrs map[netip.Prefix]uint32) *policyIndex {
-	x := &policyIndex{cidrs: cidrs}
-	for p := range cidrs {
-		if p.Addr().Is4() {
-			x.used4[p.Bits()] = true
-		} else {
-			x.used6[p.Bits()] = true
-		}
-	}
-	return x
-}
-
-// longest returns the identity of the longest prefix that contains an address.
-func (x *policyIndex) longest(addr netip.Addr) (uint32, bool) {
-	used := &x.used6
-	if addr.Is4() {
-		used = &x.used4
-	}
-	for bits := addr.BitLen(); bits >= 0; bits-- {
-		if !used[bits] {
-			continue
-		}
-		if id, ok := x.cidrs[netip.PrefixFrom(addr, bits).Masked()]; ok {
-			return id, true
-		}
-	}
-	return 0, false
 }

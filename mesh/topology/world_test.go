@@ -141,8 +141,7 @@ func (w *world) change(t *rapid.T, p *Planner) {
 		name := rapid.SampledFrom(nodeNames).Draw(t, "name")
 		w.setNode(p, cluster, name, map[bool]*record.Node{false: w.mutateNode(t, cluster, name)}[removed])
 	case 5:
-		w.policy = genPolicy(t)
-		p.SetPolicyCIDRs(w.policy)
+		w.setPolicy(p, genPolicy(t))
 	default:
 		name := fmt.Sprint(rapid.IntRange(0, 6).Draw(t, "name"))
 		id := identity.Of(1, uint16(rapid.IntRange(256, 257).Draw(t, "identity")))
@@ -175,6 +174,16 @@ func (w *world) mutateNode(t *rapid.T, cluster, name string) *record.Node {
 		return n
 	}
 	return &same
+}
+
+func (w *world) setPolicy(p *Planner, cidrs map[netip.Prefix]uint32) {
+	for cidr := range w.policy {
+		p.SetPolicyCIDR(cidr, 0)
+	}
+	for cidr, id := range cidrs {
+		p.SetPolicyCIDR(cidr, id)
+	}
+	w.policy = cidrs
 }
 
 func (w *world) setCluster(p *Planner, name string, c *record.Cluster) {
@@ -211,5 +220,5 @@ func (w *world) setAll(p *Planner) {
 	for k, e := range w.endpoints {
 		p.SetEndpoint(k[0], k[1], k[2], e)
 	}
-	p.SetPolicyCIDRs(w.policy)
+	w.setPolicy(p, w.policy)
 }

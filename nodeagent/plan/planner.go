@@ -110,7 +110,12 @@ func (p *Planner) Step(ready, complete bool) *policy.Delta {
 
 // SetCIDRs takes what changed of the CIDRs that policies name, and writes what follows from it.
 func (p *Planner) SetCIDRs(changed map[netip.Prefix]*uint32) {
-	p.topology.SetPolicyCIDRs(p.policy.setCIDRs(changed))
+	for cidr, id := range changed {
+		if id == nil {
+			id = new(uint32)
+		}
+		p.topology.SetPolicyCIDR(cidr, *id)
+	}
 	network := p.topology.Step()
 	p.tables.Write(func(txn *table.Txn) { p.writeNetwork(txn, network) })
 }
@@ -162,8 +167,10 @@ func (p *Planner) begin() {
 	p.topology = topology.NewPlanner(topology.Config{
 		Self: p.cfg.Node, Cluster: p.cfg.Cluster, OwnCNI: p.cfg.OwnCNI, Indexes: indexes, Keyed: p.keyed(),
 	})
+	for cidr, id := range p.memory.Policy.CIDRs { // as the kernel has them, until the engine says otherwise
+		p.topology.SetPolicyCIDR(cidr, id)
+	}
 	p.memory = nil
-	p.topology.SetPolicyCIDRs(p.policy.cidrs) // as the kernel has them, until the engine says otherwise
 }
 
 // ReleaseIndexes lets indexes of peers that only the kernel knew be given away: no row bears them any more.

@@ -6,7 +6,6 @@ package plan
 import (
 	"cmp"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -22,18 +21,17 @@ type policyPlan struct {
 	engine  *policy.Engine
 	dirty   bool // the engine was given something since its last step, or asks for another
 
-	identities map[uint32]claim        // whose record is in force
-	twins      map[uint32][]claim      // all records of numbers that several clusters have records of
-	cidrs      map[netip.Prefix]uint32 // that policies name
-	policies   map[string]Policy       // by record key
-	blamed     map[string]bool         // record keys of those with a problem
-	shared     bool                    // policies was handed out: it is cloned before the next change
-	said       []string                // problems that are no single policy's
+	identities map[uint32]claim   // whose record is in force
+	twins      map[uint32][]claim // all records of numbers that several clusters have records of
+	policies   map[string]Policy  // by record key
+	blamed     map[string]bool    // record keys of those with a problem
+	shared     bool               // policies was handed out: it is cloned before the next change
+	said       []string           // problems that are no single policy's
 }
 
 func newPolicyPlan(cfg Config, m policy.Remembered) *policyPlan {
 	return &policyPlan{
-		cluster: cfg.Cluster, dirty: true, identities: map[uint32]claim{}, twins: map[uint32][]claim{}, policies: map[string]Policy{}, blamed: map[string]bool{}, cidrs: maps.Clone(m.CIDRs),
+		cluster: cfg.Cluster, dirty: true, identities: map[uint32]claim{}, twins: map[uint32][]claim{}, policies: map[string]Policy{}, blamed: map[string]bool{},
 		engine: policy.NewEngine(policy.Config{Cluster: cfg.Cluster, Limits: cfg.Limits, Remembered: m}),
 	}
 }
@@ -134,19 +132,6 @@ func (p *policyPlan) step() *policy.Delta {
 	p.dirty = d.Again
 	p.collectProblems()
 	return d
-}
-
-// setCIDRs takes what changed of the CIDRs that policies name, and gives them all.
-func (p *policyPlan) setCIDRs(changed map[netip.Prefix]*uint32) map[netip.Prefix]uint32 {
-	p.cidrs = maps.Clone(p.cidrs) // the network's plan keeps what it was given
-	for prefix, id := range changed {
-		if id == nil {
-			delete(p.cidrs, prefix)
-		} else {
-			p.cidrs[prefix] = *id
-		}
-	}
-	return p.cidrs
 }
 
 func (p *policyPlan) collectProblems() {
