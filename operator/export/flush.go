@@ -68,6 +68,7 @@ func (s *State) Flush() Delta {
 		}
 	}
 	slices.Sort(d.Published.Delete)
+	s.cut = cut{}
 	return d
 }
 
@@ -213,7 +214,10 @@ func (s *State) sliceRecord(k nsName, part uint32) (*recordv1.Record, bool, []st
 	if eps == nil {
 		return nil, false, nil
 	}
-	rec := SliceRecord(s.mesh.ClusterName, eps, part)
+	if s.cut.of != eps { // all parts of one are built one after the other
+		s.cut = cutUp(eps)
+	}
+	rec := s.cut.record(s.mesh.ClusterName, part)
 	owner := s.services[nsName{k.namespace, rec.GetBackendSlice().GetService()}]
 	if rec == nil || owner == nil {
 		return nil, false, nil

@@ -35,9 +35,6 @@ func partsOf(eps *discoveryv1.EndpointSlice) uint32 {
 // partOf says in which part an endpoint travels. It depends on the endpoint alone, so that the others stay where they are
 // when one comes or goes.
 func partOf(e discoveryv1.Endpoint, parts uint32) uint32 {
-	if parts == 0 {
-		return 0
-	}
 	h := fnv.New32a()
 	for _, addr := range e.Addresses[:min(1, len(e.Addresses))] {
 		_, _ = h.Write([]byte(addr)) // a hash never fails
@@ -52,16 +49,35 @@ func (s *State) touchSlice(k nsName, eps *discoveryv1.EndpointSlice) {
 	}
 }
 
-// SliceRecord mirrors a part of an EndpointSlice (0: the whole); nil for one that belongs to no Service or holds host
-// names, and for a part that it isn't cut into.
-func SliceRecord(cluster string, eps *discoveryv1.EndpointSlice, part uint32) *recordv1.Record {
-	owner := eps.Labels[discoveryv1.LabelServiceName]
-	parts := partsOf(eps)
-	if owner == "" || eps.AddressType == discoveryv1.AddressTypeFQDN || part > parts || parts > 0 && part == 0 {
+// cut is an EndpointSlice's endpoints, as indexes, by the part they travel in. Each part is a record of its own; without this
+// each would cost a look at all endpoints.
+type cut struct {
+	of    *discoveryv1.EndpointSlice
+	parts map[uint32][]int
+}
+
+func cutUp(eps *discoveryv1.EndpointSlice) cut {
+	n := partsOf(eps)
+	c := cut{of: eps, parts: make(map[uint32][]int, n+1)}
+	for i, e := range eps.Endpoints {
+		part := uint32(0)
+		if n > 0 {
+			part = partOf(e, n)
+		}
+		c.parts[part] = append(c.parts[part], i)
+	}
+	return c
+}
+
+// record mirrors a part of the EndpointSlice (0: the whole); nil for one that belongs to no Service or holds host names, and
+// for a part that it isn't cut into.
+func (c cut) record(cluster string, part uint32) *recordv1.Record {
+	owner, endpoints := c.of.Labels[discoveryv1.LabelServiceName], c.parts[part]
+	if owner == "" || c.of.AddressType == discoveryv1.AddressTypeFQDN || len(endpoints) == 0 && (part > 0 || len(c.of.Endpoints) > 0) {
 		return nil
 	}
-	s := &recordv1.BackendSlice{Namespace: eps.Namespace, Service: owner, Name: eps.Name, Part: part}
-	for _, p := range eps.Ports {
+	s := &recordv1.BackendSlice{Namespace: c.of.Namespace, Service: owner, Name: c.of.Name, Part: part}
+	for _, p := range c.of.Ports {
 		if p.Port == nil {
 			continue // "all ports", which no Service can ask for
 		}
@@ -74,13 +90,8 @@ func SliceRecord(cluster string, eps *discoveryv1.EndpointSlice, part uint32) *r
 		}
 		s.Ports = append(s.Ports, port)
 	}
-	for _, e := range eps.Endpoints {
-		if partOf(e, parts) == part {
-			s.Backends = append(s.Backends, backend(e))
-		}
-	}
-	if part > 0 && len(s.Backends) == 0 {
-		return nil
+	for _, i := range endpoints {
+		s.Backends = append(s.Backends, backend(c.of.Endpoints[i]))
 	}
 	return &recordv1.Record{Cluster: cluster, Payload: &recordv1.Record_BackendSlice{BackendSlice: s}}
 }

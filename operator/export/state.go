@@ -64,6 +64,7 @@ type State struct {
 
 	dirty map[ref]bool
 	built map[ref]*built
+	cut   cut // of the EndpointSlice at hand
 }
 
 // NewState makes an empty State. version is the operator's, for the cluster's own record.

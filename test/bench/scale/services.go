@@ -5,19 +5,11 @@ package main
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 	"github.com/fairlead-mesh/fairlead/test/bench/scale/workload"
-)
-
-const (
-	bigService    = 150_000 // number of the service with many backends
-	bigBackends   = 10_000
-	changingSlice = 50
-	hundred       = 100 // backends a slice
 )
 
 // measureServices programs many services into the agent's kernel, and changes one backend of a large one.
@@ -48,7 +40,7 @@ func (r *rig) programServices(n int) (p Programmed, err error) {
 	var recs []*recordv1.Record
 	var keys []string
 	for i := range n {
-		recs = append(recs, r.mesh.Home.Service(i, 1)...)
+		recs = append(recs, r.mesh.Home.Service(i)...)
 	}
 	for _, rec := range recs {
 		key, err := record.Key(rec)
@@ -84,66 +76,4 @@ func (r *rig) awaitServices(n int, there bool) error {
 		}
 		return true, "", nil
 	})
-}
-
-func (s *Services) measureBackend(r *rig) error {
-	if _, err := r.local(r.mesh.Home.Service(bigService, bigBackends)); err != nil {
-		return err
-	}
-	if err := r.awaitBackends(bigBackends); err != nil {
-		return err
-	}
-	change := func(i int) (time.Duration, error) {
-		without, want := i%hundred, bigBackends-1
-		if i%2 == 1 {
-			without, want = -1, bigBackends
-		}
-		start := time.Now()
-		if _, err := r.local([]*recordv1.Record{r.mesh.Home.Slice(bigService, changingSlice, hundred, without)}); err != nil {
-			return 0, err
-		}
-		err := r.awaitBackends(want)
-		return time.Since(start), err
-	}
-	var err error
-	if s.Backend, err = r.series(40, 30*time.Second, change); err != nil {
-		return err
-	}
-	const counted = 10
-	rows := 0
-	for i := range counted {
-		before, err := r.kernel.backends(bigService)
-		if err != nil {
-			return err
-		}
-		if _, err := change(i); err != nil {
-			return err
-		}
-		if err := r.agent.Idle(limit); err != nil {
-			return err
-		}
-		after, err := r.kernel.backends(bigService)
-		if err != nil {
-			return err
-		}
-		rows += 1 + differ(before, after) // the service's own row has another count
-	}
-	s.BackendRows = float64(rows) / counted
-	return nil
-}
-
-func (r *rig) awaitBackends(n int) error {
-	return r.await("backends", func() (bool, string, error) {
-		row, _, err := r.kernel.service(bigService)
-		return int(row.Backends) == n, fmt.Sprintf("%d of %d", row.Backends, n), err
-	})
-}
-
-func differ(a, b []bpf.Backend) (n int) {
-	for i := range max(len(a), len(b)) {
-		if i >= len(a) || i >= len(b) || a[i] != b[i] {
-			n++
-		}
-	}
-	return n
 }

@@ -8,10 +8,18 @@ import (
 	"fmt"
 	"net/netip"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 )
 
-const slicePods = 100 // backends in a slice, as the EndpointSlice controller makes them
+const (
+	slicePods  = 100 // backends in a slice, as the EndpointSlice controller makes them
+	targetPort = 8080
+)
 
 // ServicePort is the port of every service here.
 const ServicePort = 80
@@ -21,36 +29,55 @@ func ServiceAddress(i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{172, 16 + byte(i>>16), byte(i >> 8), byte(i)})
 }
 
-// Service is a service of the cluster with one slice for each hundred of its backends.
-func (c *Cluster) Service(i, backends int) []*recordv1.Record {
-	name := fmt.Sprintf("svc-%d", i)
-	out := []*recordv1.Record{{Cluster: c.Name, Payload: &recordv1.Record_Service{Service: &recordv1.Service{
-		Namespace: Namespace, Name: name, ClusterIps: []string{ServiceAddress(i).String()},
-		Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: ServicePort}},
-	}}}}
-	for first := 0; first < backends; first += slicePods {
-		out = append(out, c.Slice(i, first/slicePods, min(slicePods, backends-first), -1))
+// Service is what the operator makes of a service of the cluster with one backend.
+func (c *Cluster) Service(i int) []*recordv1.Record {
+	name := serviceName(i)
+	addr, node := c.backend(i)
+	return []*recordv1.Record{
+		{Cluster: c.Name, Payload: &recordv1.Record_Service{Service: &recordv1.Service{
+			Namespace: Namespace, Name: name, ClusterIps: []string{ServiceAddress(i).String()},
+			Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: ServicePort}},
+		}}},
+		{Cluster: c.Name, Payload: &recordv1.Record_BackendSlice{BackendSlice: &recordv1.BackendSlice{
+			Namespace: Namespace, Service: name, Name: name + "-0",
+			Ports:    []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: targetPort}},
+			Backends: []*recordv1.Backend{{Addresses: []string{addr}, Ready: true, Serving: true, Node: node}},
+		}}},
 	}
-	return out
 }
 
-// Slice number s of service number i, without one of its backends (-1: with all).
-func (c *Cluster) Slice(i, s, backends, without int) *recordv1.Record {
-	sl := &recordv1.BackendSlice{
-		Namespace: Namespace, Service: fmt.Sprintf("svc-%d", i), Name: fmt.Sprintf("svc-%d-%d", i, s),
-		Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 8080}},
-	}
-	for b := range backends {
-		if b == without {
-			continue
+// Objects are a service as Kubernetes has it, with a slice for each hundred of its backends.
+func (c *Cluster) Objects(i, backends int) (*corev1.Service, []*discoveryv1.EndpointSlice) {
+	meta := metav1.ObjectMeta{Namespace: Namespace, Name: serviceName(i)}
+	svc := &corev1.Service{ObjectMeta: meta, Spec: corev1.ServiceSpec{
+		ClusterIP: ServiceAddress(i).String(), ClusterIPs: []string{ServiceAddress(i).String()},
+		Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: ServicePort, TargetPort: intstr.FromInt32(targetPort)}},
+	}}
+	var list []*discoveryv1.EndpointSlice
+	name, port, yes := "http", int32(targetPort), true
+	for first := 0; first < backends; first += slicePods {
+		eps := &discoveryv1.EndpointSlice{
+			ObjectMeta: meta, AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &name, Port: &port}},
 		}
-		at := (i + s*slicePods + b) % 20000
-		sl.Backends = append(sl.Backends, &recordv1.Backend{
-			Addresses: []string{fmt.Sprintf("10.%d.%d.%d", c.ID, at/200, 1+at%200)}, Ready: true, Serving: true,
-			Node: c.NodeName(at / 200),
-		})
+		eps.Name = fmt.Sprintf("%s-%d", meta.Name, first/slicePods)
+		eps.Labels = map[string]string{discoveryv1.LabelServiceName: meta.Name}
+		for b := first; b < min(first+slicePods, backends); b++ {
+			addr, node := c.backend(i + b)
+			eps.Endpoints = append(eps.Endpoints, discoveryv1.Endpoint{
+				Addresses: []string{addr}, NodeName: &node, Conditions: discoveryv1.EndpointConditions{Ready: &yes, Serving: &yes},
+			})
+		}
+		list = append(list, eps)
 	}
-	return &recordv1.Record{Cluster: c.Name, Payload: &recordv1.Record_BackendSlice{BackendSlice: sl}}
+	return svc, list
+}
+
+func serviceName(i int) string { return fmt.Sprintf("svc-%d", i) }
+
+// backend number i is a pod of one of a hundred nodes.
+func (c *Cluster) backend(i int) (addr, node string) {
+	at := i % 20000
+	return fmt.Sprintf("10.%d.%d.%d", c.ID, at/200, 1+at%200), c.NodeName(at / 200)
 }
 
 // Policy number i selects the pods of one identity in turn and lets one of a hundred teams of all clusters call one port.
