@@ -47,7 +47,11 @@ type portion struct {
 
 // take gives some changes, about as many bytes as wanted but at least one change, and forgets them.
 func (q *queue) take(bytes int) portion {
-	var p portion
+	n := len(q.changes)
+	if bytes < q.bytes {
+		n = n*bytes/q.bytes + 1 // changes are of much the same size
+	}
+	p := portion{keys: make([]string, 0, n), changes: make([][]byte, 0, n)}
 	for key, c := range q.changes {
 		if bytes <= 0 {
 			break

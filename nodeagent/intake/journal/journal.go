@@ -142,7 +142,11 @@ func (j *Journal) append(changes [][]byte, mark *Mark) error {
 // frame makes the frames to write, and what the file will hold with them.
 func (j *Journal) frame(changes [][]byte, mark *Mark) (scanned, []byte, error) {
 	next := j.tail
-	var buf []byte
+	size := headSize + len(j.origin) // a mark is no longer, as a rule
+	for _, c := range changes {
+		size += headSize + len(c)
+	}
+	buf := make([]byte, 0, size)
 	if next.origin != j.origin {
 		buf = next.end.chain.add(buf, frameOrigin, []byte(j.origin))
 		next.origin = j.origin
