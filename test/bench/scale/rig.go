@@ -237,7 +237,8 @@ func (r *rig) awaitProgrammed() error {
 			break
 		}
 	}
-	return r.await("agent", func() (bool, string, error) {
+	// Looked at rarely: the agent is to have the CPUs, and it takes seconds.
+	return r.awaitEach(5*time.Millisecond, "agent", func() (bool, string, error) {
 		found, err := r.kernel.count(sample, want)
 		if err != nil || found < len(sample) {
 			return false, fmt.Sprintf("about %d%% of %d addresses", 100*found/len(sample), len(want)), err
@@ -249,8 +250,12 @@ func (r *rig) awaitProgrammed() error {
 
 // await polls until done, and shows how far it is each few seconds.
 func (r *rig) await(what string, done func() (bool, string, error)) error {
+	return r.awaitEach(poll, what, done)
+}
+
+func (r *rig) awaitEach(pause time.Duration, what string, done func() (bool, string, error)) error {
 	shown := time.Now()
-	for deadline := time.Now().Add(limit); ; time.Sleep(poll) {
+	for deadline := time.Now().Add(limit); ; time.Sleep(pause) {
 		ok, how, err := done()
 		if err != nil {
 			return fmt.Errorf("%s: %w", what, err)

@@ -115,6 +115,7 @@ func (s *Size) measureBootstrap(r *rig) error {
 		return err
 	}
 	s.Bootstrap, s.BootstrapCPU, s.BootstrapWire = ms(end.Sub(m.state.FirstDial)), ms(used-before), m.state.Received
+	r.say("agent: programmed after %.1f s, %.1f s of its CPU time", s.Bootstrap/1000, s.BootstrapCPU/1000)
 	if err := r.agent.Idle(limit); err != nil {
 		return err
 	}
