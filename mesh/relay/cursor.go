@@ -13,6 +13,7 @@ import (
 type cursor struct {
 	seen     []uint64 // for each changelog, the revision up to which it was sent; empty: the stream has nothing
 	clusters uint64   // version of the cluster states that were sent
+	known    clusterStates // when the snapshot under way began
 
 	sent []int // from each changelog, since all of them had their turn
 
@@ -42,7 +43,7 @@ func (h *Hub) begin(c *cursor) {
 	for i := h.order.puts; i < len(c.seen); i++ {
 		c.seen[i] = h.revision
 	}
-	c.snapshot, c.begun, c.owed = true, false, nil
+	c.snapshot, c.begun, c.owed, c.known = true, false, nil, h.clusters
 }
 
 // next is what a stream should send now.
@@ -66,9 +67,9 @@ func (h *Hub) next(c *cursor) next {
 	c.begun = c.snapshot
 	switch {
 	case ended:
-		b.head.SnapshotEnd, b.head.Clusters = true, h.clusters.states
+		b.head.SnapshotEnd, b.head.Clusters = true, c.known.states
 		b.head.At = h.point(slices.Min(c.seen))
-		c.clusters, c.snapshot, c.begun, c.owed = h.clusters.version, false, false, nil
+		c.clusters, c.snapshot, c.begun, c.owed = c.known.version, false, false, nil
 	case all:
 		b.head.SnapshotEnd = c.snapshot
 		b.head.At = h.point(h.revision)
@@ -86,15 +87,16 @@ func (h *Hub) next(c *cursor) next {
 
 // collect fills a batch, changelog by changelog, and reports whether nothing is left, or else whether a snapshot may end. A
 // later changelog is begun only once all before it are empty, at every call anew: so no record is sent before one that it
-// names. But a cluster that rewrites its records faster than a stream takes them must not keep policies and removals from an agent for ever: a changelog that was
-// sent more than twice over lets the others have their turn. A snapshot then mentions what else there is in it, once.
+// names. But a cluster that rewrites its records faster than a stream takes them must not keep policies and removals from an
+// agent for ever: a changelog that was sent more than twice over lets the others have their turn. A snapshot then mentions what
+// else there is in it, once; what it owes it mentions to the end, also when the changelog has grown again.
 func (h *Hub) collect(c *cursor, b *wireBatch) (all, ended bool) {
 	size, all := 0, true
 	if c.sent == nil {
 		c.sent = make([]int, len(h.order.logs))
 	}
 	for i := range h.order.logs {
-		if c.sent[i] > 2*h.order.logs[i].len()+fewSlots {
+		if _, owes := c.owed[i]; owes || c.sent[i] > 2*h.order.logs[i].len()+fewSlots {
 			all = false
 			if c.snapshot && !h.mention(c, i, b, &size) {
 				return false, false
