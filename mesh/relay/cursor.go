@@ -11,8 +11,8 @@ import (
 
 // cursor is how far one stream got. It holds no records, so a stream that waits keeps none from being replaced.
 type cursor struct {
-	seen     []uint64 // for each changelog, the revision up to which it was sent; empty: the stream has nothing
-	clusters uint64   // version of the cluster states that were sent
+	seen     []uint64      // for each changelog, the revision up to which it was sent; empty: the stream has nothing
+	clusters uint64        // version of the cluster states that were sent
 	known    clusterStates // when the snapshot under way began
 
 	sent []int // from each changelog, since all of them had their turn

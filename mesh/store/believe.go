@@ -4,7 +4,6 @@
 package store
 
 import (
-	"context"
 	"fmt"
 	"hash/maphash"
 	"maps"
@@ -129,12 +128,16 @@ func (v *clusterView) beat(t time.Time) bool {
 	if !t.After(v.heartbeat) {
 		return false
 	}
+	first := v.heartbeat.IsZero()
 	v.heartbeat, v.seen = t, time.Now()
+	if first && t.Before(v.seen) {
+		v.seen = t // found, not heard: it may be of a cluster that has been dead for long
+	}
 	return true
 }
 
 // take goes through watched events, cluster by cluster, revision by revision.
-func (w *Watcher) take(ctx context.Context, s *Store, events []*clientv3.Event) error {
+func (w *Watcher) take(events []*clientv3.Event) {
 	var order []string
 	byCluster := map[string][]*clientv3.Event{}
 	for _, ev := range events {
@@ -148,15 +151,16 @@ func (w *Watcher) take(ctx context.Context, s *Store, events []*clientv3.Event) 
 		byCluster[cluster] = append(byCluster[cluster], ev)
 	}
 	for _, cluster := range order {
-		if err := w.takeEvents(ctx, s, cluster, byCluster[cluster]); err != nil {
-			return err
-		}
+		w.takeEvents(cluster, byCluster[cluster])
 	}
-	return nil
 }
 
-func (w *Watcher) takeEvents(ctx context.Context, s *Store, cluster string, events []*clientv3.Event) error {
+func (w *Watcher) takeEvents(cluster string, events []*clientv3.Event) {
 	v := w.view(cluster)
+	if v.relist.underWay {
+		v.relist.hold(events)
+		return
+	}
 	var out []Event
 	flush := func() { w.deliver(cluster, out); out = nil }
 	for len(events) > 0 {
@@ -173,11 +177,12 @@ func (w *Watcher) takeEvents(ctx context.Context, s *Store, cluster string, even
 			}
 		}
 		if !v.following {
-			if !link.worthListing(v) || time.Now().Before(v.listAfter) {
-				continue
+			if link.worthListing(v) {
+				w.wantList(cluster, v)
 			}
-			if err := w.relist(ctx, s, cluster); err != nil {
-				return err
+			if v.relist.underWay {
+				v.relist.hold(events)
+				return
 			}
 			continue
 		}
@@ -196,7 +201,6 @@ func (w *Watcher) takeEvents(ctx context.Context, s *Store, cluster string, even
 		}
 	}
 	flush()
-	return nil
 }
 
 // link is what one transaction did to one cluster.
@@ -268,7 +272,9 @@ func (l link) worthListing(v *clusterView) bool {
 // suspect stops following a cluster and keeps what is known of it.
 func (w *Watcher) suspect(cluster string, v *clusterView, why string) {
 	if v.following || v.delivered.Why != why {
-		w.log.Warn("records of a cluster can't be believed for now, keeping what is known", "cluster", cluster, "why", why)
+		v.logged.Do(func() {
+			w.log.Warn("records of a cluster can't be believed for now, keeping what is known", "cluster", cluster, "why", why)
+		})
 	}
 	v.following = false
 	w.announce(cluster, v, func(s *ClusterState) { s.Stale, s.Why = s.Synced, why })

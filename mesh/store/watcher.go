@@ -17,6 +17,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/time/rate"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
@@ -41,7 +42,8 @@ type ClusterState struct {
 	Stale bool
 	Why   string
 
-	// Heartbeat is the newest time the cluster wrote, by its own clock. Staleness does not depend on that clock.
+	// Heartbeat is the newest time the cluster wrote, by its own clock. Staleness does not depend on that clock, but for a
+	// cluster that no heartbeat was seen of yet: then one that is old by our clock counts as old.
 	Heartbeat time.Time
 }
 
@@ -72,6 +74,9 @@ const StaleAfter = 4 * HeartbeatInterval
 // store that was restored it waits in silence until the old revision is reached again.
 const pingInterval = 5 * time.Second
 
+// logEvery is how often a cluster's doubts are logged at most.
+const logEvery = 10 * time.Second
+
 // maxEvents bounds one call of Handler.Records.
 const maxEvents = 1000
 
@@ -94,6 +99,7 @@ type Watcher struct {
 	revision int64 // everything up to here was taken
 	resumes  bool  // a watch may go on from revision; else everything must be listed
 	lists    int   // how often everything was listed
+	lister   *lister
 }
 
 // clusterView is what the Watcher knows and has delivered of one cluster.
@@ -105,8 +111,8 @@ type clusterView struct {
 	fence     int64 // revision of the newest fence
 	heartbeat time.Time
 	seen      time.Time // when, by our clock, the heartbeat last grew
-	listAfter time.Time // the cluster alone is listed no earlier, and
-	pause     time.Duration
+	relist    relist
+	logged    rate.Sometimes
 }
 
 // NewWatcher makes a Watcher. What it has delivered it remembers across calls of Run.
@@ -172,6 +178,9 @@ func (w *Watcher) session(ctx context.Context, s *Store, healthy func()) error {
 	healthy()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	w.lister = newLister(ctx, s, w.list)
+	defer w.stopLists(cancel)
+	w.resumeLists()
 	watch := s.client.Watch(clientv3.WithRequireLeader(ctx), Root, clientv3.WithPrefix(), clientv3.WithRev(w.revision+1))
 	ticker := time.NewTicker(w.ping)
 	defer ticker.Stop()
@@ -185,9 +194,7 @@ func (w *Watcher) session(ctx context.Context, s *Store, healthy func()) error {
 				w.resumes = w.resumes && resp.CompactRevision == 0
 				return fmt.Errorf("watch %s: %w", Root, err)
 			}
-			if err := w.take(ctx, s, resp.Events); err != nil {
-				return err
-			}
+			w.take(resp.Events)
 			w.revision = max(w.revision, resp.Header.Revision)
 			w.succeeded()
 		case <-ticker.C:
@@ -195,7 +202,12 @@ func (w *Watcher) session(ctx context.Context, s *Store, healthy func()) error {
 				return err
 			}
 			w.expire(time.Now())
+		case found := <-w.lister.found:
+			if err := w.takeListOf(ctx, s, found); err != nil {
+				return err
+			}
 		case <-w.wake:
+			w.startLists()
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -278,49 +290,6 @@ func (w *Watcher) listAll(ctx context.Context, s *Store) (int64, error) {
 	return revision, nil
 }
 
-// A cluster that must be listed again and again takes at most a tenth of the watcher's time, and one that can't be listed
-// ever less. Lists that take less than freeList are not counted.
-const (
-	listShare = 10
-	freeList  = 100 * time.Millisecond
-	minPause  = time.Second
-	maxPause  = time.Minute
-)
-
-// relist lists one cluster and takes its list. What can't be listed is that cluster's alone to suffer: the others are followed
-// on.
-func (w *Watcher) relist(ctx context.Context, s *Store, cluster string) error {
-	l := &listing{}
-	begun := time.Now()
-	revision, err := w.list(ctx, s, prefixOf(cluster), func(found kv) {
-		if _, rest, ok := split(found.key); ok {
-			l.add(cluster, rest, found)
-		}
-	})
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	if err != nil && w.sameStore(ctx, s) != nil {
-		return err // the store answers nothing at all
-	}
-	now, v := time.Now(), w.view(cluster)
-	took := now.Sub(begun)
-	switch {
-	case err != nil:
-		v.pause = min(max(2*v.pause, minPause, listShare*took), maxPause)
-		w.suspect(cluster, v, fmt.Sprintf("its records can't be listed, trying again with a later heartbeat: %v", err))
-	case took > freeList:
-		v.pause = min(listShare*took, maxPause)
-	default:
-		v.pause = 0
-	}
-	v.listAfter = now.Add(v.pause)
-	if err == nil {
-		w.takeList(cluster, l, revision)
-	}
-	return nil
-}
-
 // split takes a store key apart. Keys that no cluster could have written are none of ours.
 func split(key string) (cluster, rest string, ok bool) {
 	cluster, rest, ok = strings.Cut(strings.TrimPrefix(key, Root), "/")
@@ -330,7 +299,7 @@ func split(key string) (cluster, rest string, ok bool) {
 func (w *Watcher) view(cluster string) *clusterView {
 	v := w.clusters[cluster]
 	if v == nil {
-		v = &clusterView{known: map[string]uint64{}, seen: time.Now()}
+		v = &clusterView{known: map[string]uint64{}, seen: time.Now(), logged: rate.Sometimes{Interval: logEvery}}
 		w.clusters[cluster] = v
 	}
 	return v

@@ -130,6 +130,31 @@ func (i *Intake) Records(cluster string, events []store.Event) {
 		i.ownRecords(events)
 		return
 	}
+	for len(events) > 0 {
+		n := i.portion(events)
+		i.take(cluster, events[:n])
+		if events = events[n:]; len(events) > 0 {
+			i.mu.Unlock() // others get their turn
+			i.mu.Lock()
+		}
+	}
+}
+
+// sliceBytes bounds what is decoded at a time, as sliceSize does what is judged: large records take longer.
+const sliceBytes = 256 << 10
+
+// portion is how many of the events are taken at a time.
+func (i *Intake) portion(events []store.Event) int {
+	size := 0
+	for n, ev := range events {
+		if size += len(ev.Value); n == i.slice || n > 0 && size > sliceBytes {
+			return n
+		}
+	}
+	return len(events)
+}
+
+func (i *Intake) take(cluster string, events []store.Event) {
 	r, claim := i.remote(cluster), i.judging(cluster)
 	var changes []*relayv1.Change
 	for _, ev := range events {
@@ -184,7 +209,7 @@ func (i *Intake) Cluster(cluster string, state store.ClusterState) {
 	}
 	r, claim := i.remote(cluster), i.judging(cluster)
 	if r.state.Stale != state.Stale {
-		i.log.Info("cluster's heartbeat", "cluster", cluster, "stale", state.Stale, "why", state.Why)
+		r.beats.Do(func() { i.log.Info("cluster's heartbeat", "cluster", cluster, "stale", state.Stale, "why", state.Why) })
 	}
 	i.statesChanged = i.statesChanged || r.state.Stale != state.Stale || r.state.Synced != state.Synced
 	r.state = state

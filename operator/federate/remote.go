@@ -38,6 +38,7 @@ type remote struct {
 	complete bool
 	// logged keeps a cluster that floods us with broken records from flooding the log as well; metrics count them all.
 	logged rate.Sometimes
+	beats  rate.Sometimes // and one that comes and goes
 }
 
 // held is one record. raw and good are the same bytes most of the time.
@@ -58,6 +59,7 @@ func newRemote(name string, s *shared) *remote {
 	return &remote{
 		name: name, kinds: map[string]map[string]*held{}, counts: map[string]int32{}, refused: newRefusals(),
 		waiting: map[string]string{}, shared: s, logged: rate.Sometimes{First: 10, Interval: time.Second},
+		beats: rate.Sometimes{First: 2, Interval: 10 * time.Second},
 	}
 }
 
