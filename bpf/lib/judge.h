@@ -30,9 +30,11 @@ static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direct
 		.epoch = c->epoch,
 		.dport = dport,
 		.proto = c->p.proto,
+		.family = c->p.family,
 		.dir = dir,
 	};
 
+	__builtin_memcpy(q.addr, ctx_peer_addr(c), 16);
 	fl_policy_decide(&q, &j->policy);
 	j->by_policy = true;
 	j->rule_id = j->policy.rule_id;
@@ -64,7 +66,7 @@ FL_GLOBAL int fl_judge(const struct pod_ctx *c, __u32 dir, __u32 dport, struct j
 		return 0;
 	}
 	/* Inside a cluster's range, but no entry for this address. */
-	if (j->remote.identity == FL_IDENTITY_UNKNOWN) {
+	if (j->remote.identity == FL_IDENTITY_UNKNOWN && !(j->remote.flags & FL_REMOTE_UNVOUCHED)) {
 		j->verdict = FL_VERDICT_DENY;
 		j->reason = dir == FL_DIR_EGRESS ? FL_REASON_UNKNOWN_DESTINATION :
 						   FL_REASON_UNKNOWN_SOURCE;
@@ -115,6 +117,8 @@ static __always_inline void judged_entry(const struct pod_ctx *c, const struct j
 		.rule_id = j->rule_id,
 		.group = j->policy.group,
 		.class = j->policy.class,
+		.block = j->policy.block,
+		.block_class = j->policy.block_class,
 	};
 }
 
@@ -125,12 +129,28 @@ static __always_inline bool verdict_is_current(const struct pod_ctx *c, const st
 	       e->address_epoch == c->address_epoch;
 }
 
+/* The peer and the CIDR around its address are in the same sets as then. Which
+ * CIDR that is can't have changed: flows are judged in full when blocks do. */
+static __always_inline bool classes_still_hold(const struct ct_entry *e)
+{
+	struct identity_class *class;
+
+	if (e->identity != FL_IDENTITY_UNKNOWN) {
+		class = class_find(e->identity);
+		if (!class || class->class != e->class)
+			return false;
+	}
+	if (!e->block)
+		return true;
+	class = class_find(e->block);
+	return class && class->class == e->block_class;
+}
+
 /* Policy changed, but for other pods or other peers: the same lines would be
  * scanned for the same class, and end the same. */
 static __always_inline bool verdict_still_holds(const struct pod_ctx *c, const struct ct_entry *e,
 						enum direction dir)
 {
-	struct identity_class *class;
 	struct subject *s;
 
 	if (e->subject != c->subject || e->address_epoch != c->address_epoch ||
@@ -139,9 +159,8 @@ static __always_inline bool verdict_still_holds(const struct pod_ctx *c, const s
 	if (!(e->flags & FL_CT_BY_POLICY))
 		return true;
 	s = subject_find(c->subject, dir, c->epoch);
-	class = class_find(e->identity);
-	return s && class && s->group == e->group && s->flags == e->subject_flags &&
-	       class->class == e->class &&
+	return s && s->group == e->group && s->flags == e->subject_flags &&
+	       classes_still_hold(e) &&
 	       (!(e->flags & FL_CT_BY_DEFAULT) || s->default_rule == e->rule_id);
 }
 

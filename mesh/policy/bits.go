@@ -55,8 +55,6 @@ func (e *Engine) bitsOf(i *ident) Bitmap {
 		e.terms.ofPorts(i.id, e.named[i.id], &out)
 	case i.cidr != nil:
 		e.terms.ofCIDR(i.cidr.prefix, &out)
-	case i == e.world:
-		e.terms.ofWorld(&out)
 	}
 	return out
 }
@@ -86,11 +84,7 @@ func (e *Engine) peerMembers(p *peer, orUnknown bool) []*ident {
 	if p.pods != nil {
 		return e.index.find(p.pods, orUnknown)
 	}
-	out := e.cidrs.within(p.cidr, p.except)
-	if p.cidr.Bits() == 0 {
-		out = append(out, e.world)
-	}
-	return out
+	return e.cidrs.within(p.cidr, p.except)
 }
 
 // adoptBits gives sets the bits that they had before a restart. What has changed since shows in findStale.

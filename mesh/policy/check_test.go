@@ -18,14 +18,18 @@ import (
 // connections that are checked: all subjects with all peers.
 func (s *sequence) connections() []Connection {
 	var out []Connection
-	peers := []Connection{{Peer: identity.World}, {Peer: identity.RemoteNode}}
+	var peers []Connection
+	add := func(id uint32, addr string) {
+		peers = append(peers, Connection{Peer: id, Addr: netip.MustParseAddr(addr)})
+	}
 	for cluster := range uint8(2) {
-		for n := range 6 {
-			peers = append(peers, Connection{Peer: identity.Of(cluster+1, uint16(identity.FirstLocal+n))})
+		for n := range 6 { // some of them within CIDRs that policies name
+			add(identity.Of(cluster+1, uint16(identity.FirstLocal+n)), genAddresses[(n+int(cluster)*3)%len(genAddresses)])
 		}
 	}
-	for _, text := range genAddresses {
-		peers = append(peers, Connection{Peer: identity.World, Addr: netip.MustParseAddr(text)})
+	for n, text := range genAddresses {
+		add(identity.World, text)
+		add([]uint32{identity.RemoteNode, identity.Unknown}[n%2], text)
 	}
 	for n := range 6 {
 		for _, c := range peers {
@@ -188,7 +192,7 @@ func (s *sequence) checkInside(t *rapid.T) {
 func (s *sequence) open(t *rapid.T) {
 	for _, c := range s.sample(t) {
 		if j := s.kernel.decide(c); !j.noPolicy {
-			s.flows = append(s.flows, &flow{Connection: c, judgement: j, epoch: s.kernel.epoch, peer: int(s.kernel.peer(c))})
+			s.flows = append(s.flows, &flow{Connection: c, judgement: j, epoch: s.kernel.epoch, })
 		}
 	}
 	s.flows = s.flows[max(0, len(s.flows)-60):]
@@ -203,7 +207,7 @@ func (s *sequence) wake(t *rapid.T, after *Reference, switched bool) {
 	for range 3 {
 		f := s.flows[rapid.IntRange(0, len(s.flows)-1).Draw(t, "flow")]
 		k := s.kernel
-		if !s.subjects[f.Subject] || !s.had[f.Subject] || !f.Addr.IsValid() && !(after.knows(f.Peer) && s.before.knows(f.Peer)) {
+		if !s.subjects[f.Subject] || !s.had[f.Subject] || !after.knows(f.Peer) || !s.before.knows(f.Peer) {
 			f.epoch = -1 // its packets come no more, or it is another pod
 			continue
 		}
@@ -211,7 +215,8 @@ func (s *sequence) wake(t *rapid.T, after *Reference, switched bool) {
 			continue
 		}
 		now := k.decide(f.Connection)
-		stands := f.epoch >= k.fullEpoch && !now.noPolicy && f.group == now.group && f.class == now.class
+		stands := f.epoch >= k.fullEpoch && !now.noPolicy && f.group == now.group && f.class == now.class &&
+			f.block == now.block && f.blockOfClass == now.blockOfClass
 		if stands && f.Verdict != now.Verdict {
 			t.Fatalf("switched %t: flow %+v keeps %+v where a new one has %+v\n%s", switched, f.Connection, f.judgement, now, s)
 		}

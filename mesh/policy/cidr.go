@@ -13,8 +13,9 @@ import (
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
-// cidrs are all CIDRs that sets in use name, each with an identity of its own. The datapath finds an address's identity by
-// the longest prefix, so a set about a CIDR also holds the identities of the CIDRs within it.
+// cidrs are all CIDRs that sets in use name, each with an identity of its own. The datapath finds the narrowest of them around
+// an address, so a set about a CIDR also holds the identities of the CIDRs within it. An address is in the sets of its CIDR
+// and in those of who has it: a pod, a node.
 type cidrs struct {
 	limit    int
 	byPrefix bart.Table[*cidr]
@@ -33,11 +34,6 @@ type cidr struct {
 // maxCIDR is how many CIDRs can have identities: what fits below CIDRBit.
 const maxCIDR = 1<<24 - 1
 
-var (
-	all4 = netip.MustParsePrefix("0.0.0.0/0")
-	all6 = netip.MustParsePrefix("::/0")
-)
-
 // newCIDRs has room for that many CIDRs; 0: for all that can have an identity.
 func newCIDRs(limit int) *cidrs {
 	if limit <= 0 || limit > maxCIDR {
@@ -46,8 +42,7 @@ func newCIDRs(limit int) *cidrs {
 	return &cidrs{limit: limit, inUse: map[uint32]struct{}{}}
 }
 
-// prefixes of a set's peers. A set about all of one family also holds World (see members), which must then not be the
-// identity of the other family's addresses.
+// prefixes of a set's peers.
 func prefixes(peers []peer) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range peers {
@@ -55,9 +50,6 @@ func prefixes(peers []peer) []netip.Prefix {
 			continue
 		}
 		out = append(append(out, p.cidr), p.except...)
-		if p.cidr.Bits() == 0 {
-			out = append(out, all4, all6)
-		}
 	}
 	slices.SortFunc(out, comparePrefixes)
 	return slices.Compact(out)
@@ -173,6 +165,8 @@ func (e *Engine) placeCIDRs(d *Delta) {
 		switch {
 		case orphans == (Bitmap{}):
 			e.place(c.ident, bits)
+		case wider == nil: // no orphan is about these addresses
+			e.place(c.ident, bits)
 		case wider.class == nil: // had no room: these addresses are dropped until the switch, as before
 			e.arrived[c.ident] = struct{}{}
 		default:
@@ -185,14 +179,14 @@ func (e *Engine) placeCIDRs(d *Delta) {
 	e.cidrs.fresh = nil
 }
 
-// around returns the identity of the narrowest CIDR around another one, or World.
+// around returns the identity of the narrowest CIDR around another one; nil if there is none.
 func (e *Engine) around(p netip.Prefix) *ident {
 	for at, wider := range e.cidrs.byPrefix.Supernets(p) { // the narrowest first
 		if at != p {
 			return wider.ident
 		}
 	}
-	return e.world
+	return nil
 }
 
 // sweepCIDRs takes back the identities of CIDRs that no set names any more: first the addresses', then their rows.

@@ -118,7 +118,7 @@ func TestNewCIDRsKeepTheirSides(t *testing.T) {
 	e.SetCluster("west", map[string]string{"env": "prod"})
 	e.SetPolicy(deny.key, deny)
 	ops, afterSwitch := k.operations(e.Step())
-	c := Connection{Subject: web, Addr: netip.MustParseAddr("10.1.2.3"), Dir: Ingress, Proto: protoTCP, Port: 80}
+	c := Connection{Subject: web, Peer: identity.World, Addr: netip.MustParseAddr("10.1.2.3"), Dir: Ingress, Proto: protoTCP, Port: 80}
 	far := tcp80(web, farWeb, Ingress)
 	for n, op := range ops {
 		op()

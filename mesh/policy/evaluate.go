@@ -24,8 +24,11 @@ type World struct {
 // Connection is what is decided, seen from the subject.
 type Connection struct {
 	Subject uint32
-	Peer    uint32     // an identity; of no account where Addr is valid
-	Addr    netip.Addr // of a peer that is neither a pod nor a node
+	// Peer is the identity of the other end: a pod's, [identity.World], [identity.RemoteNode], or [identity.Unknown] for an
+	// address of the own cluster that nobody vouches for. That could be anybody: no rule about some peers allows it, and all
+	// of them deny it.
+	Peer uint32
+	Addr netip.Addr // of the peer; CIDRs match it, whoever has it
 	Dir     Direction
 	Proto   uint8
 	Port    uint16 // the destination's, whichever side that is; 0 for protocols without
@@ -189,7 +192,7 @@ func (r *Reference) match(rule *rule, c Connection) (m Match, ok bool) {
 		return Match{specific: specificity(rule.anyPeer, 0, 0, 0)}, true
 	}
 	for _, p := range rule.ports {
-		from, to, anyPeer, matches := r.portMatches(p, rule.anyPeer, c)
+		from, to, anyPeer, matches := r.portMatches(p, rule, c)
 		if s := specificity(anyPeer, p.proto, from, to); matches && (!ok || s > m.specific) {
 			m, ok = Match{specific: s}, true
 		}
@@ -197,7 +200,8 @@ func (r *Reference) match(rule *rule, c Connection) (m Match, ok bool) {
 	return m, ok
 }
 
-func (r *Reference) portMatches(p port, anyPeer bool, c Connection) (from, to uint16, anybody, matches bool) {
+func (r *Reference) portMatches(p port, rule *rule, c Connection) (from, to uint16, anyPeer, matches bool) {
+	anyPeer = rule.anyPeer
 	if p.proto != c.Proto {
 		return 0, 0, anyPeer, false
 	}
@@ -205,23 +209,41 @@ func (r *Reference) portMatches(p port, anyPeer bool, c Connection) (from, to ui
 		from, to = p.span()
 		return from, to, anyPeer, to == 0 || c.Port >= from && c.Port <= to
 	}
-	listener := c.Subject
-	if c.Dir == Egress {
-		listener, anyPeer = c.Peer, false // the number depends on the peer
-		if c.Addr.IsValid() {
-			return 0, 0, false, false
-		}
+	switch {
+	case c.Dir == Ingress:
+		return c.Port, c.Port, anyPeer, slices.Contains(r.world.NamedPorts[c.Subject][p.name], c.Port)
+	case c.Peer == identity.Unknown: // any of those that the rule means
+		return c.Port, c.Port, false, rule.kind == RuleDeny && r.someListen(rule, p.name, c.Port)
 	}
-	return c.Port, c.Port, anyPeer, slices.Contains(r.world.NamedPorts[listener][p.name], c.Port)
+	return c.Port, c.Port, false, slices.Contains(r.world.NamedPorts[c.Peer][p.name], c.Port)
 }
 
+// someListen says whether any of a rule's peers that are pods calls a port by a name.
+func (r *Reference) someListen(rule *rule, name string, number uint16) bool {
+	for id, named := range r.world.NamedPorts {
+		if !identity.IsPod(id) || !slices.Contains(named[name], number) {
+			continue
+		}
+		if _, known := r.world.Identities[id]; !known {
+			continue
+		}
+		pod := Connection{Peer: id}
+		if rule.anyPeer || slices.ContainsFunc(rule.peers, func(p peer) bool { return r.peerMatches(&p, rule.kind == RuleDeny, pod) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// peerMatches says whether a peer of a rule is meant. orUnknown is set for denies: who could be meant is.
 func (r *Reference) peerMatches(p *peer, orUnknown bool, c Connection) bool {
 	switch {
-	case p.pods == nil && c.Addr.IsValid():
-		return p.cidr.Contains(c.Addr) && !slices.ContainsFunc(p.except, func(e netip.Prefix) bool { return e.Contains(c.Addr) })
+	case c.Peer == identity.Unknown:
+		return orUnknown
 	case p.pods == nil:
-		return c.Peer == identity.World && p.cidr.Bits() == 0
-	case c.Addr.IsValid() || !identity.IsPod(c.Peer):
+		return c.Addr.IsValid() && p.cidr.Contains(c.Addr) &&
+			!slices.ContainsFunc(p.except, func(e netip.Prefix) bool { return e.Contains(c.Addr) })
+	case !identity.IsPod(c.Peer):
 		return false
 	}
 	l, known := r.world.Identities[c.Peer]

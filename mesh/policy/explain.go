@@ -8,7 +8,7 @@ import "github.com/fairlead-mesh/fairlead/mesh/identity"
 // Explanation says why a connection passes or not.
 type Explanation struct {
 	Decision
-	// Rule that decided; nil if no policy selects the subject, or the peer is its own node or unknown.
+	// Rule that decided; nil if no policy selects the subject, or the peer is its own node or an identity that is not known.
 	Rule *Rule
 	// Matches are all rules that match the connection and count, the one that decided first.
 	Matches []Match
@@ -27,10 +27,10 @@ type Match struct {
 func (r *Reference) Explain(c Connection) Explanation {
 	var out Explanation
 	switch {
-	case !c.Addr.IsValid() && c.Peer == identity.Host: // the subject's own node
+	case c.Peer == identity.Host: // the subject's own node
 		out.Decision = Decision{Verdict: Allow, ByDefault: true}
 		return out
-	case !c.Addr.IsValid() && !r.knows(c.Peer):
+	case !r.knows(c.Peer):
 		out.Decision = Decision{Verdict: Deny, ByDefault: true}
 		return out
 	case !r.clusters.isSubject(c.Subject, r.world.Identities[c.Subject]):
@@ -49,9 +49,10 @@ func (r *Reference) Explain(c Connection) Explanation {
 	return out
 }
 
-// knows says whether packets of an identity are judged at all: those of others are dropped.
+// knows says whether packets of an identity are judged by policies: those of others are dropped.
 func (r *Reference) knows(id uint32) bool {
-	if id == identity.World || id == identity.RemoteNode {
+	switch id {
+	case identity.World, identity.RemoteNode, identity.Unknown:
 		return true
 	}
 	_, known := r.world.Identities[id]

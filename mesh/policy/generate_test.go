@@ -6,6 +6,7 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -224,6 +225,7 @@ func (s *scene) addPod(t *rapid.T, i int) {
 	p := &oraclePod{
 		cluster:   rapid.SampledFrom([]string{"east", "east", "west"}).Draw(t, "cluster"),
 		namespace: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"),
+		addr:      netip.MustParseAddr(rapid.SampledFrom(genAddresses).Draw(t, "address")),
 		labels:    map[string]string{}, named: map[string][]uint16{},
 	}
 	p.namespaceLabels = genNamespaces[p.namespace]
@@ -244,6 +246,7 @@ func (s *scene) addPod(t *rapid.T, i int) {
 	}
 	id := identity.Of(cluster, uint16(identity.FirstLocal+i))
 	s.pods[id] = p
+	s.oracle.pods = append(s.oracle.pods, p)
 	s.in.Identities[id] = identity.PodLabels(p.cluster, p.namespace, "default", p.labels, p.namespaceLabels)
 	s.in.NamedPorts[id] = p.named
 }

@@ -54,6 +54,9 @@ func groupHash(row Subject, lines []Line) uint64 {
 	if row.Audit {
 		b[1] = 1
 	}
+	if row.Blocks {
+		b[2] = 1
+	}
 	binary.LittleEndian.PutUint32(b[4:], row.DefaultRule)
 	h.Write(b[:])
 	for _, l := range lines {
@@ -106,7 +109,7 @@ func (g *groups) get(row Subject, lines []Line) (*group, bool) {
 }
 
 func (n *group) is(row Subject, lines []Line) bool {
-	return n.row.Isolated == row.Isolated && n.row.Audit == row.Audit && n.row.DefaultRule == row.DefaultRule && slices.Equal(n.lines, lines)
+	return n.row.base() == row.base() && slices.Equal(n.lines, lines)
 }
 
 func (g *groups) release(n *group) {

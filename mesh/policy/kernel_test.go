@@ -127,14 +127,11 @@ func (k *kernel) remembered() Remembered {
 	}
 }
 
-// peer returns the identity of the other end.
-func (k *kernel) peer(c Connection) uint32 {
-	if !c.Addr.IsValid() {
-		return c.Peer
-	}
-	best, bits := identity.World, -1
+// block returns the identity of the narrowest CIDR around an address; 0 if there is none.
+func (k *kernel) block(addr netip.Addr) (best uint32) {
+	bits := -1
 	for p, id := range k.cidrs {
-		if p.Contains(c.Addr) && p.Bits() > bits {
+		if addr.IsValid() && p.Contains(addr) && p.Bits() > bits {
 			best, bits = id, p.Bits()
 		}
 	}
@@ -144,19 +141,28 @@ func (k *kernel) peer(c Connection) uint32 {
 // judgement is a decision and what a flow remembers of it.
 type judgement struct {
 	Decision
-	noPolicy     bool // a row was absent
-	group, class uint32
+	noPolicy            bool // a row was absent
+	group, class        uint32
+	block, blockOfClass uint32 // 0 where the subject names no CIDR
 }
 
 func (k *kernel) decide(c Connection) judgement {
 	s, ok := k.subjects[SubjectKey{c.Subject, c.Dir}]
-	class, known := k.identities[k.peer(c)]
+	class, known := k.identities[c.Peer]
 	lines, held := k.groups[s.Group]
+	known = known || c.Peer == identity.Unknown // class 0 is in no set
+	j := judgement{group: s.Group, class: class}
+	bits := k.classes[class]
+	if block := k.block(c.Addr); known && s.Blocks && block != 0 && c.Peer != identity.Unknown {
+		j.block = block
+		j.blockOfClass, known = k.identities[block]
+		for n, word := range k.classes[j.blockOfClass] {
+			bits[n] |= word
+		}
+	}
 	if !ok || !known || s.Lines > 0 && (!held || len(lines) != int(s.Lines)) {
 		return judgement{Decision: Decision{Verdict: Deny, ByDefault: true}, noPolicy: true}
 	}
-	bits := k.classes[class]
-	j := judgement{group: s.Group, class: class}
 	var audit *Line
 	for _, l := range lines[:s.Lines] {
 		if !l.matches(c, &bits) {
@@ -188,7 +194,11 @@ func (k *kernel) decide(c Connection) judgement {
 }
 
 func (l *Line) matches(c Connection, bits *Bitmap) bool {
-	if l.Set != 0 && !bits.Has(l.Set) || l.Proto != 0 && l.Proto != c.Proto {
+	in := l.Set == 0 || bits.Has(l.Set)
+	if c.Peer == identity.Unknown { // it could be anybody
+		in = l.Set == 0 || l.Verdict != Allow
+	}
+	if !in || l.Proto != 0 && l.Proto != c.Proto {
 		return false
 	}
 	return l.From == 0 && l.To == 0 || hasPorts(c.Proto) && c.Port >= l.From && c.Port <= l.To

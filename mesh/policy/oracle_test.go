@@ -23,12 +23,15 @@ type oraclePod struct {
 	cluster, namespace      string
 	labels, namespaceLabels map[string]string
 	named                   map[string][]uint16
+	addr                    netip.Addr
 }
 
-// oraclePeer is a pod or an address outside.
+// oraclePeer is a pod, a node or an address outside. Who has an address of the cluster that nobody vouches for is unknown:
+// it could be any of them.
 type oraclePeer struct {
-	pod  *oraclePod
-	addr netip.Addr
+	pod     *oraclePod
+	addr    netip.Addr
+	unknown bool
 }
 
 type oraclePolicy struct {
@@ -40,6 +43,7 @@ type oraclePolicy struct {
 type oracle struct {
 	local    string
 	clusters map[string]map[string]string
+	pods     []*oraclePod
 	policies []oraclePolicy
 }
 
@@ -107,21 +111,28 @@ func (o *oracle) askNetwork(p oraclePolicy, c connection) says {
 	if c.dir == Ingress && slices.Contains(types, networkingv1.PolicyTypeIngress) {
 		s.isolates = true
 		for _, r := range spec.Ingress {
-			s.allows = s.allows || (o.networkPeers(p.namespace, r.From, c.peer) && networkPorts(r.Ports, c))
+			s.allows = s.allows || o.networkRule(p.namespace, r.From, r.Ports, c)
 		}
 	}
 	if c.dir == Egress && slices.Contains(types, networkingv1.PolicyTypeEgress) {
 		s.isolates = true
 		for _, r := range spec.Egress {
-			s.allows = s.allows || (o.networkPeers(p.namespace, r.To, c.peer) && networkPorts(r.Ports, c))
+			s.allows = s.allows || o.networkRule(p.namespace, r.To, r.Ports, c)
 		}
 	}
 	return s
 }
 
+func (o *oracle) networkRule(namespace string, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort, c connection) bool {
+	return o.networkPeers(namespace, peers, c.peer) && networkPorts(ports, c)
+}
+
 func (o *oracle) networkPeers(namespace string, peers []networkingv1.NetworkPolicyPeer, who oraclePeer) bool {
 	if len(peers) == 0 {
 		return true
+	}
+	if who.unknown {
+		return false
 	}
 	for _, p := range peers {
 		if p.IPBlock != nil {
@@ -187,16 +198,22 @@ func (o *oracle) askMesh(p oraclePolicy, c connection) says {
 	}
 	s := says{isolates: d.DefaultAction != "Allow", audit: spec.Mode == v1alpha1.PolicyAudit}
 	for _, r := range d.Allow {
-		s.allows = s.allows || o.meshRule(p.namespace, r, c)
+		s.allows = s.allows || o.meshRule(p.namespace, r, c) && (!c.peer.unknown || len(r.Peers) == 0)
 	}
 	for _, r := range d.Deny {
 		s.denies = s.denies || o.meshRule(p.namespace, r, c)
+		for _, pod := range o.pods { // it could be this one
+			if anyOf := c; c.peer.unknown {
+				anyOf.peer = oraclePeer{pod: pod, addr: pod.addr}
+				s.denies = s.denies || c.dir == Egress && o.meshRule(p.namespace, r, anyOf)
+			}
+		}
 	}
 	return s
 }
 
 func (o *oracle) meshRule(namespace string, r v1alpha1.MeshPolicyRule, c connection) bool {
-	peers := len(r.Peers) == 0
+	peers := len(r.Peers) == 0 || c.peer.unknown
 	for _, p := range r.Peers {
 		peers = peers || o.meshPeer(namespace, p, c.peer)
 	}
@@ -259,7 +276,7 @@ func has(s *metav1.LabelSelector, l map[string]string) bool {
 }
 
 func inBlock(cidr string, except []string, who oraclePeer) bool {
-	if who.pod != nil || !netip.MustParsePrefix(cidr).Contains(who.addr) {
+	if !netip.MustParsePrefix(cidr).Contains(who.addr) {
 		return false
 	}
 	for _, e := range except {

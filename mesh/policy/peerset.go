@@ -37,6 +37,10 @@ type set struct {
 	users   map[*profile]struct{}
 }
 
+func (s *set) namesCIDRs() bool {
+	return slices.ContainsFunc(s.peers, func(p peer) bool { return p.pods == nil })
+}
+
 func (s *set) hash() uint64 {
 	h := fnv.New64a()
 	h.Write([]byte(s.key))
@@ -174,15 +178,6 @@ func (t *terms) ofCIDR(p netip.Prefix, out *Bitmap) {
 			if !slices.ContainsFunc(n.peer.except, func(e netip.Prefix) bool { return covers(e, p) }) {
 				out.add(n.set.bit)
 			}
-		}
-	}
-}
-
-// ofWorld adds the sets that World is in: those about all addresses of a family.
-func (t *terms) ofWorld(out *Bitmap) {
-	for _, all := range []netip.Prefix{all4, all6} {
-		for _, n := range t.byCIDR[all] {
-			out.add(n.set.bit)
 		}
 	}
 }

@@ -160,13 +160,14 @@ func (e *Engine) draftRule(p *profile, pol *installed, r *rule, l Line) {
 // nobody. Without room for the group all of the subject is closed.
 func (e *Engine) finishProfile(p *profile) {
 	old := p.group
-	p.starved = nil
+	p.starved, p.base.Blocks = nil, false
 	lines := make([]Line, 0, len(p.draft))
 	seen := make(map[Line]struct{}, len(p.draft))
 	for _, d := range p.draft {
 		l := d.Line
 		if d.set != nil {
 			l.Set = d.set.bit
+			p.base.Blocks = p.base.Blocks || d.set.namesCIDRs()
 			if l.Set == 0 && !slices.Contains(p.starved, d.policy.model.key) {
 				p.starved = append(p.starved, d.policy.model.key)
 			}

@@ -36,11 +36,13 @@ func compareWithOracle(t *rapid.T, s *scene) {
 			continue
 		}
 		for _, peerID := range slices.Sorted(maps.Keys(s.pods)) {
-			s.compare(t, r, id, peerID, oraclePeer{pod: s.pods[peerID]}, ports)
+			s.compare(t, r, id, peerID, oraclePeer{pod: s.pods[peerID], addr: s.pods[peerID].addr}, ports)
 		}
 		for _, text := range genAddresses {
 			addr := netip.MustParseAddr(text)
 			s.compare(t, r, id, identity.World, oraclePeer{addr: addr}, ports)
+			s.compare(t, r, id, identity.RemoteNode, oraclePeer{addr: addr}, ports)
+			s.compare(t, r, id, identity.Unknown, oraclePeer{addr: addr, unknown: true}, ports)
 		}
 	}
 }

@@ -78,7 +78,7 @@ type sequence struct {
 type flow struct {
 	Connection
 	judgement
-	epoch, peer int
+	epoch int
 }
 
 func newSequence(t *rapid.T, l Limits) *sequence {

@@ -63,10 +63,18 @@ type SubjectKey struct {
 type Subject struct {
 	Isolated bool
 	Audit    bool // the default deny only reports
+	// Blocks says that lines name CIDRs: the CIDR around the peer's address is then looked up, for the sets that it is in.
+	Blocks bool
 	// Group is never 0, and another one where any field of the subject differs: a flow that remembers it remembers all.
 	Group       uint32
 	Lines       uint32 // of the group; 0: it has no row
 	DefaultRule uint32 // blamed for what the default denies; 0 if not isolated
+}
+
+// base is the row without its group.
+func (s Subject) base() Subject {
+	s.Group, s.Lines = 0, 0
+	return s
 }
 
 // Line is an element of a group. Lines are scanned in order (docs/decisions/0005): a deny that matches decides, an audit-deny

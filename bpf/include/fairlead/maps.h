@@ -39,9 +39,13 @@ FL_HASH(fl_ipcache4, struct addr4, struct remote, 524288);
 FL_HASH(fl_ipcache6, struct addr6, struct remote, 524288);
 FL_LPM(fl_cidr4, struct cidr4, struct remote, 65536);
 FL_LPM(fl_cidr6, struct cidr6, struct remote, 65536);
+/* CIDRs that policies name, each with the identity that stands for it. Who has
+ * an address doesn't matter here: blocks match pods, nodes and the world. */
+FL_LPM(fl_blocks4, struct cidr4, __u32, 65536);
+FL_LPM(fl_blocks6, struct cidr6, __u32, 65536);
 /* Ranges whose packets must not leave the node in the clear: 1, or 0 for what
- * is exempt inside one, as a node's address. Apart from fl_cidr4/6, which also
- * hold the ranges of policies: every packet of the node is looked up here. */
+ * is exempt inside one, as a node's address. Every packet of the node is looked
+ * up here, so it is kept small. */
 FL_LPM(fl_guard4, struct cidr4, __u32, 65536);
 FL_LPM(fl_guard6, struct cidr6, __u32, 65536);
 /* As many as a 16-bit index can name, so that a lookup never misses. */

@@ -17,7 +17,7 @@
 
 /* Identities below 256 are reserved; the rest are handed out by the mesh. */
 enum reserved_identity {
-	FL_IDENTITY_UNKNOWN = 0, /* in a range, without a row of its own: fail closed */
+	FL_IDENTITY_UNKNOWN = 0, /* nobody vouches for it: no allow, but every deny matches */
 	FL_IDENTITY_HOST = 1, /* this node */
 	FL_IDENTITY_WORLD = 2, /* no pod, node or block anyone the agent wrote */
 };
@@ -97,6 +97,9 @@ enum remote_flags {
 	FL_REMOTE_HOST = 1 << 2, /* an address of this node */
 	FL_REMOTE_NODE = 1 << 3, /* another node of the mesh */
 	FL_REMOTE_SERVICE = 1 << 4, /* ranges only: service addresses */
+	/* Ranges only, of this cluster's pods: where nobody vouches for an address,
+	 * nodes may have it too. Policy judges it as unknown. */
+	FL_REMOTE_UNVOUCHED = 1 << 5,
 };
 
 enum peer_flags {
@@ -121,6 +124,7 @@ enum ct_flags {
 enum subject_flags {
 	FL_SUBJECT_ISOLATED = 1 << 0, /* what no line allows is denied */
 	FL_SUBJECT_AUDIT = 1 << 1, /* the default deny only reports */
+	FL_SUBJECT_BLOCKS = 1 << 2, /* lines name CIDRs: the address counts too */
 };
 
 enum service_flags {
@@ -191,7 +195,7 @@ struct local {
 	__u8 host_mac[6];
 };
 
-/* fl_ipcache4/6 and fl_cidr4/6: whose address it is and how to reach it. */
+/* fl_ipcache4/6 and fl_cidr4/6: who has an address and how to reach it. */
 struct remote {
 	__u32 identity;
 	__u16 peer; /* index in fl_peers; 0: none */
@@ -250,6 +254,8 @@ struct ct_entry {
 	__u32 rule_id;
 	__u32 group; /* the subject's then */
 	__u32 class; /* the peer's then */
+	__u32 block; /* of the peer's address then; 0: none, or no line asked */
+	__u32 block_class;
 };
 
 /* One fragmented datagram, so that later fragments find their ports. */

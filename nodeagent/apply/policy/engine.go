@@ -92,6 +92,9 @@ func SubjectRow(s policy.Subject) bpf.Subject {
 	if s.Audit {
 		row.Flags |= bpf.SubjectAudit
 	}
+	if s.Blocks {
+		row.Flags |= bpf.SubjectBlocks
+	}
 	return row
 }
 
@@ -111,8 +114,7 @@ func DirectionOf(d policy.Direction) bpf.Direction {
 	return bpf.DirIngress
 }
 
-// Remembered is the memory as the engine wants it. Ranges are those of fl_cidr4/6: of those, the engine remembers the ones
-// that policies name.
+// Remembered is the memory as the engine wants it. cidrs are the rows of fl_blocks4/6.
 func (m Memory) Remembered(cidrs map[netip.Prefix]uint32) policy.Remembered {
 	r := policy.Remembered{
 		Sets: map[uint16]uint64{}, Classes: map[uint32]policy.Bitmap{}, Identities: map[uint32]uint32{},
@@ -135,6 +137,7 @@ func (m Memory) Remembered(cidrs map[netip.Prefix]uint32) policy.Remembered {
 		}
 		r.Subjects[policy.SubjectKey{Identity: key.Identity, Dir: dir}] = policy.Subject{
 			Isolated: row.Flags&bpf.SubjectIsolated != 0, Audit: row.Flags&bpf.SubjectAudit != 0,
+			Blocks: row.Flags&bpf.SubjectBlocks != 0,
 			Group: row.Group, Lines: row.Lines, DefaultRule: row.DefaultRule,
 		}
 		lines[row.Group] = row.Lines
