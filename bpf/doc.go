@@ -24,6 +24,7 @@
 //	fl_locals4/6               agent             tunnel_ingress
 //	fl_ipcache4/6              agent             pod_*, tunnel_ingress
 //	fl_cidr4/6                 agent             pod_*
+//	fl_blocks4/6               agent             pod_egress, pod_ingress
 //	fl_guard4/6                agent             uplink_egress
 //	fl_address_epochs          agent             pod_*
 //	fl_peers                   agent             pod_egress
@@ -34,6 +35,7 @@
 //	fl_services4/6, fl_slots   agent             socket_lb
 //	fl_ct4/6, fl_frags         pod_*             pod_* (agent: dumps)
 //	fl_denied                  pod_*             pod_*
+//	fl_scratch                 pod_*             pod_* (while a flow is judged)
 //	fl_sock_peer, fl_sock_rev  socket_lb         socket_lb
 //	fl_affinity                socket_lb         socket_lb
 //	fl_metrics, fl_rule_stats  all hooks         agent

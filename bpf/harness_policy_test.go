@@ -56,7 +56,13 @@ func (f *fixture) publish(subject uint32, dir Direction) {
 	for _, l := range p.lines {
 		lines = append(lines, l.compile())
 	}
-	row := Subject{Flags: p.flags, Group: f.group(lines), Lines: uint32(len(lines)), DefaultRule: defaultRule}
+	flags := p.flags
+	for _, l := range p.lines {
+		if l.peer == blockIdentity {
+			flags |= SubjectBlocks
+		}
+	}
+	row := Subject{Flags: flags, Group: f.group(lines), Lines: uint32(len(lines)), DefaultRule: defaultRule}
 	for bank := range uint8(2) {
 		f.must(f.maps.Subjects.Put(&SubjectKey{Identity: subject, Dir: dir, Bank: bank}, &row))
 	}

@@ -45,7 +45,8 @@ type cast struct {
 	remoteNobody netip.Addr // in the other cluster's range, but no pod
 	host         netip.Addr // this node
 	world        netip.Addr
-	block        netip.Addr
+	block        netip.Addr // in a CIDR that policies name
+	unvouched    netip.Addr // in this cluster's range, and nobody vouches for it
 	service      netip.Addr // in the service range
 	other        netip.Addr // some other local pod's address
 }
@@ -55,7 +56,7 @@ var (
 		family: 2,
 		pod:    netip.MustParseAddr("10.1.0.10"), friend: netip.MustParseAddr("10.1.9.9"),
 		remote: netip.MustParseAddr("10.2.0.20"), remoteNobody: netip.MustParseAddr("10.2.0.99"),
-		host: netip.MustParseAddr("10.1.0.1"), world: netip.MustParseAddr("1.1.1.1"),
+		host: netip.MustParseAddr("10.1.0.1"), world: netip.MustParseAddr("1.1.1.1"), unvouched: netip.MustParseAddr("10.3.0.7"),
 		block: netip.MustParseAddr("192.0.2.7"), service: netip.MustParseAddr("10.96.0.10"),
 		other: netip.MustParseAddr("10.1.0.11"),
 	}
@@ -63,7 +64,7 @@ var (
 		family: 10,
 		pod:    netip.MustParseAddr("fd00:1::10"), friend: netip.MustParseAddr("fd00:1:9::9"),
 		remote: netip.MustParseAddr("fd00:2::20"), remoteNobody: netip.MustParseAddr("fd00:2::99"),
-		host: netip.MustParseAddr("fd00:1::1"), world: netip.MustParseAddr("2606:4700::1111"),
+		host: netip.MustParseAddr("fd00:1::1"), world: netip.MustParseAddr("2606:4700::1111"), unvouched: netip.MustParseAddr("fd00:3::7"),
 		block: netip.MustParseAddr("2001:db8::7"), service: netip.MustParseAddr("fd00:96::10"),
 		other: netip.MustParseAddr("fd00:1::11"),
 	}
@@ -219,8 +220,10 @@ func (f *fixture) populate() {
 	f.cidr("fd00:2::/32", remoteRange)
 	f.cidr("10.96.0.0/12", Remote{Flags: RemoteService})
 	f.cidr("fd00:96::/112", Remote{Flags: RemoteService})
-	f.cidr("192.0.2.0/24", Remote{Identity: blockIdentity})
-	f.cidr("2001:db8::/32", Remote{Identity: blockIdentity})
+	f.cidr("10.3.0.0/16", Remote{Flags: RemoteUnvouched})
+	f.cidr("fd00:3::/32", Remote{Flags: RemoteUnvouched})
+	f.block("192.0.2.0/24", blockIdentity)
+	f.block("2001:db8::/32", blockIdentity)
 	f.guard("10.2.0.0/16", 1)
 	f.guard("fd00:2::/32", 1)
 	f.populatePolicy()
@@ -279,6 +282,17 @@ func (f *fixture) local(a netip.Addr, l Local) {
 		return
 	}
 	f.must(f.maps.Locals6.Put(a.As16(), &l))
+}
+
+// block gives a CIDR that policies name its identity.
+func (f *fixture) block(prefix string, id uint32) {
+	f.t.Helper()
+	p := netip.MustParsePrefix(prefix)
+	if p.Addr().Is4() {
+		f.must(f.maps.Blocks4.Put(&CIDR4{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As4()}, id))
+	} else {
+		f.must(f.maps.Blocks6.Put(&CIDR6{Prefixlen: uint32(p.Bits()), Addr: p.Addr().As16()}, id))
+	}
 }
 
 func (f *fixture) cidr(s string, r Remote) {

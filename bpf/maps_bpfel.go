@@ -18,6 +18,8 @@ import (
 const (
 	mapsMapFlAddressEpochs          = "fl_address_epochs"
 	mapsMapFlAffinity               = "fl_affinity"
+	mapsMapFlBlocks4                = "fl_blocks4"
+	mapsMapFlBlocks6                = "fl_blocks6"
 	mapsMapFlCidr4                  = "fl_cidr4"
 	mapsMapFlCidr6                  = "fl_cidr6"
 	mapsMapFlClasses                = "fl_classes"
@@ -42,6 +44,7 @@ const (
 	mapsMapFlMetrics                = "fl_metrics"
 	mapsMapFlPeers                  = "fl_peers"
 	mapsMapFlRuleStats              = "fl_rule_stats"
+	mapsMapFlScratch                = "fl_scratch"
 	mapsMapFlServices4              = "fl_services4"
 	mapsMapFlServices6              = "fl_services6"
 	mapsMapFlSets                   = "fl_sets"
@@ -117,6 +120,8 @@ type mapsProgramSpecs struct {
 type mapsMapSpecs struct {
 	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.MapSpec `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.MapSpec `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
@@ -141,6 +146,7 @@ type mapsMapSpecs struct {
 	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.MapSpec `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
@@ -194,6 +200,8 @@ func (o *mapsObjects) Close() error {
 type mapsMaps struct {
 	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.Map `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.Map `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
@@ -218,6 +226,7 @@ type mapsMaps struct {
 	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.Map `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
 	FlSets          *ebpf.Map `ebpf:"fl_sets"`
@@ -231,6 +240,8 @@ func (m *mapsMaps) Close() error {
 	return _MapsClose(
 		m.FlAddressEpochs,
 		m.FlAffinity,
+		m.FlBlocks4,
+		m.FlBlocks6,
 		m.FlCidr4,
 		m.FlCidr6,
 		m.FlClasses,
@@ -255,6 +266,7 @@ func (m *mapsMaps) Close() error {
 		m.FlMetrics,
 		m.FlPeers,
 		m.FlRuleStats,
+		m.FlScratch,
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSets,

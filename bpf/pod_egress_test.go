@@ -176,9 +176,13 @@ func TestEgressIdentityByRange(t *testing.T) {
 		f.rule(DirEgress, line{peer: blockIdentity, proto: 6, rule: 1})
 		f.egress(tcp(c.pod, 4000, c.block, 80, "S").bytes(t)).passes(t, "in the ipBlock", HookPodEgress, ReasonForwarded)
 		f.egress(tcp(c.pod, 4000, c.world, 80, "S").bytes(t)).drops(t, "outside", HookPodEgress, ReasonDefaultDenied)
-		// An address of its own beats the range around it.
+		// Whoever has the address.
 		f.address(c.block, Remote{Identity: friendIdentity})
-		f.egress(tcp(c.pod, 4001, c.block, 80, "S").bytes(t)).drops(t, "exact entry wins", HookPodEgress, ReasonDefaultDenied)
+		f.raiseAddress(c.block)
+		f.egress(tcp(c.pod, 4001, c.block, 80, "S").bytes(t)).passes(t, "a pod in the ipBlock", HookPodEgress, ReasonForwarded)
+		f.address(c.block, Remote{Identity: IdentityWorld, Flags: RemoteNode})
+		f.raiseAddress(c.block)
+		f.egress(tcp(c.pod, 4002, c.block, 80, "S").bytes(t)).passes(t, "a node in the ipBlock", HookPodEgress, ReasonForwarded)
 		f.egress(tcp(c.pod, 4000, c.host, 80, "S").bytes(t)).passes(t, "own node, isolated or not", HookPodEgress, ReasonHost)
 		f.rule(DirEgress, line{peer: IdentityWorld, rule: 2})
 		f.bumpEpoch()

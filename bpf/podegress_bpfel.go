@@ -18,6 +18,8 @@ import (
 const (
 	podEgressMapFlAddressEpochs = "fl_address_epochs"
 	podEgressMapFlAffinity      = "fl_affinity"
+	podEgressMapFlBlocks4       = "fl_blocks4"
+	podEgressMapFlBlocks6       = "fl_blocks6"
 	podEgressMapFlCidr4         = "fl_cidr4"
 	podEgressMapFlCidr6         = "fl_cidr6"
 	podEgressMapFlClasses       = "fl_classes"
@@ -42,6 +44,7 @@ const (
 	podEgressMapFlMetrics       = "fl_metrics"
 	podEgressMapFlPeers         = "fl_peers"
 	podEgressMapFlRuleStats     = "fl_rule_stats"
+	podEgressMapFlScratch       = "fl_scratch"
 	podEgressMapFlServices4     = "fl_services4"
 	podEgressMapFlServices6     = "fl_services6"
 	podEgressMapFlSets          = "fl_sets"
@@ -103,6 +106,8 @@ type podEgressProgramSpecs struct {
 type podEgressMapSpecs struct {
 	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.MapSpec `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.MapSpec `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
@@ -127,6 +132,7 @@ type podEgressMapSpecs struct {
 	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.MapSpec `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
@@ -164,6 +170,8 @@ func (o *podEgressObjects) Close() error {
 type podEgressMaps struct {
 	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.Map `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.Map `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
@@ -188,6 +196,7 @@ type podEgressMaps struct {
 	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.Map `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
 	FlSets          *ebpf.Map `ebpf:"fl_sets"`
@@ -201,6 +210,8 @@ func (m *podEgressMaps) Close() error {
 	return _PodEgressClose(
 		m.FlAddressEpochs,
 		m.FlAffinity,
+		m.FlBlocks4,
+		m.FlBlocks6,
 		m.FlCidr4,
 		m.FlCidr6,
 		m.FlClasses,
@@ -225,6 +236,7 @@ func (m *podEgressMaps) Close() error {
 		m.FlMetrics,
 		m.FlPeers,
 		m.FlRuleStats,
+		m.FlScratch,
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSets,

@@ -18,6 +18,8 @@ import (
 const (
 	podIngressMapFlAddressEpochs = "fl_address_epochs"
 	podIngressMapFlAffinity      = "fl_affinity"
+	podIngressMapFlBlocks4       = "fl_blocks4"
+	podIngressMapFlBlocks6       = "fl_blocks6"
 	podIngressMapFlCidr4         = "fl_cidr4"
 	podIngressMapFlCidr6         = "fl_cidr6"
 	podIngressMapFlClasses       = "fl_classes"
@@ -42,6 +44,7 @@ const (
 	podIngressMapFlMetrics       = "fl_metrics"
 	podIngressMapFlPeers         = "fl_peers"
 	podIngressMapFlRuleStats     = "fl_rule_stats"
+	podIngressMapFlScratch       = "fl_scratch"
 	podIngressMapFlServices4     = "fl_services4"
 	podIngressMapFlServices6     = "fl_services6"
 	podIngressMapFlSets          = "fl_sets"
@@ -103,6 +106,8 @@ type podIngressProgramSpecs struct {
 type podIngressMapSpecs struct {
 	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.MapSpec `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.MapSpec `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
@@ -127,6 +132,7 @@ type podIngressMapSpecs struct {
 	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.MapSpec `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
@@ -164,6 +170,8 @@ func (o *podIngressObjects) Close() error {
 type podIngressMaps struct {
 	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.Map `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.Map `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
@@ -188,6 +196,7 @@ type podIngressMaps struct {
 	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.Map `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
 	FlSets          *ebpf.Map `ebpf:"fl_sets"`
@@ -201,6 +210,8 @@ func (m *podIngressMaps) Close() error {
 	return _PodIngressClose(
 		m.FlAddressEpochs,
 		m.FlAffinity,
+		m.FlBlocks4,
+		m.FlBlocks6,
 		m.FlCidr4,
 		m.FlCidr6,
 		m.FlClasses,
@@ -225,6 +236,7 @@ func (m *podIngressMaps) Close() error {
 		m.FlMetrics,
 		m.FlPeers,
 		m.FlRuleStats,
+		m.FlScratch,
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSets,

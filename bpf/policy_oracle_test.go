@@ -24,7 +24,20 @@ type answer struct {
 	reason  Reason
 }
 
-func (o oracle) decide(peer uint32, proto uint8, dport uint16) answer {
+// oraclePeer is who has an address, and the CIDR around it that policies name; 0: none. Nobody vouches for identity 0.
+type oraclePeer struct {
+	addr            netip.Addr
+	identity, block uint32
+}
+
+func oraclePeers(c cast) []oraclePeer {
+	return []oraclePeer{
+		{c.friend, friendIdentity, 0}, {c.world, IdentityWorld, 0}, {c.block, IdentityWorld, blockIdentity},
+		{c.block.Next(), friendIdentity, blockIdentity}, {c.unvouched, IdentityUnknown, 0},
+	}
+}
+
+func (o oracle) decide(peer oraclePeer, proto uint8, dport uint16) answer {
 	var audit *PolicyLine
 	for _, l := range o.lines {
 		if !o.matches(l, peer, proto, dport) {
@@ -56,8 +69,12 @@ func (o oracle) decide(peer uint32, proto uint8, dport uint16) answer {
 	return answer{VerdictAllow, 0, ReasonForwarded}
 }
 
-func (o oracle) matches(l PolicyLine, peer uint32, proto uint8, dport uint16) bool {
-	if l.Set != 0 && !o.members[peer][l.Set] || l.Proto != 0 && l.Proto != proto {
+func (o oracle) matches(l PolicyLine, peer oraclePeer, proto uint8, dport uint16) bool {
+	in := l.Set == 0 || o.members[peer.identity][l.Set] || o.flags&SubjectBlocks != 0 && o.members[peer.block][l.Set]
+	if peer.identity == IdentityUnknown { // it could be anybody
+		in = l.Set == 0 || l.Verdict != VerdictAllow
+	}
+	if !in || l.Proto != 0 && l.Proto != proto {
 		return false
 	}
 	if l.PortFrom == 0 && l.PortTo == 0 {
@@ -68,6 +85,8 @@ func (o oracle) matches(l PolicyLine, peer uint32, proto uint8, dport uint16) bo
 }
 
 var (
+	oracleIdentities = []uint32{friendIdentity, IdentityWorld, blockIdentity}
+
 	oracleSets  = []uint16{0, 1, 2, 63, 64, 65, 2047}
 	oraclePorts = []uint16{0, 1, 79, 80, 81, 32767, 32768, 65534, 65535}
 )
@@ -75,7 +94,10 @@ var (
 func drawPolicy(rt *rapid.T) oracle {
 	o := oracle{members: map[uint32]map[uint16]bool{}}
 	o.flags = rapid.SampledFrom([]uint32{0, SubjectIsolated, SubjectIsolated | SubjectAudit, SubjectAudit}).Draw(rt, "flags")
-	for _, id := range []uint32{friendIdentity, IdentityWorld} {
+	if rapid.Bool().Draw(rt, "blocks") {
+		o.flags |= SubjectBlocks
+	}
+	for _, id := range oracleIdentities {
 		o.members[id] = map[uint16]bool{}
 		for _, s := range oracleSets[1:] {
 			o.members[id][s] = rapid.Bool().Draw(rt, "member")
@@ -99,7 +121,7 @@ func drawPolicy(rt *rapid.T) oracle {
 // install makes the oracle's policy the pod's, and forgets what was judged before.
 func (f *fixture) install(o oracle) {
 	f.t.Helper()
-	for i, id := range []uint32{friendIdentity, IdentityWorld} {
+	for i, id := range oracleIdentities {
 		var sets []uint16
 		for s, in := range o.members[id] {
 			if in {
@@ -129,19 +151,19 @@ func (f *fixture) judgeAllAnew() {
 // for flows that ran under another policy.
 func TestPolicyAgreesWithOracle(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
-		peers := map[uint32]netip.Addr{friendIdentity: c.friend, IdentityWorld: c.world}
+		f.address(c.block.Next(), Remote{Identity: friendIdentity})
 		rapid.Check(t, func(rt *rapid.T) {
 			o := drawPolicy(rt)
 			f.install(o)
 			defer func() { _ = f.maps.Groups.Delete(&GroupKey{Group: f.lastGroup}) }()
 			for range 6 {
-				peer := rapid.SampledFrom([]uint32{friendIdentity, IdentityWorld}).Draw(rt, "peer")
+				peer := rapid.SampledFrom(oraclePeers(c)).Draw(rt, "peer")
 				proto := rapid.SampledFrom([]uint8{6, 17, 1}).Draw(rt, "proto")
 				dport := rapid.SampledFrom(oraclePorts).Draw(rt, "dport")
 				dir := rapid.SampledFrom([]Direction{DirEgress, DirIngress}).Draw(rt, "dir")
 				want := o.decide(peer, oracleProto(c, proto), dport)
-				if got := f.asked(c, peers[peer], dir, proto, dport); got != want {
-					rt.Fatalf("%s, %s, proto %d port %d: %+v, oracle says %+v\n%+v", peers[peer], dir, proto, dport, got, want, o)
+				if got := f.asked(c, peer.addr, dir, proto, dport); got != want {
+					rt.Fatalf("%s, %s, proto %d port %d: %+v, oracle says %+v\n%+v", peer.addr, dir, proto, dport, got, want, o)
 				}
 			}
 		})

@@ -18,6 +18,8 @@ import (
 const (
 	socketLBMapFlAddressEpochs = "fl_address_epochs"
 	socketLBMapFlAffinity      = "fl_affinity"
+	socketLBMapFlBlocks4       = "fl_blocks4"
+	socketLBMapFlBlocks6       = "fl_blocks6"
 	socketLBMapFlCidr4         = "fl_cidr4"
 	socketLBMapFlCidr6         = "fl_cidr6"
 	socketLBMapFlClasses       = "fl_classes"
@@ -42,6 +44,7 @@ const (
 	socketLBMapFlMetrics       = "fl_metrics"
 	socketLBMapFlPeers         = "fl_peers"
 	socketLBMapFlRuleStats     = "fl_rule_stats"
+	socketLBMapFlScratch       = "fl_scratch"
 	socketLBMapFlServices4     = "fl_services4"
 	socketLBMapFlServices6     = "fl_services6"
 	socketLBMapFlSets          = "fl_sets"
@@ -117,6 +120,8 @@ type socketLBProgramSpecs struct {
 type socketLBMapSpecs struct {
 	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.MapSpec `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.MapSpec `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
@@ -141,6 +146,7 @@ type socketLBMapSpecs struct {
 	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.MapSpec `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
@@ -178,6 +184,8 @@ func (o *socketLBObjects) Close() error {
 type socketLBMaps struct {
 	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.Map `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.Map `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
@@ -202,6 +210,7 @@ type socketLBMaps struct {
 	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.Map `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
 	FlSets          *ebpf.Map `ebpf:"fl_sets"`
@@ -215,6 +224,8 @@ func (m *socketLBMaps) Close() error {
 	return _SocketLBClose(
 		m.FlAddressEpochs,
 		m.FlAffinity,
+		m.FlBlocks4,
+		m.FlBlocks6,
 		m.FlCidr4,
 		m.FlCidr6,
 		m.FlClasses,
@@ -239,6 +250,7 @@ func (m *socketLBMaps) Close() error {
 		m.FlMetrics,
 		m.FlPeers,
 		m.FlRuleStats,
+		m.FlScratch,
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSets,

@@ -18,6 +18,8 @@ import (
 const (
 	tunnelIngressMapFlAddressEpochs  = "fl_address_epochs"
 	tunnelIngressMapFlAffinity       = "fl_affinity"
+	tunnelIngressMapFlBlocks4        = "fl_blocks4"
+	tunnelIngressMapFlBlocks6        = "fl_blocks6"
 	tunnelIngressMapFlCidr4          = "fl_cidr4"
 	tunnelIngressMapFlCidr6          = "fl_cidr6"
 	tunnelIngressMapFlClasses        = "fl_classes"
@@ -42,6 +44,7 @@ const (
 	tunnelIngressMapFlMetrics        = "fl_metrics"
 	tunnelIngressMapFlPeers          = "fl_peers"
 	tunnelIngressMapFlRuleStats      = "fl_rule_stats"
+	tunnelIngressMapFlScratch        = "fl_scratch"
 	tunnelIngressMapFlServices4      = "fl_services4"
 	tunnelIngressMapFlServices6      = "fl_services6"
 	tunnelIngressMapFlSets           = "fl_sets"
@@ -103,6 +106,8 @@ type tunnelIngressProgramSpecs struct {
 type tunnelIngressMapSpecs struct {
 	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.MapSpec `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.MapSpec `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
@@ -127,6 +132,7 @@ type tunnelIngressMapSpecs struct {
 	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.MapSpec `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
@@ -164,6 +170,8 @@ func (o *tunnelIngressObjects) Close() error {
 type tunnelIngressMaps struct {
 	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.Map `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.Map `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
@@ -188,6 +196,7 @@ type tunnelIngressMaps struct {
 	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.Map `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
 	FlSets          *ebpf.Map `ebpf:"fl_sets"`
@@ -201,6 +210,8 @@ func (m *tunnelIngressMaps) Close() error {
 	return _TunnelIngressClose(
 		m.FlAddressEpochs,
 		m.FlAffinity,
+		m.FlBlocks4,
+		m.FlBlocks6,
 		m.FlCidr4,
 		m.FlCidr6,
 		m.FlClasses,
@@ -225,6 +236,7 @@ func (m *tunnelIngressMaps) Close() error {
 		m.FlMetrics,
 		m.FlPeers,
 		m.FlRuleStats,
+		m.FlScratch,
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSets,

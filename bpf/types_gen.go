@@ -12,6 +12,8 @@ import (
 const (
 	MapAddressEpochs = "fl_address_epochs"
 	MapAffinity      = "fl_affinity"
+	MapBlocks4       = "fl_blocks4"
+	MapBlocks6       = "fl_blocks6"
 	MapCIDR4         = "fl_cidr4"
 	MapCIDR6         = "fl_cidr6"
 	MapClasses       = "fl_classes"
@@ -36,6 +38,7 @@ const (
 	MapMetrics       = "fl_metrics"
 	MapPeers         = "fl_peers"
 	MapRuleStats     = "fl_rule_stats"
+	MapScratch       = "fl_scratch"
 	MapServices4     = "fl_services4"
 	MapServices6     = "fl_services6"
 	MapSets          = "fl_sets"
@@ -49,6 +52,8 @@ const (
 type Maps struct {
 	AddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
 	Affinity      *ebpf.Map `ebpf:"fl_affinity"`
+	Blocks4       *ebpf.Map `ebpf:"fl_blocks4"`
+	Blocks6       *ebpf.Map `ebpf:"fl_blocks6"`
 	CIDR4         *ebpf.Map `ebpf:"fl_cidr4"`
 	CIDR6         *ebpf.Map `ebpf:"fl_cidr6"`
 	Classes       *ebpf.Map `ebpf:"fl_classes"`
@@ -73,6 +78,7 @@ type Maps struct {
 	Metrics       *ebpf.Map `ebpf:"fl_metrics"`
 	Peers         *ebpf.Map `ebpf:"fl_peers"`
 	RuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	Scratch       *ebpf.Map `ebpf:"fl_scratch"`
 	Services4     *ebpf.Map `ebpf:"fl_services4"`
 	Services6     *ebpf.Map `ebpf:"fl_services6"`
 	Sets          *ebpf.Map `ebpf:"fl_sets"`
@@ -240,6 +246,7 @@ const (
 	RemoteHost          = 0x4
 	RemoteNode          = 0x8
 	RemoteService       = 0x10
+	RemoteUnvouched     = 0x20
 )
 
 // Enum peer_flags.
@@ -267,6 +274,7 @@ const (
 const (
 	SubjectIsolated = 0x1
 	SubjectAudit    = 0x2
+	SubjectBlocks   = 0x4
 )
 
 // Enum service_flags.
@@ -399,6 +407,8 @@ type CTEntry struct {
 	RuleID       uint32
 	Group        uint32
 	Class        uint32
+	Block        uint32
+	BlockClass   uint32
 }
 
 // CT6Key is struct ct6_key.
@@ -482,6 +492,12 @@ type IdentityClass struct {
 type ClassSets struct {
 	_    structs.HostLayout
 	Sets [32]uint64
+}
+
+// Scratch is struct scratch.
+type Scratch struct {
+	_     structs.HostLayout
+	Words [64]uint64
 }
 
 // Denied is struct denied.

@@ -18,6 +18,8 @@ import (
 const (
 	uplinkEgressMapFlAddressEpochs = "fl_address_epochs"
 	uplinkEgressMapFlAffinity      = "fl_affinity"
+	uplinkEgressMapFlBlocks4       = "fl_blocks4"
+	uplinkEgressMapFlBlocks6       = "fl_blocks6"
 	uplinkEgressMapFlCidr4         = "fl_cidr4"
 	uplinkEgressMapFlCidr6         = "fl_cidr6"
 	uplinkEgressMapFlClasses       = "fl_classes"
@@ -42,6 +44,7 @@ const (
 	uplinkEgressMapFlMetrics       = "fl_metrics"
 	uplinkEgressMapFlPeers         = "fl_peers"
 	uplinkEgressMapFlRuleStats     = "fl_rule_stats"
+	uplinkEgressMapFlScratch       = "fl_scratch"
 	uplinkEgressMapFlServices4     = "fl_services4"
 	uplinkEgressMapFlServices6     = "fl_services6"
 	uplinkEgressMapFlSets          = "fl_sets"
@@ -103,6 +106,8 @@ type uplinkEgressProgramSpecs struct {
 type uplinkEgressMapSpecs struct {
 	FlAddressEpochs *ebpf.MapSpec `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.MapSpec `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.MapSpec `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.MapSpec `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.MapSpec `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.MapSpec `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.MapSpec `ebpf:"fl_classes"`
@@ -127,6 +132,7 @@ type uplinkEgressMapSpecs struct {
 	FlMetrics       *ebpf.MapSpec `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.MapSpec `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.MapSpec `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.MapSpec `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.MapSpec `ebpf:"fl_services4"`
 	FlServices6     *ebpf.MapSpec `ebpf:"fl_services6"`
 	FlSets          *ebpf.MapSpec `ebpf:"fl_sets"`
@@ -164,6 +170,8 @@ func (o *uplinkEgressObjects) Close() error {
 type uplinkEgressMaps struct {
 	FlAddressEpochs *ebpf.Map `ebpf:"fl_address_epochs"`
 	FlAffinity      *ebpf.Map `ebpf:"fl_affinity"`
+	FlBlocks4       *ebpf.Map `ebpf:"fl_blocks4"`
+	FlBlocks6       *ebpf.Map `ebpf:"fl_blocks6"`
 	FlCidr4         *ebpf.Map `ebpf:"fl_cidr4"`
 	FlCidr6         *ebpf.Map `ebpf:"fl_cidr6"`
 	FlClasses       *ebpf.Map `ebpf:"fl_classes"`
@@ -188,6 +196,7 @@ type uplinkEgressMaps struct {
 	FlMetrics       *ebpf.Map `ebpf:"fl_metrics"`
 	FlPeers         *ebpf.Map `ebpf:"fl_peers"`
 	FlRuleStats     *ebpf.Map `ebpf:"fl_rule_stats"`
+	FlScratch       *ebpf.Map `ebpf:"fl_scratch"`
 	FlServices4     *ebpf.Map `ebpf:"fl_services4"`
 	FlServices6     *ebpf.Map `ebpf:"fl_services6"`
 	FlSets          *ebpf.Map `ebpf:"fl_sets"`
@@ -201,6 +210,8 @@ func (m *uplinkEgressMaps) Close() error {
 	return _UplinkEgressClose(
 		m.FlAddressEpochs,
 		m.FlAffinity,
+		m.FlBlocks4,
+		m.FlBlocks6,
 		m.FlCidr4,
 		m.FlCidr6,
 		m.FlClasses,
@@ -225,6 +236,7 @@ func (m *uplinkEgressMaps) Close() error {
 		m.FlMetrics,
 		m.FlPeers,
 		m.FlRuleStats,
+		m.FlScratch,
 		m.FlServices4,
 		m.FlServices6,
 		m.FlSets,

@@ -13,34 +13,37 @@
 static __always_inline enum reason open_flow(struct pod_ctx *c, const union ct_key *k,
 					     const struct denied_slot *denied)
 {
+	struct judging *s = judging_begin();
 	bool from_pod = ctx_from_pod(c);
-	struct judgement j = {};
-	struct ct_entry e;
+	struct judgement *j;
 
-	fl_judge(c, c->dir, c->p.dport, &j);
+	if (!s)
+		return FL_REASON_FLOW_TABLE;
+	j = &s->j;
+	fl_judge(c, c->dir, c->p.dport, s);
 	/* The address says "believe me only from the tunnel": in the clear it
 	 * is either forged or leaked. */
-	if (!from_pod && !c->from_tunnel && (j.remote.flags & FL_REMOTE_REQUIRE_TUNNEL)) {
-		j.verdict = FL_VERDICT_DENY;
-		j.reason = FL_REASON_PLAINTEXT;
-		j.rule_id = 0;
+	if (!from_pod && !c->from_tunnel && (j->remote.flags & FL_REMOTE_REQUIRE_TUNNEL)) {
+		j->verdict = FL_VERDICT_DENY;
+		j->reason = FL_REASON_PLAINTEXT;
+		j->rule_id = 0;
 	}
 	/* Node and service traffic is not policy's: no event for each probe. */
-	if (j.reason != FL_REASON_HOST && j.reason != FL_REASON_SERVICE)
-		note(c, j.remote.identity, j.rule_id, c->dir, j.verdict, FL_EVENT_NEW);
-	if (j.verdict == FL_VERDICT_DENY) {
-		denied_remember(c, denied, j.remote.identity, j.rule_id, j.reason);
-		return j.reason;
+	if (j->reason != FL_REASON_HOST && j->reason != FL_REASON_SERVICE)
+		note(c, j->remote.identity, j->rule_id, c->dir, j->verdict, FL_EVENT_NEW);
+	if (j->verdict == FL_VERDICT_DENY) {
+		denied_remember(c, denied, j->remote.identity, j->rule_id, j->reason);
+		return j->reason;
 	}
-	judged_entry(c, &j, from_pod, c->from_tunnel, &e);
+	judged_entry(c, j, from_pod, c->from_tunnel, &s->fresh);
 	if (c->p.tcp_flags & TCP_RST)
-		e.flags |= FL_CT_RST;
+		s->fresh.flags |= FL_CT_RST;
 	/* Without an entry the answer would be judged as a flow of its own. */
-	if (ct_store(c->p.family, k, &e))
+	if (ct_store(c->p.family, k, &s->fresh))
 		return FL_REASON_FLOW_TABLE;
-	c->via_tunnel = !!(e.flags & FL_CT_VIA_TUNNEL);
-	c->peer = e.peer;
-	return j.reason;
+	c->via_tunnel = !!(s->fresh.flags & FL_CT_VIA_TUNNEL);
+	c->peer = s->fresh.peer;
+	return j->reason;
 }
 
 static __always_inline bool is_syn(const struct packet *p)
@@ -86,26 +89,29 @@ static __always_inline enum reason rejudge(struct pod_ctx *c, const union ct_key
 	__u32 flags = e->flags, seen = e->last_seen;
 	bool by_pod = flags & FL_CT_BY_POD, from_pod = ctx_from_pod(c);
 	enum direction dir = by_pod ? FL_DIR_EGRESS : FL_DIR_INGRESS;
-	struct ct_entry fresh;
-	struct judgement j = {};
+	struct judging *s = judging_begin();
+	struct judgement *j;
 	enum reason r;
 
-	fl_judge(c, dir, by_pod == from_pod ? c->p.dport : c->p.sport, &j);
-	if (j.reason == FL_REASON_NO_POLICY) {
+	if (!s)
+		return FL_REASON_FLOW_TABLE;
+	j = &s->j;
+	fl_judge(c, dir, by_pod == from_pod ? c->p.dport : c->p.sport, s);
+	if (j->reason == FL_REASON_NO_POLICY) {
 		/* Not the flow's fault: it is judged when there is a policy. */
-		note(c, j.remote.identity, 0, dir, FL_VERDICT_DENY, FL_EVENT_REEVALUATED);
-		return j.reason;
+		note(c, j->remote.identity, 0, dir, FL_VERDICT_DENY, FL_EVENT_REEVALUATED);
+		return j->reason;
 	}
-	if (j.verdict == FL_VERDICT_AUDIT_DENY)
-		note(c, j.remote.identity, j.rule_id, dir, j.verdict, FL_EVENT_REEVALUATED);
-	judged_entry(c, &j, by_pod, flags & FL_CT_VIA_TUNNEL, &fresh);
-	r = flow_verdict(c, &fresh);
+	if (j->verdict == FL_VERDICT_AUDIT_DENY)
+		note(c, j->remote.identity, j->rule_id, dir, j->verdict, FL_EVENT_REEVALUATED);
+	judged_entry(c, j, by_pod, flags & FL_CT_VIA_TUNNEL, &s->fresh);
+	r = flow_verdict(c, &s->fresh);
 	/* A packet that isn't the flow's must not keep it alive or end it. */
 	if (r == FL_REASON_PLAINTEXT)
-		fresh.last_seen = seen;
-	else if (!(fresh.flags & FL_CT_DENIED))
-		fresh.flags |= ct_lessons(fresh.flags, &c->p, from_pod);
-	ct_replace(c->p.family, k, e, &fresh);
+		s->fresh.last_seen = seen;
+	else if (!(s->fresh.flags & FL_CT_DENIED))
+		s->fresh.flags |= ct_lessons(s->fresh.flags, &c->p, from_pod);
+	ct_replace(c->p.family, k, e, &s->fresh);
 	return r;
 }
 

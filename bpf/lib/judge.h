@@ -20,11 +20,33 @@ struct judgement {
 	__u8 pad;
 };
 
+/* fl_scratch, while a flow is judged. */
+struct judging {
+	struct judgement j;
+	struct policy_query q;
+	struct ct_entry fresh; /* the flow's new entry */
+};
+
+_Static_assert(sizeof(struct judging) <= sizeof(struct scratch), "it must fit");
+
+/* NULL is for the verifier: the row is always there. */
+static __always_inline struct judging *judging_begin(void)
+{
+	__u32 zero = 0;
+	struct judging *s = bpf_map_lookup_elem(&fl_scratch, &zero);
+
+	if (s)
+		__builtin_memset(&s->j, 0, sizeof(s->j));
+	return s;
+}
+
 /* Asks the policy of the pod. */
 static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direction dir, __u16 dport,
-					    struct judgement *j)
+					    struct judging *s)
 {
-	struct policy_query q = {
+	struct judgement *j = &s->j;
+
+	s->q = (struct policy_query){
 		.subject = c->subject,
 		.peer = j->remote.identity,
 		.epoch = c->epoch,
@@ -33,9 +55,8 @@ static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direct
 		.family = c->p.family,
 		.dir = dir,
 	};
-
-	__builtin_memcpy(q.addr, ctx_peer_addr(c), 16);
-	fl_policy_decide(&q, &j->policy);
+	__builtin_memcpy(s->q.addr, ctx_peer_addr(c), 16);
+	fl_policy_decide(&s->q, &j->policy);
 	j->by_policy = true;
 	j->rule_id = j->policy.rule_id;
 	j->verdict = j->policy.verdict;
@@ -45,11 +66,14 @@ static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direct
 }
 
 /* Judges the flow by who opened it: dir is the direction of its first packet,
- * dport the port that packet went to. j is all zero. */
-FL_GLOBAL int fl_judge(const struct pod_ctx *c, __u32 dir, __u32 dport, struct judgement *j)
+ * dport the port that packet went to. The judgement is all zero before. */
+FL_GLOBAL int fl_judge(const struct pod_ctx *c, __u32 dir, __u32 dport, struct judging *s)
 {
-	if (!c || !j)
+	struct judgement *j;
+
+	if (!c || !s)
 		return 0;
+	j = &s->j;
 	j->verdict = FL_VERDICT_ALLOW;
 	remote_lookup(c->p.family, ctx_peer_addr(c), &j->remote);
 
@@ -72,7 +96,7 @@ FL_GLOBAL int fl_judge(const struct pod_ctx *c, __u32 dir, __u32 dport, struct j
 						   FL_REASON_UNKNOWN_SOURCE;
 		return 0;
 	}
-	judge_by_policy(c, dir, dport, j);
+	judge_by_policy(c, dir, dport, s);
 	return 0;
 }
 

@@ -223,7 +223,7 @@ static __always_inline bool classes_find(const struct policy_query *q, const str
 
 FL_GLOBAL int fl_policy_decide(const struct policy_query *q, struct decision *d)
 {
-	struct scan scan = {};
+	struct scan scan = {}; /* bpf_loop wants it on the stack */
 	struct subject *s;
 
 	if (!q || !d)

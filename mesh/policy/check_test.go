@@ -192,7 +192,7 @@ func (s *sequence) checkInside(t *rapid.T) {
 func (s *sequence) open(t *rapid.T) {
 	for _, c := range s.sample(t) {
 		if j := s.kernel.decide(c); !j.noPolicy {
-			s.flows = append(s.flows, &flow{Connection: c, judgement: j, epoch: s.kernel.epoch, })
+			s.flows = append(s.flows, &flow{Connection: c, judgement: j, epoch: s.kernel.epoch})
 		}
 	}
 	s.flows = s.flows[max(0, len(s.flows)-60):]

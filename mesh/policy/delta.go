@@ -26,7 +26,7 @@ type Limits struct {
 	Identities int // rows of fl_identities
 	Chunks     int // rows of fl_groups; an old group and its successor are there at once for a moment
 	Subjects   int // identities × directions, in one bank of fl_subjects
-	CIDRs      int // rows of fl_cidr4/6 that policies may fill; the rest is the mesh's. 0: no limit
+	CIDRs      int // rows of fl_blocks4/6; 0: no limit
 }
 
 // Config of an Engine.

@@ -27,11 +27,11 @@ type Connection struct {
 	// Peer is the identity of the other end: a pod's, [identity.World], [identity.RemoteNode], or [identity.Unknown] for an
 	// address of the own cluster that nobody vouches for. That could be anybody: no rule about some peers allows it, and all
 	// of them deny it.
-	Peer uint32
-	Addr netip.Addr // of the peer; CIDRs match it, whoever has it
-	Dir     Direction
-	Proto   uint8
-	Port    uint16 // the destination's, whichever side that is; 0 for protocols without
+	Peer  uint32
+	Addr  netip.Addr // of the peer; CIDRs match it, whoever has it
+	Dir   Direction
+	Proto uint8
+	Port  uint16 // the destination's, whichever side that is; 0 for protocols without
 }
 
 // Decision is what becomes of a connection.

@@ -16,7 +16,7 @@ type addresses struct {
 	v4     map[[4]byte]addressState
 	v6     map[[16]byte]addressState
 	others map[netip.Addr][]*endpointState // of two or more pods, all but the first, in order
-	nodes  *btree.BTreeG[nodeAddress]      // by address, so that those inside of a prefix lie beside each other
+	nodes  *btree.BTreeG[nodeAddress]      // by address
 	dirty  []netip.Addr
 }
 
@@ -161,19 +161,4 @@ func (x *addresses) nodesAt(addr netip.Addr, fn func(nodeAddress) bool) {
 	x.nodes.AscendGreaterOrEqual(nodeAddress{addr: addr}, func(a nodeAddress) bool {
 		return a.addr == addr && fn(a)
 	})
-}
-
-// markNodesIn marks the nodes' addresses within a prefix.
-func (x *addresses) markNodesIn(prefix netip.Prefix) {
-	var in []netip.Addr
-	x.nodes.AscendGreaterOrEqual(nodeAddress{addr: prefix.Addr()}, func(a nodeAddress) bool {
-		if !prefix.Contains(a.addr) {
-			return false
-		}
-		in = append(in, a.addr)
-		return true
-	})
-	for _, addr := range in {
-		x.mark(addr)
-	}
 }

@@ -191,20 +191,6 @@ func BenchmarkPlannerChange(b *testing.B) {
 			p.SetCluster("c7", &next)
 		})
 	})
-	b.Run("policy CIDR", func(b *testing.B) {
-		run(b, p, 0, func(i int) {
-			p.SetPolicyCIDR(netip.MustParsePrefix("172.7.7.0/24"), uint32(1<<24+i%2))
-		})
-	})
-	b.Run("policy CIDR/of 50,000", func(b *testing.B) {
-		for i := range 50_000 {
-			p.SetPolicyCIDR(netip.PrefixFrom(netip.AddrFrom4([4]byte{100, byte(64 + i>>16), byte(i >> 8), byte(i)}), 32), uint32(1<<24+2+i))
-		}
-		p.Step()
-		run(b, p, 0, func(i int) {
-			p.SetPolicyCIDR(netip.MustParsePrefix("172.7.7.0/24"), uint32(1<<24+i%2))
-		})
-	})
 }
 
 // run changes and steps. It wants a number of addresses to change: -1 for none, 0 for any.

@@ -86,19 +86,23 @@ func (p *computation) enter(addr netip.Addr, entry IPCacheEntry, who fmt.Stringe
 // Nodes use addresses of these ranges too, and what they send must pass: an API server that calls a webhook, a NodePort
 // with its backend on another node. Where the CNI hands out addresses from the nodes' pod CIDRs, those are known (see
 // gateways) and entered as the node's, unless a pod has them. Other CNIs give their devices any address of the range
-// (Calico's overlays), which no record names; there the ranges are left out, except under strict encryption, which
+// (Calico's overlays), which no record names; there the ranges are Unvouched, except under strict encryption, which
 // promises that nothing within the cluster goes in the clear to or from an address that might be a pod's. Which kind it
 // is, most of the cluster's pods show: one node that reports wrong addresses changes nothing.
 //
-// The ranges bear no flags. The identity refuses before any flag counts, and what is marked Tunnel never leaves through
-// an uplink (see Delta.Encrypted), while nodes and pods of one cluster do talk in the clear.
+// The ranges bear no other flags. The identity refuses before any of them counts, and what is marked Tunnel never leaves
+// through an uplink (see Delta.Encrypted), while nodes and pods of one cluster do talk in the clear.
 func (p *computation) ownRanges() {
-	if !p.ownRangesClosed() {
-		return
-	}
 	id, _ := p.clusterID(p.in.Cluster)
+	entry := IPCacheEntry{ClusterID: id}
+	if !p.ownRangesClosed() {
+		entry.Flags = Unvouched
+	}
 	for _, prefix := range p.ranges[p.in.Cluster] {
-		p.out.CIDRs[prefix] = IPCacheEntry{ClusterID: id}
+		p.out.CIDRs[prefix] = entry
+	}
+	if entry.Flags.Has(Unvouched) {
+		return
 	}
 	for _, n := range p.nodes {
 		if !n.own || n == p.self || p.in.OwnCNI { // our own CNI's nodes send from their own addresses

@@ -93,6 +93,9 @@ const (
 	RequireTunnel Flags = 1 << 1 // packets from it are believed only if they came through the tunnel
 	NodeAddress   Flags = 1 << 3 // a node's own address
 	ServiceRange  Flags = 1 << 4 // ranges only: addresses of services
+	// Unvouched is for ranges only, of the own cluster's pods: nodes may have addresses in it as well, so one that nobody
+	// vouches for is not dropped. To policies it is unknown: no rule about some peers allows it, and all of them deny it.
+	Unvouched Flags = 1 << 5
 )
 
 // Has says whether all of some flags are set.

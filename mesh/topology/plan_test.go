@@ -282,45 +282,6 @@ func TestPodOutsideOfItsNodesCIDR(t *testing.T) {
 	}
 }
 
-func TestWithPolicyCIDRs(t *testing.T) {
-	p := Compute(twoClusters())
-	got := WithPolicyCIDRs(p.CIDRs, map[netip.Prefix]uint32{
-		prefix("0.0.0.0/0"): 1, prefix("10.0.0.0/8"): 2, // around the mesh's ranges
-		prefix("10.2.0.0/16"): 3, prefix("10.2.1.0/24"): 4, prefix("10.96.0.1/32"): 5, // within
-		prefix("192.0.2.0/24"): 6, prefix("2001:db8::/32"): 7, prefix("::/0"): 8,
-	})
-	want := map[netip.Prefix]IPCacheEntry{
-		prefix("0.0.0.0/0"): {Identity: 1}, prefix("10.0.0.0/8"): {Identity: 2},
-		prefix("10.1.0.0/16"):  {ClusterID: 1},
-		prefix("10.2.0.0/16"):  {ClusterID: 2, Flags: Tunnel | RequireTunnel},
-		prefix("10.96.0.0/16"): {ClusterID: 1, Flags: ServiceRange},
-		prefix("192.0.2.0/24"): {Identity: 6}, prefix("2001:db8::/32"): {Identity: 7}, prefix("::/0"): {Identity: 8},
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("got %+v\nwant %+v", got, want)
-	}
-}
-
-// A policy that names a node's address by a CIDR is about that node; how it is reached stays as it was.
-func TestPolicyNodes(t *testing.T) {
-	p := Compute(twoClusters())
-	got := PolicyNodes(p.IPCache, map[netip.Prefix]uint32{
-		prefix("192.0.2.0/28"): 1, prefix("192.0.2.12/32"): 2, prefix("192.0.2.21/32"): 3, prefix("10.0.0.0/8"): 4, prefix("::/0"): 5,
-	})
-	want := map[netip.Addr]IPCacheEntry{
-		addr("192.0.2.12"): {Identity: 2, ClusterID: 1, Peer: 1, Flags: NodeAddress},
-		addr("192.0.2.21"): {Identity: 3, ClusterID: 2, Peer: 2, Flags: NodeAddress | Tunnel | RequireTunnel},
-		addr("10.1.2.0"):   {Identity: 4, ClusterID: 1, Peer: 1, Flags: NodeAddress},
-		addr("10.1.2.1"):   {Identity: 4, ClusterID: 1, Peer: 1, Flags: NodeAddress},
-	}
-	if !maps.Equal(got, want) {
-		t.Errorf("got %+v\nwant %+v", got, want)
-	}
-	if all := PolicyNodes(p.IPCache, map[netip.Prefix]uint32{prefix("0.0.0.0/0"): 9}); len(all) != 5 || all[addr("192.0.2.22")].Identity != 9 {
-		t.Errorf("got %+v", all)
-	}
-}
-
 // A node of ours may have a pod CIDR that our cluster's record forgot: nobody else gets it all the same.
 func TestOwnNodesRangesAreOurs(t *testing.T) {
 	in := twoClusters()
@@ -350,8 +311,8 @@ func TestAStrayPodTakesNoBlock(t *testing.T) {
 	}
 }
 
-// An address of our own cluster that nobody is known to have is not the world's, where most pods have addresses out of
-// their nodes' blocks. What other nodes may send from is known.
+// An address of our own cluster that nobody is known to have is never the world's. It is dropped where most pods have addresses
+// out of their nodes' blocks: what other nodes may send from is known there.
 func TestOwnRanges(t *testing.T) {
 	own, gateway := prefix("10.1.0.0/16"), addr("10.1.2.1")
 	tests := []struct {
@@ -382,8 +343,12 @@ func TestOwnRanges(t *testing.T) {
 			in := twoClusters()
 			tt.change(&in)
 			p := Compute(in)
-			if e, closed := p.CIDRs[own]; closed != tt.closed || closed && e != (IPCacheEntry{ClusterID: 1}) {
-				t.Errorf("range %+v, closed %v, want %v", e, closed, tt.closed)
+			want := IPCacheEntry{ClusterID: 1, Flags: Unvouched}
+			if tt.closed {
+				want.Flags = 0
+			}
+			if e := p.CIDRs[own]; e != want {
+				t.Errorf("range %+v, want %+v", e, want)
 			}
 			if e := p.IPCache[gateway]; e.Flags.Has(NodeAddress) != tt.gateway {
 				t.Errorf("gateway %+v, want one %v", e, tt.gateway)

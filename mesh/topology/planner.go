@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/gaissmai/bart"
-
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
@@ -62,13 +60,9 @@ type Planner struct {
 	within, outside int // addresses of own pods by whether they lie in their node's pod CIDRs
 	ownClosed       bool
 
-	mesh        map[netip.Prefix]IPCacheEntry // the mesh's ranges
+	mesh        map[netip.Prefix]IPCacheEntry // the mesh's ranges, as last emitted
 	dirtyMesh   map[netip.Prefix]struct{}
-	dirtyCIDRs  map[netip.Prefix]struct{}
-	policy      bart.Table[uint32] // identities of the CIDRs that policies name
-	dirtyPolicy map[netip.Prefix]uint32
-	cidrs       map[netip.Prefix]IPCacheEntry // as last emitted
-	routes      map[netip.Prefix]Route        // as last emitted
+	routes      map[netip.Prefix]Route // as last emitted
 	dirtyRoutes map[netip.Prefix]struct{}
 }
 
@@ -97,9 +91,6 @@ func NewPlanner(cfg Config) *Planner {
 
 		mesh:        map[netip.Prefix]IPCacheEntry{},
 		dirtyMesh:   map[netip.Prefix]struct{}{},
-		dirtyCIDRs:  map[netip.Prefix]struct{}{},
-		dirtyPolicy: map[netip.Prefix]uint32{},
-		cidrs:       map[netip.Prefix]IPCacheEntry{},
 		routes:      map[netip.Prefix]Route{},
 		dirtyRoutes: map[netip.Prefix]struct{}{},
 	}
@@ -153,9 +144,6 @@ func (p *Planner) SetEndpoint(cluster, namespace, name string, rec *record.Endpo
 		p.addEndpoint(e, p.node(c, rec.Node))
 	}
 }
-
-// SetPolicyCIDR gives the identity of a CIDR that policies name; 0 says that none names it any more.
-func (p *Planner) SetPolicyCIDR(cidr netip.Prefix, id uint32) { p.dirtyPolicy[cidr] = id }
 
 // Problems say what could not be planned as wanted, as Plan.Problems does: the first lines, and counts of the rest.
 func (p *Planner) Problems() []string { return p.problems.list() }
@@ -231,8 +219,6 @@ func (p *Planner) Step() Delta {
 	p.planAllowed()
 	p.planPeers(&d)
 	p.planMesh(&d)
-	p.planPolicy()
-	p.planCIDRs(&d)
 	p.planRoutes(&d)
 	p.planAddresses(&d)
 	p.forget(nodes, clusters)

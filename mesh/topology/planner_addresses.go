@@ -139,11 +139,6 @@ func (p *Planner) decide(addr netip.Addr, s addressState) (IPCacheEntry, bool) {
 	if !c.there && !c.ours && p.ownClosed && gateway != (IPCacheEntry{}) && !contains(p.self.podCIDRs, addr) {
 		c.entry, c.there = gateway, true
 	}
-	if c.entry.Flags.Has(NodeAddress) {
-		if id, ok := p.policy.Lookup(addr); ok {
-			c.entry.Identity = id
-		}
-	}
 	return c.entry, c.there
 }
 

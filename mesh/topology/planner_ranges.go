@@ -29,21 +29,8 @@ func (p *Planner) planMesh(d *Delta) {
 	for _, prefix := range take(&p.dirtyMesh) {
 		p.dirtyRoutes[prefix] = struct{}{}
 		entry, there := p.meshEntry(prefix)
-		old, was := p.mesh[prefix]
-		if there == was && entry == old {
-			continue
-		}
-		if there {
-			p.mesh[prefix] = entry
-		} else {
-			delete(p.mesh, prefix)
-		}
-		p.dirtyCIDRs[prefix] = struct{}{}
-		if there != was {
-			for prefix := range p.policy.Subnets(prefix) { // a range decides about those inside of it
-				p.dirtyCIDRs[prefix] = struct{}{}
-			}
-		}
+		old := p.mesh[prefix]
+		d.CIDRs = change(d.CIDRs, p.mesh, prefix, entry, there)
 		if encrypted := entry.Flags.Has(Tunnel); encrypted != old.Flags.Has(Tunnel) {
 			d.Encrypted = append(d.Encrypted, Change[netip.Prefix, struct{}]{Key: prefix, Gone: !encrypted})
 		}
@@ -58,44 +45,14 @@ func (p *Planner) meshEntry(prefix netip.Prefix) (IPCacheEntry, bool) {
 	case o.services:
 		return IPCacheEntry{Flags: ServiceRange, ClusterID: o.cluster.id()}, true
 	case o.cluster.own:
+		entry := IPCacheEntry{ClusterID: o.cluster.id()}
 		if !p.ownClosed {
-			return IPCacheEntry{}, false
+			entry.Flags = Unvouched
 		}
-		return IPCacheEntry{ClusterID: o.cluster.id()}, true
+		return entry, true
 	}
 	// Nobody's address there: unknown, so dropped, until an endpoint's record claims it.
 	return IPCacheEntry{Flags: Tunnel | RequireTunnel, ClusterID: o.cluster.id()}, true
-}
-
-// planPolicy takes over the CIDRs that policies name.
-func (p *Planner) planPolicy() {
-	if len(p.dirtyPolicy) == 0 {
-		return
-	}
-	for prefix, id := range p.dirtyPolicy {
-		before, named := p.policy.Get(prefix)
-		switch {
-		case named == (id != 0) && before == id:
-			continue
-		case id != 0:
-			p.policy.Insert(prefix, id)
-		default:
-			p.policy.Delete(prefix)
-		}
-		p.dirtyCIDRs[prefix] = struct{}{}
-		p.addresses.markNodesIn(prefix)
-	}
-	p.dirtyPolicy = map[netip.Prefix]uint32{}
-}
-
-func (p *Planner) planCIDRs(d *Delta) {
-	for _, prefix := range take(&p.dirtyCIDRs) {
-		entry, there := p.mesh[prefix]
-		if id, named := p.policy.Get(prefix); !there && named && !within(p.mesh, prefix) {
-			entry, there = IPCacheEntry{Identity: id}, true
-		}
-		d.CIDRs = change(d.CIDRs, p.cidrs, prefix, entry, there)
-	}
 }
 
 // change notes in have and in the list what now belongs to a key, if it isn't what did.

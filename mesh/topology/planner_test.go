@@ -134,10 +134,9 @@ func (k *kernel) equalTo(t failer, w *world, previous map[string]uint16, p *Plan
 	if !maps.Equal(encrypted, k.encrypted) {
 		t.Fatalf("encrypted %v, want %v", k.encrypted, encrypted)
 	}
-	if cidrs := WithPolicyCIDRs(want.CIDRs, w.policy); !maps.Equal(cidrs, k.cidrs) {
-		t.Fatalf("CIDRs\n%v\nwant\n%v", k.cidrs, cidrs)
+	if !maps.Equal(want.CIDRs, k.cidrs) {
+		t.Fatalf("CIDRs\n%v\nwant\n%v", k.cidrs, want.CIDRs)
 	}
-	maps.Copy(want.IPCache, PolicyNodes(want.IPCache, w.policy))
 	if !maps.Equal(want.IPCache, k.addresses) {
 		t.Fatalf("addresses\n%v\nwant\n%v", k.addresses, want.IPCache)
 	}
@@ -246,7 +245,6 @@ func TestPlannerForgets(t *testing.T) {
 		for k := range w.endpoints {
 			p.SetEndpoint(k[0], k[1], k[2], nil)
 		}
-		w.setPolicy(p, nil)
 		p.SetNode("z", "never", nil)
 		p.SetEndpoint("z", "x", "never", nil)
 		p.Step()
@@ -254,8 +252,8 @@ func TestPlannerForgets(t *testing.T) {
 			"clusters": len(p.clusters) - 1, "nodes": len(p.own.nodes) - 1, "endpoints": p.endpoints.n, "buckets": len(p.endpoints.buckets) - 16,
 			"ranges": p.ranges.claims.Len(), "allowed": p.allowed.claims.Len(), "v4": len(p.addresses.v4), "v6": len(p.addresses.v6),
 			"others": len(p.addresses.others), "node addresses": p.addresses.nodes.Len(), "disputes": len(p.disputes),
-			"keys": len(p.keys), "indexes": len(p.Indexes()), "peers": len(p.peers), "mesh": len(p.mesh), "CIDRs": len(p.cidrs),
-			"policy": p.policy.Size(), "routes": len(p.routes), "within": p.within, "outside": p.outside, "problems": len(p.Problems()) - 1, "again": len(p.problems.again),
+			"keys": len(p.keys), "indexes": len(p.Indexes()), "peers": len(p.peers), "mesh": len(p.mesh),
+			"routes": len(p.routes), "within": p.within, "outside": p.outside, "problems": len(p.Problems()) - 1, "again": len(p.problems.again),
 		}
 		for what, n := range left {
 			if n != 0 {

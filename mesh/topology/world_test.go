@@ -20,7 +20,6 @@ type world struct {
 	clusters  map[string]*record.Cluster
 	nodes     map[[2]string]*record.Node
 	endpoints map[[3]string]*record.Endpoint
-	policy    map[netip.Prefix]uint32
 	keyed     map[string]bool // nodes of cluster b that had a key at a step, and of which anything is known
 }
 
@@ -103,10 +102,6 @@ func genEndpoint(t *rapid.T, name string, id uint32) *record.Endpoint {
 	}
 }
 
-func genPolicy(t *rapid.T) map[netip.Prefix]uint32 {
-	return rapid.MapOfN(rapid.OneOf(genCIDR, rapid.Just(prefix("0.0.0.0/0"))), rapid.Uint32Range(1<<24, 1<<24+2), 0, 4).Draw(t, "policy")
-}
-
 // genWorld makes a mesh in which clusters and nodes claim whatever they like, each other's addresses included.
 func genWorld(t *rapid.T) *world {
 	w := emptyWorld(rapid.Bool().Draw(t, "own CNI"))
@@ -140,8 +135,6 @@ func (w *world) change(t *rapid.T, p *Planner) {
 	case 1, 2, 3, 4:
 		name := rapid.SampledFrom(nodeNames).Draw(t, "name")
 		w.setNode(p, cluster, name, map[bool]*record.Node{false: w.mutateNode(t, cluster, name)}[removed])
-	case 5:
-		w.setPolicy(p, genPolicy(t))
 	default:
 		name := fmt.Sprint(rapid.IntRange(0, 6).Draw(t, "name"))
 		id := identity.Of(1, uint16(rapid.IntRange(256, 257).Draw(t, "identity")))
@@ -174,16 +167,6 @@ func (w *world) mutateNode(t *rapid.T, cluster, name string) *record.Node {
 		return n
 	}
 	return &same
-}
-
-func (w *world) setPolicy(p *Planner, cidrs map[netip.Prefix]uint32) {
-	for cidr := range w.policy {
-		p.SetPolicyCIDR(cidr, 0)
-	}
-	for cidr, id := range cidrs {
-		p.SetPolicyCIDR(cidr, id)
-	}
-	w.policy = cidrs
 }
 
 func (w *world) setCluster(p *Planner, name string, c *record.Cluster) {
@@ -220,5 +203,4 @@ func (w *world) setAll(p *Planner) {
 	for k, e := range w.endpoints {
 		p.SetEndpoint(k[0], k[1], k[2], e)
 	}
-	w.setPolicy(p, w.policy)
 }

@@ -23,7 +23,7 @@ func Broken(reason error) Drivers {
 		Policy: policy.Driver{
 			Sets: broken[uint32, uint64]{reason}, Classes: broken[uint32, bpf.ClassSets]{reason},
 			Members: broken[uint32, bpf.IdentityClass]{reason}, Groups: broken[bpf.GroupKey, bpf.GroupChunk]{reason},
-			Subjects: broken[bpf.SubjectKey, bpf.Subject]{reason}, Epochs: brokenConfig{reason},
+			Blocks: broken[netip.Prefix, uint32]{reason}, Subjects: broken[bpf.SubjectKey, bpf.Subject]{reason}, Epochs: brokenConfig{reason},
 		},
 		Routes: routes.Driver{
 			Peers: broken[uint16, bpf.Peer]{reason}, Ranges: broken[netip.Prefix, bpf.Remote]{reason}, Guards: broken[netip.Prefix, uint32]{reason},

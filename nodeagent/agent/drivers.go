@@ -49,7 +49,7 @@ type Drivers struct {
 func OfDatapath(d *datapath.Datapath, cgroup string) Drivers {
 	return Drivers{
 		Policy: policy.Driver{
-			Sets: d.Sets(), Classes: d.Classes(), Members: d.Members(), Groups: d.Groups(), Subjects: d.Subjects(), Epochs: d,
+			Sets: d.Sets(), Classes: d.Classes(), Members: d.Members(), Blocks: d.Blocks(), Groups: d.Groups(), Subjects: d.Subjects(), Epochs: d,
 		},
 		Routes: routes.Driver{
 			Peers: d.Peers(), Ranges: d.Ranges(), Guards: d.Guards(), Addresses: d.Addresses(), AddressEpochs: d.AddressEpochs(),

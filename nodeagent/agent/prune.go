@@ -36,13 +36,11 @@ func (a *Agent) mayPrune(step string) bool {
 	}
 	t, c := a.Tables, a.complete
 	switch step {
-	case t.Sets.Name(), t.Classes.Name(), t.Members.Name(), t.Groups.Name(), t.Subjects.Name():
+	case t.Sets.Name(), t.Classes.Name(), t.Members.Name(), t.Blocks.Name(), t.Groups.Name(), t.Subjects.Name():
 		// The policy engine started from what these maps hold and decided about each row.
 		return true
-	case t.Guards.Name():
+	case t.Guards.Name(), t.Ranges.Name():
 		return c.All(record.KindCluster)
-	case t.Ranges.Name():
-		return c.All(record.KindCluster) && c.Own(record.KindPolicy)
 	case t.Addresses.Name():
 		return a.finder.Synced() && c.All(record.KindCluster, record.KindNode, record.KindEndpoint)
 	case t.Ifaces.Name(), t.Locals.Name():
@@ -129,9 +127,6 @@ func (a *Agent) memory(ctx context.Context) (*plan.Memory, applypolicy.Memory, e
 	if err := d.Routes.Addresses.Have(ctx, each(m.Address)); err != nil {
 		return nil, held, err
 	}
-	if err := d.Routes.Ranges.Have(ctx, each(m.Range)); err != nil {
-		return nil, held, err
-	}
 	if err := d.Services.Frontends.Have(ctx, each(m.Frontend)); err != nil {
 		return nil, held, err
 	}
@@ -143,7 +138,7 @@ func (a *Agent) memory(ctx context.Context) (*plan.Memory, applypolicy.Memory, e
 		return nil, held, err
 	}
 	a.held = held.Held()
-	m.Policy = held.Remembered(m.Policy.CIDRs)
+	m.Policy = held.Remembered()
 	return m, held, nil
 }
 
@@ -155,10 +150,6 @@ func each[K, V any](row func(K, V)) func([]K, []V) {
 	}
 }
 
-// meshRanges is the room in the range maps that policies leave to the mesh's own ranges: without one of those, every subject
-// must be closed. A cluster has at most 16, of pods and services each. Of small maps it is half.
-const meshRanges = 8192
-
 // policyLimits are the sizes of the maps that policy lies in. A driver without sizes has no limits but the numbers' own.
 func (a *Agent) policyLimits() policy.Limits {
 	size := func(name string, otherwise int) int {
@@ -167,13 +158,12 @@ func (a *Agent) policyLimits() policy.Limits {
 		}
 		return otherwise
 	}
-	ranges := min(size(bpf.MapCIDR4, 1<<16), size(bpf.MapCIDR6, 1<<16))
 	return policy.Limits{
 		Sets:       min(policy.SetCount, size(bpf.MapSets, policy.SetCount)),
 		Classes:    size(bpf.MapClasses, 1<<16),
 		Identities: size(bpf.MapIdentities, 1<<24),
 		Chunks:     size(bpf.MapGroups, 1<<20),
 		Subjects:   size(bpf.MapSubjects, 1<<20) / 2, // two banks
-		CIDRs:      max(1, ranges-min(meshRanges, ranges/2)),
+		CIDRs:      max(1, min(size(bpf.MapBlocks4, 1<<16), size(bpf.MapBlocks6, 1<<16))),
 	}
 }

@@ -132,7 +132,7 @@ func (a *Agent) tableCounts() []report.Table {
 	t := a.Tables
 	var out []report.Table
 	for _, d := range []counted{
-		t.Sets, t.Classes, t.Members, t.Groups, t.Subjects, t.PeerFlags, t.Guards, t.Ranges, t.Addresses, t.Ifaces, t.Locals,
+		t.Sets, t.Classes, t.Members, t.Blocks, t.Groups, t.Subjects, t.PeerFlags, t.Guards, t.Ranges, t.Addresses, t.Ifaces, t.Locals,
 		t.Hooks, t.Slots, t.Frontends, t.Peers, t.Routes,
 	} {
 		c := d.Count()
@@ -156,7 +156,7 @@ func (a *Agent) mapsUsed() map[string]int {
 		rows      interface{ Families() (int, int) }
 	}{
 		{bpf.MapIpcache4, bpf.MapIpcache6, t.Addresses}, {bpf.MapCIDR4, bpf.MapCIDR6, t.Ranges},
-		{bpf.MapGuard4, bpf.MapGuard6, t.Guards}, {bpf.MapLocals4, bpf.MapLocals6, t.Locals},
+		{bpf.MapBlocks4, bpf.MapBlocks6, t.Blocks}, {bpf.MapGuard4, bpf.MapGuard6, t.Guards}, {bpf.MapLocals4, bpf.MapLocals6, t.Locals},
 		{bpf.MapServices4, bpf.MapServices6, t.Frontends},
 	} {
 		out[m.four], out[m.six] = m.rows.Families()

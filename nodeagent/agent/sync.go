@@ -133,7 +133,7 @@ func (a *Agent) plan(ctx context.Context) error {
 			Cluster: cluster, Node: a.cfg.Node, OwnCNI: a.cfg.OwnCNI, SkipServices: a.cfg.SkipServices, Limits: a.policyLimits(),
 		}, a.Tables, memory)
 		a.cluster, a.planning = cluster, time.Now()
-		a.publisher = applypolicy.NewPublisher(a.Tables, a.policy, held, a.planner.SetCIDRs)
+		a.publisher = applypolicy.NewPublisher(a.Tables, a.policy, held)
 		a.log.Info("planning", "cluster", cluster, "node", a.cfg.Node)
 	}
 	if d := a.planner.Step(a.publisher.Ready(), a.ownPodsKnown()); d != nil {

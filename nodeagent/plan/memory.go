@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
-	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/service"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -28,8 +27,7 @@ type Memory struct {
 // NewMemory remembers nothing.
 func NewMemory() *Memory {
 	return &Memory{
-		Policy: policy.Remembered{CIDRs: map[netip.Prefix]uint32{}},
-		nodes:  map[netip.Addr]uint16{}, peers: map[uint16]struct{}{}, tunnelled: map[netip.Addr]struct{}{}, frontends: map[service.FrontendKey]uint32{}, slots: map[uint32][]netip.AddrPort{},
+		nodes: map[netip.Addr]uint16{}, peers: map[uint16]struct{}{}, tunnelled: map[netip.Addr]struct{}{}, frontends: map[service.FrontendKey]uint32{}, slots: map[uint32][]netip.AddrPort{},
 	}
 }
 
@@ -44,13 +42,6 @@ func (m *Memory) Address(addr netip.Addr, r bpf.Remote) {
 		m.nodes[addr] = r.Peer
 	case r.Flags&(bpf.RemoteTunnel|bpf.RemoteRequireTunnel) == bpf.RemoteTunnel:
 		m.tunnelled[addr] = struct{}{}
-	}
-}
-
-// Range takes a row of the range maps. Only those that policies name are kept.
-func (m *Memory) Range(prefix netip.Prefix, r bpf.Remote) {
-	if identity.IsCIDR(r.Identity) {
-		m.Policy.CIDRs[prefix] = r.Identity
 	}
 }
 

@@ -126,8 +126,6 @@ func (w *world) feed(input string) {
 func (w *world) step() string {
 	var b strings.Builder
 	for d := w.plan.Step(true, true); d != nil; d = w.plan.Step(true, true) {
-		w.plan.SetCIDRs(d.Before.CIDRs)
-		w.plan.SetCIDRs(d.After.CIDRs)
 		if d.Empty() {
 			continue
 		}

@@ -4,7 +4,6 @@
 package plan
 
 import (
-	"net/netip"
 	"slices"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
@@ -108,18 +107,6 @@ func (p *Planner) Step(ready, complete bool) *policy.Delta {
 	return d
 }
 
-// SetCIDRs takes what changed of the CIDRs that policies name, and writes what follows from it.
-func (p *Planner) SetCIDRs(changed map[netip.Prefix]*uint32) {
-	for cidr, id := range changed {
-		if id == nil {
-			id = new(uint32)
-		}
-		p.topology.SetPolicyCIDR(cidr, *id)
-	}
-	network := p.topology.Step()
-	p.tables.Write(func(txn *table.Txn) { p.writeNetwork(txn, network) })
-}
-
 // holdRules writes the rules that are new. What a rule in force says changes only when the change is in force: events name
 // rules by this table.
 func (p *Planner) holdRules(txn *table.Txn, rules map[uint32]*policy.Rule) {
@@ -167,9 +154,6 @@ func (p *Planner) begin() {
 	p.topology = topology.NewPlanner(topology.Config{
 		Self: p.cfg.Node, Cluster: p.cfg.Cluster, OwnCNI: p.cfg.OwnCNI, Indexes: indexes, Keyed: p.keyed(),
 	})
-	for cidr, id := range p.memory.Policy.CIDRs { // as the kernel has them, until the engine says otherwise
-		p.topology.SetPolicyCIDR(cidr, id)
-	}
 	p.memory = nil
 }
 

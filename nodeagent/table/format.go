@@ -75,7 +75,7 @@ func formatRemote(r bpf.Remote) string {
 	if r.Peer != 0 {
 		s += fmt.Sprintf(" peer=%d", r.Peer)
 	}
-	if f := formatFlags(uint32(r.Flags), "", "tunnel", "require-tunnel", "host", "node", "service"); f != "" {
+	if f := formatFlags(uint32(r.Flags), "", "tunnel", "require-tunnel", "host", "node", "service", "unvouched"); f != "" {
 		s += " " + f
 	}
 	return s
@@ -93,7 +93,7 @@ func formatIface(v bpf.Iface) string {
 }
 
 func formatSubject(v bpf.Subject) string {
-	s := formatFlags(v.Flags, "not-isolated", "isolated", "audit")
+	s := formatFlags(v.Flags, "not-isolated", "isolated", "audit", "blocks")
 	if v.Lines > 0 {
 		s += fmt.Sprintf(" group=%d lines=%d", v.Group, v.Lines)
 	}

@@ -26,6 +26,7 @@ type Tables struct {
 	Subjects  *Desired[bpf.SubjectKey, bpf.Subject] // in bank 0 of the key, whichever is in force
 	Addresses *Desired[netip.Addr, bpf.Remote]
 	Ranges    *Desired[netip.Prefix, bpf.Remote]
+	Blocks    *Desired[netip.Prefix, uint32] // CIDRs that policies name: their identities
 	Guards    *Desired[netip.Prefix, uint32] // ranges that must not leave the node in the clear; the value is 1
 	Pods      *Desired[string, Pod]
 	Frontends *Desired[Frontend, bpf.Service]
@@ -60,6 +61,7 @@ func New() *Tables {
 		Subjects:  newDesired[bpf.SubjectKey, bpf.Subject](lock, "subject"),
 		Addresses: newDesired[netip.Addr, bpf.Remote](lock, "address"),
 		Ranges:    newDesired[netip.Prefix, bpf.Remote](lock, "range"),
+		Blocks:    newDesired[netip.Prefix, uint32](lock, "block"),
 		Guards:    newDesired[netip.Prefix, uint32](lock, "guard"),
 		Pods:      newDesired[string, Pod](lock, "pod"),
 		Frontends: newDesired[Frontend, bpf.Service](lock, "frontend"),
@@ -74,7 +76,7 @@ func New() *Tables {
 	}
 	t.Addresses.six, t.Locals.six = netip.Addr.Is6, netip.Addr.Is6
 	t.Ranges.six = func(p netip.Prefix) bool { return p.Addr().Is6() }
-	t.Guards.six = t.Ranges.six
+	t.Guards.six, t.Blocks.six = t.Ranges.six, t.Ranges.six
 	t.Frontends.six = func(f Frontend) bool { return f.Addr.Is6() }
 	t.addresses = newOverlay(t.Addresses)
 	return t

@@ -21,6 +21,7 @@ type PlanWriters struct {
 	Subjects  Writer[bpf.SubjectKey, bpf.Subject]
 	Addresses Writer[netip.Addr, bpf.Remote] // the node's own addresses cover them, see [NodeWriters]
 	Ranges    Writer[netip.Prefix, bpf.Remote]
+	Blocks    Writer[netip.Prefix, uint32]
 	Guards    Writer[netip.Prefix, uint32]
 	Pods      Writer[string, Pod]
 	Frontends Writer[Frontend, bpf.Service]
@@ -41,6 +42,7 @@ func (t *Tables) ForPlan() PlanWriters {
 		Subjects:  writer[bpf.SubjectKey, bpf.Subject]{t.Subjects},
 		Addresses: lower[netip.Addr, bpf.Remote]{t.addresses},
 		Ranges:    writer[netip.Prefix, bpf.Remote]{t.Ranges},
+		Blocks:    writer[netip.Prefix, uint32]{t.Blocks},
 		Guards:    writer[netip.Prefix, uint32]{t.Guards},
 		Pods:      writer[string, Pod]{t.Pods},
 		Frontends: writer[Frontend, bpf.Service]{t.Frontends},

@@ -50,7 +50,8 @@ func (n *node) dumpSubjects() []string {
 	return out
 }
 
-// dumpAddresses shows who each address is and how it is reached: the exact ones, then the ranges.
+// dumpAddresses shows who has each address and how it is reached: the exact ones, then the ranges, then the CIDRs that
+// policies name.
 func (n *node) dumpAddresses() []string {
 	addresses, ranges := n.kernel.addresses.all(), n.kernel.ranges.all()
 	var out []string
@@ -59,6 +60,10 @@ func (n *node) dumpAddresses() []string {
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(ranges), comparePrefixes) {
 		out = append(out, p.String()+" "+n.remote(ranges[p]))
+	}
+	blocks := n.kernel.blocks.all()
+	for _, p := range slices.SortedFunc(maps.Keys(blocks), comparePrefixes) {
+		out = append(out, "block "+p.String())
 	}
 	return out
 }
@@ -79,6 +84,7 @@ func (n *node) remote(r bpf.Remote) string {
 		{bpf.RemoteTunnel, "through the tunnel"},
 		{bpf.RemoteRequireTunnel, "never in the clear"},
 		{bpf.RemoteService, "a service's"},
+		{bpf.RemoteUnvouched, "or a node"},
 	} {
 		if r.Flags&f.bit != 0 {
 			s += ", " + f.text
@@ -171,8 +177,8 @@ func (n *node) who(id uint32) string {
 	case identity.IsReserved(id):
 		return identity.Name(id)
 	case identity.IsCIDR(id):
-		for p, r := range n.kernel.ranges.all() {
-			if r.Identity == id {
+		for p, block := range n.kernel.blocks.all() {
+			if block == id {
 				return "cidr " + p.String()
 			}
 		}

@@ -43,6 +43,7 @@ type kernel struct {
 	addresses  *fakeMap[netip.Addr, bpf.Remote]
 	epochs     *fakeMap[uint32, uint32] // of addresses
 	ranges     *fakeMap[netip.Prefix, bpf.Remote]
+	blocks     *fakeMap[netip.Prefix, uint32]
 	guards     *fakeMap[netip.Prefix, uint32]
 	peers      *fakeMap[uint16, bpf.Peer]
 	frontends  *fakeMap[table.Frontend, bpf.Service]
@@ -69,6 +70,7 @@ func newKernel(node string) *kernel {
 		addresses:  newMap[netip.Addr, bpf.Remote]("ipcache"),
 		epochs:     newMap[uint32, uint32]("address-epochs"),
 		ranges:     newMap[netip.Prefix, bpf.Remote]("ranges"),
+		blocks:     newMap[netip.Prefix, uint32]("blocks"),
 		guards:     newMap[netip.Prefix, uint32]("guards"),
 		peers:      newMap[uint16, bpf.Peer]("peers"),
 		frontends:  newMap[table.Frontend, bpf.Service]("services"),
@@ -96,7 +98,7 @@ type breakable interface {
 // maps are everything that can be written to.
 func (k *kernel) maps() []breakable {
 	return []breakable{
-		k.sets, k.classes, k.identities, k.groups, k.subjects, k.addresses, k.epochs, k.ranges, k.guards, k.peers, k.frontends,
+		k.sets, k.classes, k.identities, k.blocks, k.groups, k.subjects, k.addresses, k.epochs, k.ranges, k.guards, k.peers, k.frontends,
 		k.slots, k.ifaces, k.locals, k.hooks, k.routes, k.tunnel, k.config,
 	}
 }
@@ -105,7 +107,7 @@ func (k *kernel) maps() []breakable {
 func (k *kernel) drivers() agent.Drivers {
 	return agent.Drivers{
 		Policy: policy.Driver{
-			Sets: k.sets, Classes: k.classes, Members: k.identities, Groups: k.groups, Subjects: k.subjects, Epochs: config{k.config},
+			Sets: k.sets, Classes: k.classes, Members: k.identities, Blocks: k.blocks, Groups: k.groups, Subjects: k.subjects, Epochs: config{k.config},
 		},
 		Routes:        routes.Driver{Peers: k.peers, Ranges: k.ranges, Guards: k.guards, Addresses: k.addresses, AddressEpochs: k.epochs},
 		Endpoints:     endpoints.Driver{Ifaces: k.ifaces, Locals: k.locals, Hooks: k.hooks},

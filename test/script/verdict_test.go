@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -53,14 +54,24 @@ const (
 // noPort is that of protocols without ports.
 const noPort = -1
 
-// decide reads the maps as bpf/lib/policy.h does (ADR 0005).
+// decide reads the maps as bpf/lib/policy.h does (ADR 0005). A CIDR's identity stands for an address of the world in it.
 func (p policyMaps) decide(subject bpf.SubjectKey, peer uint32, proto uint8, port int) decision {
+	block := uint32(0)
+	if identity.IsCIDR(peer) {
+		peer, block = bpf.IdentityWorld, peer
+	}
 	s, selected := p.subjects[subject]
 	class, known := p.identities[peer]
+	sets := p.classes[class.Class].Sets // an array: a row that nobody wrote is in no set
+	if known && block != 0 && s.Flags&bpf.SubjectBlocks != 0 {
+		class, known = p.identities[block]
+		for i, word := range p.classes[class.Class].Sets {
+			sets[i] |= word
+		}
+	}
 	if !selected || !known {
 		return decision{bpf.VerdictDeny, byAbsence, 0}
 	}
-	sets := p.classes[class.Class].Sets // an array: a row that nobody wrote is in no set
 	var audit *bpf.PolicyLine
 	for i := range s.Lines {
 		chunk, ok := p.groups[bpf.GroupKey{Group: s.Group, Chunk: i / bpf.GroupLines}]

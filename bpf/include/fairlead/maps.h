@@ -78,6 +78,9 @@ struct {
 	});
 } fl_fence SEC(".maps");
 
+/* Of one CPU: programs on the same CPU don't interrupt each other. */
+FL_MAP(fl_scratch, BPF_MAP_TYPE_PERCPU_ARRAY, __u32, struct scratch, 1, 0);
+
 FL_MAP(fl_denied, BPF_MAP_TYPE_ARRAY, __u32, struct denied, FL_DENIED_ROWS, 0);
 
 FL_HASH(fl_services4, struct service4_key, struct service, 65536);

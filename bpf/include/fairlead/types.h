@@ -358,6 +358,12 @@ struct denied {
 	__u64 pad2;
 };
 
+/* fl_scratch: what a program needs while it judges a flow. Its calls have 512
+ * bytes of stack between them. */
+struct scratch {
+	__u64 words[64];
+};
+
 /* ---- services ---------------------------------------------------------- */
 
 struct service4_key {

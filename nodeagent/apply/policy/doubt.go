@@ -40,7 +40,7 @@ func (d doubt) about(lines []bpf.PolicyLine) bool {
 // Ranges is what the switch must know of the ranges' step.
 type Ranges interface {
 	Refusals() int
-	// RefusedRows yields refused rows: whose each range was to be.
+	// RefusedRows are the rows that the kernel refused.
 	RefusedRows() map[netip.Prefix]bpf.Remote
 }
 
@@ -49,6 +49,9 @@ func (s *Switch) doubts() doubt {
 	var d doubt
 	if s.ranges != nil && s.ranges.Refusals() > 0 {
 		s.doubtRanges(&d)
+	}
+	if s.blocks.Refusals() > 0 {
+		s.doubtBlocks(&d)
 	}
 	if s.addresses != nil && s.addresses.Refusals() > 0 {
 		s.doubtAddresses(&d)
@@ -62,19 +65,25 @@ func (s *Switch) doubts() doubt {
 	return d
 }
 
-// doubtRanges: addresses in a range that a policy names count as those of the wider range around it, or of the world, as
-// long as its row is refused. So the sets that any such range is in are in doubt. An address in a refused range of the
-// mesh would be the world's.
+// doubtRanges: an address in a refused range of the mesh would be the world's.
 func (s *Switch) doubtRanges(d *doubt) {
-	for prefix, remote := range s.ranges.RefusedRows() {
-		if !identity.IsCIDR(remote.Identity) {
-			d.everything = true
-			d.reason = "range " + prefix.String() + " of the mesh is not written"
-			return
-		}
-		d.reason = "range " + prefix.String() + ", which a policy names, is not written"
+	for prefix := range s.ranges.RefusedRows() {
+		d.everything = true
+		d.reason = "range " + prefix.String() + " of the mesh is not written"
+		return
 	}
-	d.sets = s.cidrs.sets()
+}
+
+// doubtBlocks: addresses in a CIDR that a policy names are taken for those of the wider CIDR around it, or of none, as long as
+// its row is refused. So the sets that any CIDR is in are in doubt.
+func (s *Switch) doubtBlocks(d *doubt) {
+	for prefix := range s.blocks.RefusedRows() {
+		d.reason = "CIDR " + prefix.String() + ", which a policy names, is not written"
+		break
+	}
+	for i, word := range s.cidrs.sets().Sets {
+		d.sets.Sets[i] |= word
+	}
 }
 
 // Addresses is what the switch must know of the exact addresses' step.
@@ -83,8 +92,8 @@ type Addresses interface {
 	RefusedRows() map[netip.Addr]bpf.Remote
 }
 
-// doubtAddresses: an address without its row is dropped where its range vouches for nobody. Elsewhere it is the world's, or
-// that of a range that a policy names, and the sets that it should be in miss it.
+// doubtAddresses: an address without its row is unknown where its range says so: dropped, or allowed by no line and denied by
+// every one. Elsewhere it is the world's, and the sets that it should be in miss it.
 func (s *Switch) doubtAddresses(d *doubt) {
 	var closed []netip.Prefix
 	for row := range s.tables.Ranges.All() {
@@ -101,7 +110,7 @@ func (s *Switch) doubtAddresses(d *doubt) {
 	}
 }
 
-// cidrs keeps the identities of the ranges that policies name, and the classes they are in.
+// cidrs keeps the identities of the CIDRs that policies name, and the classes they are in.
 type cidrs struct {
 	tables  *table.Tables
 	changes *table.Changes[uint32, bpf.IdentityClass]
@@ -116,7 +125,7 @@ func (c *cidrs) learn() {
 	changes, _ := c.changes.Next()
 	for _, m := range changes {
 		switch {
-		case !identity.IsCIDR(m.Key) && m.Key != identity.World:
+		case !identity.IsCIDR(m.Key):
 		case m.Deleted:
 			delete(c.class, m.Key)
 		default:
@@ -125,7 +134,7 @@ func (c *cidrs) learn() {
 	}
 }
 
-// sets are those that a range or the world is in.
+// sets are those that a CIDR is in.
 func (c *cidrs) sets() (out bpf.ClassSets) {
 	for _, class := range c.class {
 		row, ok := c.tables.Classes.Get(class)

@@ -4,8 +4,6 @@
 package policy
 
 import (
-	"net/netip"
-
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 )
@@ -31,7 +29,7 @@ func FromDelta(d *policy.Delta, held map[uint32]uint32) Change {
 func fromRows(r policy.Rows, held map[uint32]uint32) Rows {
 	out := Rows{
 		Sets: map[uint32]*uint64{}, Classes: map[uint32]*bpf.ClassSets{}, Members: map[uint32]*bpf.IdentityClass{},
-		CIDRs: r.CIDRs, Groups: map[bpf.GroupKey]*bpf.GroupChunk{},
+		Blocks: r.CIDRs, Groups: map[bpf.GroupKey]*bpf.GroupChunk{},
 	}
 	for bit, name := range r.Sets {
 		out.Sets[uint32(bit)] = nil
@@ -114,11 +112,11 @@ func DirectionOf(d policy.Direction) bpf.Direction {
 	return bpf.DirIngress
 }
 
-// Remembered is the memory as the engine wants it. cidrs are the rows of fl_blocks4/6.
-func (m Memory) Remembered(cidrs map[netip.Prefix]uint32) policy.Remembered {
+// Remembered is the memory as the engine wants it.
+func (m Memory) Remembered() policy.Remembered {
 	r := policy.Remembered{
 		Sets: map[uint16]uint64{}, Classes: map[uint32]policy.Bitmap{}, Identities: map[uint32]uint32{},
-		Groups: map[uint32][]policy.Line{}, Subjects: map[policy.SubjectKey]policy.Subject{}, CIDRs: cidrs,
+		Groups: map[uint32][]policy.Line{}, Subjects: map[policy.SubjectKey]policy.Subject{}, CIDRs: m.Blocks,
 	}
 	for bit, name := range m.Sets {
 		r.Sets[uint16(bit)] = name
@@ -138,7 +136,7 @@ func (m Memory) Remembered(cidrs map[netip.Prefix]uint32) policy.Remembered {
 		r.Subjects[policy.SubjectKey{Identity: key.Identity, Dir: dir}] = policy.Subject{
 			Isolated: row.Flags&bpf.SubjectIsolated != 0, Audit: row.Flags&bpf.SubjectAudit != 0,
 			Blocks: row.Flags&bpf.SubjectBlocks != 0,
-			Group: row.Group, Lines: row.Lines, DefaultRule: row.DefaultRule,
+			Group:  row.Group, Lines: row.Lines, DefaultRule: row.DefaultRule,
 		}
 		lines[row.Group] = row.Lines
 	}

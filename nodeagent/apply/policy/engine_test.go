@@ -6,14 +6,12 @@ package policy
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"testing"
 	"time"
 
 	"pgregory.net/rapid"
 
-	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	meshpolicy "github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
@@ -39,22 +37,14 @@ type engineNode struct {
 func (n *engineNode) start() {
 	n.tables = table.New()
 	before, sw := New(n.tables, n.kernel.driver(), Closed)
-	follower := apply.Follow(n.tables.Ranges, apply.Target[netip.Prefix, bpf.Remote](noting{n.kernel.ranges, sw.RangesChanged}))
-	sw.Watch(follower, nil)
-	n.loop = apply.NewLoop(n.tables, append(before, sw.Hold(follower), sw)...)
+	n.loop = apply.NewLoop(n.tables, append(before, sw)...)
 	memory, err := Remember(context.Background(), n.kernel.driver())
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	to, cidrs := n.tables.ForPlan().Ranges, map[netip.Prefix]uint32{}
-	for prefix, r := range n.kernel.ranges.rows {
-		cidrs[prefix] = r.Identity
-	}
-	held := maps.Clone(n.kernel.ranges.rows)
-	n.tables.Write(func(txn *table.Txn) { seed(txn, to, held) })
 	n.held = memory.Held()
 	n.engine = meshpolicy.NewEngine(meshpolicy.Config{
-		Cluster: "east", Remembered: memory.Remembered(cidrs),
+		Cluster: "east", Remembered: memory.Remembered(),
 		Limits: meshpolicy.Limits{Sets: 2048, Classes: 1000, Identities: 1000, Chunks: 1000, Subjects: 1000},
 	})
 	n.engine.SetCluster("east", map[string]string{})
@@ -67,17 +57,7 @@ func (n *engineNode) start() {
 	for _, id := range subjects {
 		n.engine.SetSubject(identity.Of(1, uint16(id)), true)
 	}
-	n.to = NewPublisher(n.tables, sw, memory, func(changed map[netip.Prefix]*uint32) {
-		n.tables.Write(func(txn *table.Txn) {
-			for prefix, id := range changed {
-				if id == nil {
-					to.Delete(txn, prefix)
-				} else {
-					to.Put(txn, prefix, bpf.Remote{Identity: *id})
-				}
-			}
-		})
-	})
+	n.to = NewPublisher(n.tables, sw, memory)
 }
 
 func (n *engineNode) settle() {
@@ -157,7 +137,7 @@ func TestTheEnginesPlanIsInTheMaps(t *testing.T) {
 					}
 				}
 			}
-			if len(n.kernel.groups.rows) != len(fresh.kernel.groups.rows) || len(n.kernel.ranges.rows) != len(fresh.kernel.ranges.rows) {
+			if len(n.kernel.groups.rows) != len(fresh.kernel.groups.rows) || len(n.kernel.blocks.rows) != len(fresh.kernel.blocks.rows) {
 				t.Fatalf("rows are left over\nmaps %s\nwant %s", n.kernel, fresh.kernel)
 			}
 		}

@@ -89,7 +89,7 @@ type kernel struct {
 	members  *fake[uint32, bpf.IdentityClass]
 	groups   *fake[bpf.GroupKey, bpf.GroupChunk]
 	subjects *fake[bpf.SubjectKey, bpf.Subject]
-	ranges   *fake[netip.Prefix, bpf.Remote]
+	blocks   *fake[netip.Prefix, uint32]
 	policy   uint32
 	full     uint32
 	fences   int
@@ -103,12 +103,12 @@ func newKernel() *kernel {
 	k.members = &fake[uint32, bpf.IdentityClass]{rows: map[uint32]bpf.IdentityClass{}, faults: &k.faults}
 	k.groups = &fake[bpf.GroupKey, bpf.GroupChunk]{rows: map[bpf.GroupKey]bpf.GroupChunk{}, faults: &k.faults}
 	k.subjects = &fake[bpf.SubjectKey, bpf.Subject]{rows: map[bpf.SubjectKey]bpf.Subject{}, faults: &k.faults}
-	k.ranges = &fake[netip.Prefix, bpf.Remote]{rows: map[netip.Prefix]bpf.Remote{}, faults: &k.faults}
+	k.blocks = &fake[netip.Prefix, uint32]{rows: map[netip.Prefix]uint32{}, faults: &k.faults}
 	return k
 }
 
 func (k *kernel) driver() Driver {
-	return Driver{Sets: k.sets, Classes: k.classes, Members: k.members, Groups: k.groups, Subjects: k.subjects, Epochs: k}
+	return Driver{Sets: k.sets, Classes: k.classes, Members: k.members, Blocks: k.blocks, Groups: k.groups, Subjects: k.subjects, Epochs: k}
 }
 
 func (k *kernel) Epochs() (uint32, uint32, error) {
@@ -135,7 +135,7 @@ func (k *kernel) Fence() error {
 	return nil
 }
 
-// packet is what policy is asked about. A peer without an identity is the one that its address has.
+// packet is what policy is asked about. A peer with an address is of the world.
 type packet struct {
 	subject, peer uint32
 	addr          netip.Addr
@@ -146,7 +146,7 @@ type packet struct {
 func (k *kernel) allows(p packet) bool {
 	peer := p.peer
 	if p.addr.IsValid() {
-		peer = k.whose(p.addr)
+		peer = identity.World
 	}
 	subject, ok := k.subjects.rows[bpf.SubjectKey{Identity: p.subject, Dir: bpf.DirEgress, Bank: bankOf(k.policy)}]
 	if !ok {
@@ -157,6 +157,15 @@ func (k *kernel) allows(p packet) bool {
 		return false
 	}
 	class := k.classes.rows[member.Class] // an array: zero where nothing was written
+	if block := k.block(p.addr); block != 0 && subject.Flags&bpf.SubjectBlocks != 0 {
+		member, ok := k.members.rows[block]
+		if !ok {
+			return false
+		}
+		for i, word := range k.classes.rows[member.Class].Sets {
+			class.Sets[i] |= word
+		}
+	}
 	for i := range subject.Lines {
 		chunk, ok := k.groups.rows[bpf.GroupKey{Group: subject.Group, Chunk: i / bpf.GroupLines}]
 		if !ok {
@@ -171,12 +180,12 @@ func (k *kernel) allows(p packet) bool {
 	return subject.Flags&bpf.SubjectIsolated == 0
 }
 
-// whose finds the longest range.
-func (k *kernel) whose(addr netip.Addr) uint32 {
-	best, bits := identity.World, -1
-	for prefix, remote := range k.ranges.rows {
-		if prefix.Contains(addr) && prefix.Bits() > bits {
-			best, bits = remote.Identity, prefix.Bits()
+// block finds the narrowest CIDR; 0: there is none.
+func (k *kernel) block(addr netip.Addr) (best uint32) {
+	bits := -1
+	for prefix, id := range k.blocks.rows {
+		if addr.IsValid() && prefix.Contains(addr) && prefix.Bits() > bits {
+			best, bits = id, prefix.Bits()
 		}
 	}
 	return best

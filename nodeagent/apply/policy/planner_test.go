@@ -81,20 +81,19 @@ type planned struct {
 	members  map[uint32]bpf.IdentityClass
 	groups   map[bpf.GroupKey]bpf.GroupChunk
 	subjects map[bpf.SubjectKey]bpf.Subject
-	ranges   map[netip.Prefix]uint32
+	blocks   map[netip.Prefix]uint32
 }
 
 // newPlanner begins with what the kernel holds.
-func newPlanner(m Memory, held map[netip.Prefix]bpf.Remote) *planner {
+func newPlanner(m Memory) *planner {
 	p := &planner{bits: map[int]uint32{}, used: map[int]bool{}, pods: labels{}, rows: planned{
 		sets: m.Sets, classes: m.Classes, members: m.Members, groups: m.Groups, subjects: m.Subjects,
-		ranges: map[netip.Prefix]uint32{},
+		blocks: maps.Clone(m.Blocks),
 	}}
 	for bit, name := range m.Sets {
 		p.bits[int(name)], p.used[int(name)] = bit, true
 	}
-	for prefix, remote := range held {
-		p.rows.ranges[prefix] = remote.Identity
+	for prefix := range m.Blocks {
 		for selector, r := range ranges {
 			if r == prefix {
 				p.used[selector] = true
@@ -165,7 +164,7 @@ func (p *planner) number(used map[int]bool) {
 func diff(from, to planned) Rows {
 	return Rows{
 		Sets: changes(from.sets, to.sets), Classes: changes(from.classes, to.classes), Members: changes(from.members, to.members),
-		CIDRs: changes(from.ranges, to.ranges), Groups: changes(from.groups, to.groups),
+		Blocks: changes(from.blocks, to.blocks), Groups: changes(from.groups, to.groups),
 	}
 }
 
@@ -188,7 +187,7 @@ func (p *planner) rowsOf(pods labels, all policies, used map[int]bool) planned {
 	out := planned{
 		sets: map[uint32]uint64{}, classes: map[uint32]bpf.ClassSets{}, members: map[uint32]bpf.IdentityClass{},
 		groups: map[bpf.GroupKey]bpf.GroupChunk{}, subjects: map[bpf.SubjectKey]bpf.Subject{},
-		ranges: map[netip.Prefix]uint32{},
+		blocks: map[netip.Prefix]uint32{},
 	}
 	for selector, bit := range p.bits {
 		out.sets[bit] = uint64(selector)
@@ -213,7 +212,7 @@ func (p *planner) rowsOf(pods labels, all policies, used map[int]bool) planned {
 		if used[selector] {
 			// The first address of the wide range is not in the narrow one.
 			add(rangeIdentity(selector), uint32(selector), packet{addr: prefix.Addr()})
-			out.ranges[prefix] = rangeIdentity(selector)
+			out.blocks[prefix] = rangeIdentity(selector)
 		}
 	}
 	for subject, s := range all {
@@ -225,12 +224,15 @@ func (p *planner) rowsOf(pods labels, all policies, used map[int]bool) planned {
 func (p *planner) subject(s subjectPolicy, groups map[bpf.GroupKey]bpf.GroupChunk) bpf.Subject {
 	row := bpf.Subject{Lines: uint32(len(s.rules))}
 	if s.isolated {
-		row.Flags = bpf.SubjectIsolated
+		row.Flags |= bpf.SubjectIsolated
 	}
 	chunks := map[uint32]bpf.GroupChunk{}
 	hash := fnv.New32a()
 	for i, r := range s.rules {
 		l := bpf.PolicyLine{PortFrom: r.port, PortTo: r.port, Verdict: bpf.VerdictAllow}
+		if r.selector >= wide {
+			row.Flags |= bpf.SubjectBlocks
+		}
 		if r.selector != everybody {
 			l.Set = uint16(p.bits[r.selector])
 		}

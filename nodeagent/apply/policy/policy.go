@@ -3,8 +3,7 @@
 
 // Package policy brings the planned policy into force.
 //
-//	Sets, Classes, Members, Groups ── Steps, row by row, referred to by nobody yet ──► maps
-//	Ranges ── (package routes) ──► maps
+//	Sets, Classes, Members, Blocks, Groups ── Steps, row by row, referred to by nobody yet ──► maps
 //	Subjects ── Switch ──► the bank that is not in force; then the epoch, which puts it in force; the other bank
 //	rows that nothing refers to any more ── Steps, backwards ──► gone
 //
@@ -18,6 +17,7 @@ package policy
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
@@ -30,6 +30,7 @@ type Driver struct {
 	Sets     apply.Target[uint32, uint64]
 	Classes  apply.Target[uint32, bpf.ClassSets]
 	Members  apply.Target[uint32, bpf.IdentityClass]
+	Blocks   apply.Target[netip.Prefix, uint32]
 	Groups   apply.Target[bpf.GroupKey, bpf.GroupChunk]
 	Subjects apply.Target[bpf.SubjectKey, bpf.Subject] // of both banks
 	Epochs   Epochs
@@ -45,8 +46,8 @@ type Epochs interface {
 	Fence() error
 }
 
-// New makes the steps that precede the ranges, in the order in which additions are written, and the switch, which
-// follows the ranges and addresses and precedes whatever lets a packet reach a subject. closed is the row of a subject that
+// New makes the steps that precede the addresses, in the order in which additions are written, and the switch, which
+// follows the addresses and precedes whatever lets a packet reach a subject. closed is the row of a subject that
 // depends on what is refused: it allows nothing.
 func New(t *table.Tables, d Driver, closed func(bpf.Direction) bpf.Subject) ([]apply.Step, *Switch) {
 	members := apply.DropRefused(d.Members)
@@ -58,6 +59,7 @@ func New(t *table.Tables, d Driver, closed func(bpf.Direction) bpf.Subject) ([]a
 		feed:   t.Subjects.Follow(), cidrs: newCIDRs(t),
 		want: map[bpf.SubjectKey]bpf.Subject{},
 	}
+	s.blocks = apply.Follow[netip.Prefix, uint32](t.Blocks, noted{d.Blocks, s.RangesChanged})
 	// Nothing goes before what refers to it is gone: an identity in a class that was cleared would be in no set, and what
 	// denies by set would miss it.
 	unreferred := func(removing ...func() bool) func() bool {
@@ -74,9 +76,26 @@ func New(t *table.Tables, d Driver, closed func(bpf.Direction) bpf.Subject) ([]a
 	return []apply.Step{
 		holding{s.sets, unreferred(s.members.Removing, stale, s.classes.Removing)},
 		holding{s.classes, unreferred(s.members.Removing, stale)},
-		leaving{holding{s.members, unreferred()}, s},
+		leaving{holding{s.members, unreferred(s.blocks.Removing)}, s},
+		holding{s.blocks, unreferred()},
 		holding{s.groups, unreferred()},
 	}, s
+}
+
+// noted calls changed after rows were written or removed.
+type noted struct {
+	apply.Target[netip.Prefix, uint32]
+	changed func()
+}
+
+func (n noted) Update(ctx context.Context, keys []netip.Prefix, values []uint32) []error {
+	defer n.changed() // even a write that failed may have been half done
+	return n.Target.Update(ctx, keys, values)
+}
+
+func (n noted) Delete(ctx context.Context, keys []netip.Prefix) []error {
+	defer n.changed()
+	return n.Target.Delete(ctx, keys)
 }
 
 // leaving removes identities before a switch: those that go with a policy were never meant for the next one.
@@ -97,6 +116,7 @@ type Memory struct {
 	Sets     map[uint32]uint64
 	Classes  map[uint32]bpf.ClassSets
 	Members  map[uint32]bpf.IdentityClass
+	Blocks   map[netip.Prefix]uint32
 	Groups   map[bpf.GroupKey]bpf.GroupChunk
 	Subjects map[bpf.SubjectKey]bpf.Subject // in force; bank 0 in the key
 }
@@ -110,6 +130,9 @@ func Remember(ctx context.Context, d Driver) (m Memory, err error) {
 		return m, err
 	}
 	if m.Members, err = apply.All(ctx, d.Members); err != nil {
+		return m, err
+	}
+	if m.Blocks, err = apply.All(ctx, d.Blocks); err != nil {
 		return m, err
 	}
 	if m.Groups, err = apply.All(ctx, d.Groups); err != nil {

@@ -53,19 +53,7 @@ func (n *node) start() {
 	n.tables, n.planner, n.to, n.planned = tables, nil, nil, [2]int{}
 	n.kernel.faults.life = -1
 	before, sw := New(tables, n.kernel.driver(), closed)
-	follower := apply.Follow(tables.Ranges, apply.Target[netip.Prefix, bpf.Remote](noting{n.kernel.ranges, sw.RangesChanged}))
-	sw.Watch(follower, nil)
-	n.sw, n.loop = sw, apply.NewLoop(tables, append(before, sw.Hold(follower), sw)...)
-}
-
-type noting struct {
-	*fake[netip.Prefix, bpf.Remote]
-	changed func()
-}
-
-func (o noting) Update(ctx context.Context, keys []netip.Prefix, values []bpf.Remote) []error {
-	defer o.changed()
-	return o.fake.Update(ctx, keys, values)
+	n.sw, n.loop = sw, apply.NewLoop(tables, append(before, sw)...)
 }
 
 // plan begins the change to the world as it is, unless another one is under way.
@@ -87,21 +75,8 @@ func (n *node) remember() bool {
 	if err != nil {
 		return false // killed
 	}
-	to := n.tables.ForPlan().Ranges
-	held := maps.Clone(n.kernel.ranges.rows)
-	n.tables.Write(func(txn *table.Txn) { seed(txn, to, held) })
-	n.planner = newPlanner(memory, held)
-	n.to = NewPublisher(n.tables, n.sw, memory, func(cidrs map[netip.Prefix]*uint32) {
-		n.tables.Write(func(txn *table.Txn) {
-			for prefix, id := range cidrs {
-				if id == nil {
-					to.Delete(txn, prefix)
-				} else {
-					to.Put(txn, prefix, bpf.Remote{Identity: *id})
-				}
-			}
-		})
-	})
+	n.planner = newPlanner(memory)
+	n.to = NewPublisher(n.tables, n.sw, memory)
 	return true
 }
 
@@ -182,8 +157,8 @@ func (k *kernel) String() string {
 	for key, row := range k.classes.rows {
 		add("class", key, row)
 	}
-	for key, row := range k.ranges.rows {
-		add("range", key, row)
+	for key, row := range k.blocks.rows {
+		add("block", key, row)
 	}
 	slices.Sort(lines)
 	return fmt.Sprintf("epoch %d\n%s", k.policy, strings.Join(lines, "\n"))
@@ -212,11 +187,7 @@ func (n *node) mustBe() {
 	same(n.t, "members", n.kernel.members.rows, rows.members)
 	same(n.t, "groups", n.kernel.groups.rows, rows.groups)
 	same(n.t, "subjects", n.kernel.subjects.rows, inBanks)
-	got := map[netip.Prefix]uint32{}
-	for prefix, remote := range n.kernel.ranges.rows {
-		got[prefix] = remote.Identity
-	}
-	same(n.t, "ranges", got, rows.ranges)
+	same(n.t, "blocks", n.kernel.blocks.rows, rows.blocks)
 }
 
 func same[K, V comparable](t rapid.TB, what string, got, want map[K]V) {
@@ -262,7 +233,7 @@ func TestNothingOpensOnTheWay(t *testing.T) {
 		}
 		size := func(name string) int { return rapid.SampledFrom([]int{0, 0, 1, 2, 3}).Draw(t, name) }
 		n.kernel.groups.size, n.kernel.members.size = size("groups"), size("members")
-		n.kernel.subjects.size, n.kernel.ranges.size = size("subjects"), size("ranges")
+		n.kernel.subjects.size, n.kernel.blocks.size = size("subjects"), size("blocks")
 		for range rapid.IntRange(1, 15).Draw(t, "steps") {
 			switch rapid.IntRange(0, 7).Draw(t, "what") {
 			case 0, 6:
@@ -284,7 +255,7 @@ func TestNothingOpensOnTheWay(t *testing.T) {
 			}
 		}
 		broken = false
-		n.kernel.groups.size, n.kernel.members.size, n.kernel.subjects.size, n.kernel.ranges.size = 0, 0, 0, 0
+		n.kernel.groups.size, n.kernel.members.size, n.kernel.subjects.size, n.kernel.blocks.size = 0, 0, 0, 0
 		for range 12 {
 			n.plan()
 			n.pass()

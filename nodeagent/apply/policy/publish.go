@@ -30,7 +30,7 @@ type Rows struct {
 	Sets    map[uint32]*uint64
 	Classes map[uint32]*bpf.ClassSets
 	Members map[uint32]*bpf.IdentityClass
-	CIDRs   map[netip.Prefix]*uint32 // the identity of the addresses in a range that policies name
+	Blocks  map[netip.Prefix]*uint32 // the identity of a CIDR that policies name
 	Groups  map[bpf.GroupKey]*bpf.GroupChunk
 }
 
@@ -39,7 +39,6 @@ type Publisher struct {
 	tables *table.Tables
 	to     table.PlanWriters
 	sw     *Switch
-	cidrs  func(map[netip.Prefix]*uint32)
 
 	change *Change // what is left of the one at hand
 	phase  phase
@@ -54,15 +53,14 @@ const (
 	cleaning         // After is in the tables
 )
 
-// NewPublisher begins with what the kernel holds as what is wanted: from there on changes are changes. cidrs is called
-// with the ranges of each part, for whoever plans ranges and the nodes' addresses; it must have them in the tables when it
-// returns.
-func NewPublisher(t *table.Tables, sw *Switch, m Memory, cidrs func(map[netip.Prefix]*uint32)) *Publisher {
-	p := &Publisher{tables: t, to: t.ForPlan(), sw: sw, cidrs: cidrs}
+// NewPublisher begins with what the kernel holds as what is wanted: from there on changes are changes.
+func NewPublisher(t *table.Tables, sw *Switch, m Memory) *Publisher {
+	p := &Publisher{tables: t, to: t.ForPlan(), sw: sw}
 	t.Write(func(txn *table.Txn) {
 		seed(txn, p.to.Sets, m.Sets)
 		seed(txn, p.to.Classes, m.Classes)
 		seed(txn, p.to.Members, m.Members)
+		seed(txn, p.to.Blocks, m.Blocks)
 		seed(txn, p.to.Groups, m.Groups)
 		seed(txn, p.to.Subjects, m.Subjects)
 	})
@@ -120,11 +118,9 @@ func (p *Publisher) write(r Rows) {
 		merge(txn, p.to.Sets, r.Sets)
 		merge(txn, p.to.Classes, r.Classes)
 		merge(txn, p.to.Members, r.Members)
+		merge(txn, p.to.Blocks, r.Blocks)
 		merge(txn, p.to.Groups, r.Groups)
 	})
-	if len(r.CIDRs) > 0 {
-		p.cidrs(r.CIDRs)
-	}
 }
 
 func merge[K, V comparable](txn *table.Txn, to table.Writer[K, V], rows map[K]*V) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
@@ -27,6 +28,7 @@ type Switch struct {
 	classes *apply.Follower[uint32, bpf.ClassSets]
 	members *apply.Follower[uint32, bpf.IdentityClass]
 	stale   func() int
+	blocks  *apply.Follower[netip.Prefix, uint32]
 	groups  *apply.Follower[bpf.GroupKey, bpf.GroupChunk]
 	feed    table.Feed[bpf.SubjectKey, bpf.Subject]
 	cidrs   *cidrs
@@ -73,8 +75,8 @@ func (b *backoff) failed(now time.Time) {
 // Watch lets the switch see what becomes of ranges and addresses: those that are refused close subjects.
 func (s *Switch) Watch(r Ranges, a Addresses) { s.ranges, s.addresses = r, a }
 
-// Hold makes a step remove nothing that a subject in force may refer to: a range that a policy named, say, whose
-// addresses that policy would take for the world's.
+// Hold makes a step remove nothing while subjects in force may rely on it: a range of the mesh, say, whose addresses would
+// be the world's.
 func (s *Switch) Hold(step apply.Step) apply.Step {
 	return holding{step, func() bool { return s.settled() && len(s.kept) == 0 }}
 }
@@ -99,7 +101,7 @@ func (s *Switch) forgetting() bool { return s.oweForget || !s.loaded }
 // demand makes the next pass raise the policy epoch whether or not a subject changes.
 func (s *Switch) demand() { s.oweEpoch = true }
 
-// RangesChanged makes flows be judged in full: an address may be somebody else's now.
+// RangesChanged makes flows be judged in full: an address may be somebody else's now, or in another CIDR.
 func (s *Switch) RangesChanged() { s.oweFull = true }
 
 // Name of the step: its table's.
@@ -184,11 +186,12 @@ func (s *Switch) Upsert(ctx context.Context, now time.Time) {
 }
 
 // refusals counts what other steps wait for. A subject is closed, or no longer, when one of them changes.
-type refusals struct{ ranges, addresses, sets, classes, stale, groups int }
+type refusals struct{ ranges, addresses, sets, classes, stale, blocks, groups int }
 
 func (s *Switch) refusals() refusals {
 	r := refusals{
-		sets: s.sets.Refusals(), classes: s.classes.Refusals(), stale: s.stale(), groups: s.groups.Refusals(),
+		sets: s.sets.Refusals(), classes: s.classes.Refusals(), stale: s.stale(), blocks: s.blocks.Refusals(),
+		groups: s.groups.Refusals(),
 	}
 	if s.ranges != nil {
 		r.ranges = s.ranges.Refusals()
@@ -361,5 +364,5 @@ func (s *Switch) inForce() bool {
 // nothing uses may be given away again.
 func (s *Switch) clean() bool {
 	return s.inForce() && s.sets.Refusals()+s.classes.Refusals()+s.stale() == 0 &&
-		!s.sets.Removing() && !s.classes.Removing() && !s.members.Removing() && !s.groups.Removing()
+		!s.sets.Removing() && !s.classes.Removing() && !s.members.Removing() && !s.blocks.Removing() && !s.groups.Removing()
 }

@@ -82,7 +82,7 @@ func newWorld(t *testing.T, dir string, sizes map[string]uint32) *world {
 	w := &world{t: t, d: d, tables: tables, now: time.Unix(0, 0), port: 1024}
 	closed := func(bpf.Direction) bpf.Subject { return bpf.Subject{Flags: bpf.SubjectIsolated, Group: 99} }
 	before, sw := policy.New(tables, policy.Driver{
-		Sets: d.Sets(), Classes: d.Classes(), Members: d.Members(), Groups: d.Groups(), Subjects: d.Subjects(), Epochs: d,
+		Sets: d.Sets(), Classes: d.Classes(), Members: d.Members(), Blocks: d.Blocks(), Groups: d.Groups(), Subjects: d.Subjects(), Epochs: d,
 	}, closed)
 	r := routes.New(tables, routes.Driver{
 		Peers: d.Peers(), Ranges: d.Ranges(), Guards: d.Guards(), Addresses: d.Addresses(), AddressEpochs: d.AddressEpochs(),
@@ -93,14 +93,7 @@ func newWorld(t *testing.T, dir string, sizes map[string]uint32) *world {
 		Ifaces: d.Ifaces(), Locals: d.Locals(), Hooks: attached{d.Hooks(), w},
 	}, nil)...)
 	w.loop = apply.NewLoop(tables, steps...)
-	ranges := tables.ForPlan().Ranges
-	w.to = policy.NewPublisher(tables, sw, policy.Memory{}, func(cidrs map[netip.Prefix]*uint32) {
-		tables.Write(func(txn *table.Txn) {
-			for prefix, id := range cidrs {
-				ranges.Put(txn, prefix, bpf.Remote{Identity: *id})
-			}
-		})
-	})
+	w.to = policy.NewPublisher(tables, sw, policy.Memory{})
 	return w
 }
 
@@ -192,12 +185,12 @@ func first() policy.Change {
 			Members: map[uint32]*bpf.IdentityClass{
 				friendIdentity: {Class: 1}, foeIdentity: {Class: 2}, podIdentity: {}, identity.World: {}, blockIdentity: {Class: 3},
 			},
-			CIDRs:  map[netip.Prefix]*uint32{netip.MustParsePrefix("192.0.2.0/24"): ptr(blockIdentity)},
+			Blocks: map[netip.Prefix]*uint32{netip.MustParsePrefix("192.0.2.0/24"): ptr(blockIdentity)},
 			Groups: map[bpf.GroupKey]*bpf.GroupChunk{{Group: 7}: &chunk},
 		},
 		Switch: true,
 		Subjects: map[bpf.SubjectKey]*bpf.Subject{
-			{Identity: podIdentity, Dir: bpf.DirEgress}: {Group: 7, Lines: 3}, {Identity: podIdentity, Dir: bpf.DirIngress}: {Group: 7, Lines: 3},
+			{Identity: podIdentity, Dir: bpf.DirEgress}: {Group: 7, Lines: 3, Flags: bpf.SubjectBlocks}, {Identity: podIdentity, Dir: bpf.DirIngress}: {Group: 7, Lines: 3, Flags: bpf.SubjectBlocks},
 		},
 	}
 }

@@ -37,6 +37,7 @@ func (s Size) Total() uint64 { return uint64(s.Default) * uint64(s.Row) }
 var fixed = map[string]bool{
 	bpf.MapConfig: true, bpf.MapPeers: true, bpf.MapSets: true, bpf.MapAddressEpochs: true, bpf.MapFence: true,
 	bpf.MapDenied: true, bpf.MapEventSeen: true, bpf.MapSockPeer: true, bpf.MapMetrics: true, bpf.MapEvents: true, bpf.MapEventBudget: true,
+	bpf.MapScratch: true,
 }
 
 // Sizes describes all maps, sorted by name.

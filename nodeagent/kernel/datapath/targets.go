@@ -51,6 +51,11 @@ func (d *Datapath) AddressEpochs() Target[uint32, uint32] {
 	return array[uint32, uint32]{Map[uint32, uint32]{bpf.MapAddressEpochs, d.maps.AddressEpochs}, same, same}
 }
 
+// Blocks is fl_blocks4 and fl_blocks6.
+func (d *Datapath) Blocks() Target[netip.Prefix, uint32] {
+	return byPrefix[uint32](bpf.MapBlocks4, bpf.MapBlocks6, d.maps.Blocks4, d.maps.Blocks6)
+}
+
 // Guards is fl_guard4 and fl_guard6.
 func (d *Datapath) Guards() Target[netip.Prefix, uint32] {
 	return byPrefix[uint32](bpf.MapGuard4, bpf.MapGuard6, d.maps.Guard4, d.maps.Guard6)
