@@ -80,7 +80,7 @@ func (b *bench) fillPolicy() error {
 			return err
 		}
 	}
-	subject := &bpf.Subject{Flags: bpf.SubjectIsolated, Group: group, DefaultRule: 1, Lines: uint32(b.lines)}
+	subject := &bpf.Subject{Flags: bpf.SubjectIsolated | bpf.SubjectBlocks, Group: group, DefaultRule: 1, Lines: uint32(b.lines)}
 	for bank := range uint8(2) {
 		key := &bpf.SubjectKey{Identity: podIdentity, Dir: b.row.dir(), Bank: bank}
 		if err := b.maps.Subjects.Put(key, subject); err != nil {
@@ -161,7 +161,7 @@ func (b *bench) fillRanges(node netip.Addr) error {
 		if binary.BigEndian.PutUint32(k.Addr[:], uint32(i)*2654435761&^15); k.Addr[0] == 10 {
 			continue
 		}
-		if err := b.maps.CIDR4.Put(k, &bpf.Remote{Identity: 1<<24 + uint32(i)}); err != nil {
+		if err := b.maps.Blocks4.Put(k, uint32(1<<24+i)); err != nil {
 			return err
 		}
 	}
