@@ -113,7 +113,7 @@ static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct 
 		if (r != FL_REASON_NONE)
 			return r;
 	}
-	return fl_flow_verdict(c);
+	return fl_flow_verdict(skb, c);
 }
 
 /* What stands between the packet and the tunnel. */

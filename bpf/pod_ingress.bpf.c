@@ -35,7 +35,7 @@ static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct
 		if (r != FL_REASON_NONE)
 			return r;
 	}
-	return fl_flow_verdict(c);
+	return fl_flow_verdict(skb, c);
 }
 
 SEC("tc")
@@ -56,6 +56,8 @@ int fl_pod_ingress(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	ctx_begin(&c, FL_HOOK_POD_INGRESS, FL_DIR_INGRESS, cfg);
 	c.from_tunnel = mark == FL_MARK_TUNNEL;
+	c.forwarded = skb->ingress_ifindex != 0;
+	c.over_tunnel = c.forwarded && skb->ingress_ifindex == cfg->tunnel_ifindex;
 	r = ingress_verdict(skb, &c);
 	ctx_report(skb, &c, r);
 	return leave(skb, FL_HOOK_POD_INGRESS, r);

@@ -268,6 +268,7 @@ const (
 	CTByPolicy      = 0x200
 	CTByDefault     = 0x400
 	CTReplacing     = 0x800
+	CTTranslated    = 0x1000
 )
 
 // Enum subject_flags.
@@ -409,6 +410,8 @@ type CTEntry struct {
 	Class        uint32
 	Block        uint32
 	BlockClass   uint32
+	Client       uint16
+	Pad          uint16
 }
 
 // CT6Key is struct ct6_key.

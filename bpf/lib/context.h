@@ -20,6 +20,10 @@ struct pod_ctx {
 	enum hook hook;
 	enum direction dir; /* which way the packet goes */
 	__u8 from_tunnel;
+	/* To the pod, and this node received it: whoever sent it, it was not the
+	 * node itself, not even under the node's own address. */
+	__u8 forwarded;
+	__u8 over_tunnel; /* forwarded, and it came out of the tunnel device */
 
 	/* The outcome, for whoever forwards it. */
 	__u8 via_tunnel;
@@ -34,7 +38,7 @@ struct pod_ctx {
 	enum direction judged; /* direction of the policy that decided; NONE: none did */
 	enum verdict verdict;
 	__u8 event_flags;
-	__u8 pad;
+	__u8 pad[7];
 };
 
 static __always_inline void ctx_begin(struct pod_ctx *c, enum hook hook, enum direction dir,
@@ -73,34 +77,40 @@ static __always_inline void note(struct pod_ctx *c, __u32 peer_identity, __u32 r
 	c->event_flags = flags;
 }
 
-/* Counts the rule and sends the event, when the packet's fate is known. */
-static __always_inline void ctx_report(struct __sk_buff *skb, const struct pod_ctx *c, enum reason reason)
+/* Counts the rule and sends the event. */
+FL_GLOBAL int fl_report_send(struct __sk_buff *skb, const struct pod_ctx *c, __u32 reason)
 {
 	bool dropped = reason > FL_REASON_FIRST_DROP;
-	/* A rule that allowed isn't to blame for what stopped it later. */
-	bool blameless = dropped && c->verdict != FL_VERDICT_DENY;
-	struct report r = {
-		.subject = c->subject,
-		.peer = c->peer_identity,
-		.rule_id = blameless ? 0 : c->rule_id,
-		.epoch = c->epoch,
-		.now = c->now,
-		.events_per_tick = c->events_per_tick,
-		.hook = c->hook,
-		.packet_dir = c->dir,
-		.dir = c->judged ? c->judged : c->dir,
-		.verdict = dropped ? FL_VERDICT_DENY : c->verdict,
-		.reason = reason,
-		.flags = c->event_flags | (c->from_tunnel ? FL_EVENT_VIA_TUNNEL : 0),
-		.stands_for = c->stands_for,
-	};
+	struct report r = {};
 
-	if (!c->noted && !dropped)
-		return;
+	if (!c)
+		return 0;
+	r.subject = c->subject;
+	r.peer = c->peer_identity;
+	/* A rule that allowed isn't to blame for what stopped it later. */
+	r.rule_id = dropped && c->verdict != FL_VERDICT_DENY ? 0 : c->rule_id;
+	r.epoch = c->epoch;
+	r.now = c->now;
+	r.events_per_tick = c->events_per_tick;
+	r.hook = c->hook;
+	r.packet_dir = c->dir;
+	r.dir = c->judged ? c->judged : c->dir;
+	r.verdict = dropped ? FL_VERDICT_DENY : c->verdict;
+	r.reason = reason;
+	r.flags = c->event_flags | (c->from_tunnel ? FL_EVENT_VIA_TUNNEL : 0);
+	r.stands_for = c->stands_for;
 	if (r.rule_id)
 		count_rule(r.rule_id, r.dir, r.verdict, skb->len);
 	if (!c->folded)
 		fl_event_send(skb, &c->p, &r);
+	return 0;
+}
+
+/* Reports what somebody wants to know, when the packet's fate is known. */
+static __always_inline void ctx_report(struct __sk_buff *skb, const struct pod_ctx *c, enum reason reason)
+{
+	if (c->noted || reason > FL_REASON_FIRST_DROP)
+		fl_report_send(skb, c, reason);
 }
 
 #endif

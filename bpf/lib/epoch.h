@@ -39,14 +39,18 @@ static __always_inline __u32 address_epoch_index(const __u8 *addr)
 	return mixed >> 52 & (FL_ADDRESS_EPOCHS - 1);
 }
 
+static __always_inline __u32 address_epoch_at(__u32 index)
+{
+	__u32 *epoch = bpf_map_lookup_elem(&fl_address_epochs, &index);
+
+	return epoch ? *(volatile __u32 *)epoch : 0;
+}
+
 /* Read it before the address is looked up: a verdict about the old row must
  * not carry the new row's epoch. */
 static __always_inline __u32 address_epoch(const __u8 *addr)
 {
-	__u32 index = address_epoch_index(addr);
-	__u32 *epoch = bpf_map_lookup_elem(&fl_address_epochs, &index);
-
-	return epoch ? *(volatile __u32 *)epoch : 0;
+	return address_epoch_at(address_epoch_index(addr));
 }
 
 #endif

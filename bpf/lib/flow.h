@@ -10,7 +10,7 @@
 #include "fragments.h"
 
 /* A packet of a flow that is not in the table. */
-static __always_inline enum reason open_flow(struct pod_ctx *c, const union ct_key *k,
+static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_ctx *c, const union ct_key *k,
 					     const struct denied_slot *denied)
 {
 	struct judging *s = judging_begin();
@@ -20,7 +20,7 @@ static __always_inline enum reason open_flow(struct pod_ctx *c, const union ct_k
 	if (!s)
 		return FL_REASON_FLOW_TABLE;
 	j = &s->j;
-	fl_judge(c, c->dir, c->p.dport, s);
+	fl_judge(skb, c, c->p.dport, 0, s);
 	/* The address says "believe me only from the tunnel": in the clear it
 	 * is either forged or leaked. */
 	if (!from_pod && !c->from_tunnel && (j->remote.flags & FL_REMOTE_REQUIRE_TUNNEL)) {
@@ -30,9 +30,11 @@ static __always_inline enum reason open_flow(struct pod_ctx *c, const union ct_k
 	}
 	/* Node and service traffic is not policy's: no event for each probe. */
 	if (j->reason != FL_REASON_HOST && j->reason != FL_REASON_SERVICE)
-		note(c, j->remote.identity, j->rule_id, c->dir, j->verdict, FL_EVENT_NEW);
+		note(c, j->identity, j->rule_id, c->dir, j->verdict, FL_EVENT_NEW);
 	if (j->verdict == FL_VERDICT_DENY) {
-		denied_remember(c, denied, j->remote.identity, j->rule_id, j->reason);
+		/* What hides behind the node's address is not all denied. */
+		if (!j->translated)
+			denied_remember(c, denied, j->identity, j->rule_id, j->reason);
 		return j->reason;
 	}
 	judged_entry(c, j, from_pod, c->from_tunnel, &s->fresh);
@@ -84,7 +86,7 @@ static __always_inline enum reason flow_verdict(struct pod_ctx *c, const struct 
  * judged. Whichever side the packet comes from, the flow is judged as it was
  * opened: that is in the entry. A flow that is no longer allowed stays known, as
  * denied, so that a late answer can't open it again from the other side. */
-static __always_inline enum reason rejudge(struct pod_ctx *c, const union ct_key *k, struct ct_entry *e)
+static __always_inline enum reason rejudge(struct __sk_buff *skb, struct pod_ctx *c, const union ct_key *k, struct ct_entry *e)
 {
 	__u32 flags = e->flags, seen = e->last_seen;
 	bool by_pod = flags & FL_CT_BY_POD, from_pod = ctx_from_pod(c);
@@ -96,14 +98,15 @@ static __always_inline enum reason rejudge(struct pod_ctx *c, const union ct_key
 	if (!s)
 		return FL_REASON_FLOW_TABLE;
 	j = &s->j;
-	fl_judge(c, dir, by_pod == from_pod ? c->p.dport : c->p.sport, s);
+	/* Not 0, whatever the entry says: that would be a new flow. */
+	fl_judge(skb, c, by_pod == from_pod ? c->p.dport : c->p.sport, flags | FL_CT_REPLACING, s);
 	if (j->reason == FL_REASON_NO_POLICY) {
 		/* Not the flow's fault: it is judged when there is a policy. */
-		note(c, j->remote.identity, 0, dir, FL_VERDICT_DENY, FL_EVENT_REEVALUATED);
+		note(c, j->identity, 0, dir, FL_VERDICT_DENY, FL_EVENT_REEVALUATED);
 		return j->reason;
 	}
 	if (j->verdict == FL_VERDICT_AUDIT_DENY)
-		note(c, j->remote.identity, j->rule_id, dir, j->verdict, FL_EVENT_REEVALUATED);
+		note(c, j->identity, j->rule_id, dir, j->verdict, FL_EVENT_REEVALUATED);
 	judged_entry(c, j, by_pod, flags & FL_CT_VIA_TUNNEL, &s->fresh);
 	r = flow_verdict(c, &s->fresh);
 	/* A packet that isn't the flow's must not keep it alive or end it. */
@@ -129,7 +132,7 @@ static __always_inline enum reason continue_flow(struct pod_ctx *c, const union 
 	return r;
 }
 
-FL_GLOBAL int fl_flow_verdict(struct pod_ctx *c)
+FL_GLOBAL int fl_flow_verdict(struct __sk_buff *skb, struct pod_ctx *c)
 {
 	struct denied_slot denied = {};
 	union ct_key k = {};
@@ -156,14 +159,14 @@ FL_GLOBAL int fl_flow_verdict(struct pod_ctx *c)
 			if (r != FL_REASON_NONE)
 				return r;
 		}
-		return open_flow(c, &k, &denied);
+		return open_flow(skb, c, &k, &denied);
 	}
 	if (!verdict_is_current(c, e)) {
 		enum direction dir = e->flags & FL_CT_BY_POD ? FL_DIR_EGRESS : FL_DIR_INGRESS;
 		__u32 was = e->epoch;
 
 		if (!verdict_still_holds(c, e, dir))
-			return rejudge(c, &k, e);
+			return rejudge(skb, c, &k, e);
 		ct_renew(c->p.family, &k, e, was, c->epoch);
 	}
 	return continue_flow(c, &k, e);

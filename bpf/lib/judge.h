@@ -5,19 +5,24 @@
 
 #include "policy.h"
 
+#include "client.h"
 #include "conntrack.h"
 #include "context.h"
 #include "ipcache.h"
 
 /* What is thought of a flow, apart from its state. */
 struct judgement {
-	struct remote remote;
+	struct remote remote; /* how the peer's address is reached */
 	struct decision policy; /* all zero when no policy was asked */
+	__u32 identity; /* the peer's; of a translated flow, the client's */
+	__u32 client_epoch; /* of a translated flow, of the client's address */
 	__u32 rule_id;
+	__u16 client; /* and the index of that epoch */
 	enum verdict verdict;
 	enum reason reason; /* why it passes or is dropped */
 	__u8 by_policy;
-	__u8 pad;
+	__u8 translated;
+	__u8 pad[2];
 };
 
 /* fl_scratch, while a flow is judged. */
@@ -25,6 +30,7 @@ struct judging {
 	struct judgement j;
 	struct policy_query q;
 	struct ct_entry fresh; /* the flow's new entry */
+	struct client client;
 };
 
 _Static_assert(sizeof(struct judging) <= sizeof(struct scratch), "it must fit");
@@ -40,22 +46,22 @@ static __always_inline struct judging *judging_begin(void)
 	return s;
 }
 
-/* Asks the policy of the pod. */
+/* Asks the policy of the pod about whoever has addr. */
 static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direction dir, __u16 dport,
-					    struct judging *s)
+					    const __u8 *addr, struct judging *s)
 {
 	struct judgement *j = &s->j;
 
 	s->q = (struct policy_query){
 		.subject = c->subject,
-		.peer = j->remote.identity,
+		.peer = j->identity,
 		.epoch = c->epoch,
 		.dport = dport,
 		.proto = c->p.proto,
 		.family = c->p.family,
 		.dir = dir,
 	};
-	__builtin_memcpy(s->q.addr, ctx_peer_addr(c), 16);
+	__builtin_memcpy(s->q.addr, addr, 16);
 	fl_policy_decide(&s->q, &j->policy);
 	j->by_policy = true;
 	j->rule_id = j->policy.rule_id;
@@ -65,22 +71,71 @@ static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direct
 						     FL_REASON_AUDITED;
 }
 
-/* Judges the flow by who opened it: dir is the direction of its first packet,
- * dport the port that packet went to. The judgement is all zero before. */
-FL_GLOBAL int fl_judge(const struct pod_ctx *c, __u32 dir, __u32 dport, struct judging *s)
+static __always_inline void judge_denied(struct judgement *j, enum reason reason)
 {
+	j->verdict = FL_VERDICT_DENY;
+	j->reason = reason;
+}
+
+/* Judges a flow to the pod whose source address is this node's, but which the
+ * node only passed on: by the client that opened it. A flow that runs already
+ * has shown which way its client's packets come. */
+static __always_inline void judge_client(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dport,
+					 bool running, struct judging *s)
+{
+	struct judgement *j = &s->j;
+	struct remote r = {};
+
+	j->translated = true;
+	__builtin_memset(&s->client, 0, sizeof(s->client));
+	j->identity = FL_IDENTITY_UNKNOWN;
+	if (!fl_client_find(skb, c, &s->client)) {
+		judge_by_policy(c, FL_DIR_INGRESS, dport, s->client.addr, s);
+		return;
+	}
+	j->client = address_epoch_index(s->client.addr);
+	j->client_epoch = address_epoch_at(j->client);
+	remote_lookup(c->p.family, s->client.addr, &r);
+	j->identity = r.identity;
+	if (r.flags & FL_REMOTE_HOST) {
+		j->reason = FL_REASON_HOST;
+		return;
+	}
+	/* A pod may always reach itself, through a service's address too. */
+	if (addr_equal(c->p.family, s->client.addr, ctx_from_pod(c) ? c->p.saddr : c->p.daddr)) {
+		j->reason = FL_REASON_FORWARDED;
+		return;
+	}
+	if (r.flags & FL_REMOTE_REQUIRE_TUNNEL && !running && !c->over_tunnel)
+		return judge_denied(j, FL_REASON_PLAINTEXT);
+	if (r.identity == FL_IDENTITY_UNKNOWN && !(r.flags & FL_REMOTE_UNVOUCHED))
+		return judge_denied(j, FL_REASON_UNKNOWN_SOURCE);
+	judge_by_policy(c, FL_DIR_INGRESS, dport, s->client.addr, s);
+}
+
+/* Judges the flow by who opened it: dir is the direction of its first packet,
+ * dport the port that packet went to, and flags are those of its entry (0: it is
+ * new). The judgement is all zero before. */
+FL_GLOBAL int fl_judge(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dport, __u32 flags,
+		       struct judging *s)
+{
+	enum direction dir;
 	struct judgement *j;
 
 	if (!c || !s)
 		return 0;
+	dir = flags ? (flags & FL_CT_BY_POD ? FL_DIR_EGRESS : FL_DIR_INGRESS) : c->dir;
 	j = &s->j;
 	j->verdict = FL_VERDICT_ALLOW;
 	remote_lookup(c->p.family, ctx_peer_addr(c), &j->remote);
+	j->identity = j->remote.identity;
 
 	/* The node may always talk to its pods (kubelet probes) and they to it:
 	 * NetworkPolicy says so, and it owns them anyway. */
 	if (j->remote.flags & FL_REMOTE_HOST) {
 		j->reason = FL_REASON_HOST;
+		if (flags ? flags & FL_CT_TRANSLATED : dir == FL_DIR_INGRESS && c->forwarded)
+			judge_client(skb, c, dport, flags, s);
 		return 0;
 	}
 	/* A service address that was not translated at the socket belongs to
@@ -90,13 +145,12 @@ FL_GLOBAL int fl_judge(const struct pod_ctx *c, __u32 dir, __u32 dport, struct j
 		return 0;
 	}
 	/* Inside a cluster's range, but no entry for this address. */
-	if (j->remote.identity == FL_IDENTITY_UNKNOWN && !(j->remote.flags & FL_REMOTE_UNVOUCHED)) {
-		j->verdict = FL_VERDICT_DENY;
-		j->reason = dir == FL_DIR_EGRESS ? FL_REASON_UNKNOWN_DESTINATION :
-						   FL_REASON_UNKNOWN_SOURCE;
+	if (j->identity == FL_IDENTITY_UNKNOWN && !(j->remote.flags & FL_REMOTE_UNVOUCHED)) {
+		judge_denied(j, dir == FL_DIR_EGRESS ? FL_REASON_UNKNOWN_DESTINATION :
+						       FL_REASON_UNKNOWN_SOURCE);
 		return 0;
 	}
-	judge_by_policy(c, dir, dport, s);
+	judge_by_policy(c, dir, dport, ctx_peer_addr(c), s);
 	return 0;
 }
 
@@ -128,29 +182,41 @@ static __always_inline void judged_entry(const struct pod_ctx *c, const struct j
 		flags |= FL_CT_BY_POLICY;
 	if (j->policy.by_default)
 		flags |= FL_CT_BY_DEFAULT;
+	if (j->translated)
+		flags |= FL_CT_TRANSLATED;
 	*e = (struct ct_entry){
 		.last_seen = c->now,
 		.flags = flags,
 		.epoch = c->epoch,
-		.address_epoch = c->address_epoch,
+		.address_epoch = c->address_epoch + j->client_epoch,
 		.subject = c->subject,
 		.peer = j->remote.peer,
 		.reason = j->reason,
 		.subject_flags = j->policy.subject_flags,
-		.identity = j->remote.identity,
+		.identity = j->identity,
 		.rule_id = j->rule_id,
 		.group = j->policy.group,
 		.class = j->policy.class,
 		.block = j->policy.block,
 		.block_class = j->policy.block_class,
+		.client = j->client,
 	};
+}
+
+/* The addresses of the flow have the holders that they had. */
+static __always_inline bool addresses_are_current(const struct pod_ctx *c, const struct ct_entry *e)
+{
+	__u32 epoch = c->address_epoch;
+
+	if (e->flags & FL_CT_TRANSLATED)
+		epoch += address_epoch_at(e->client);
+	return e->address_epoch == epoch;
 }
 
 /* Nothing happened since the flow was judged. */
 static __always_inline bool verdict_is_current(const struct pod_ctx *c, const struct ct_entry *e)
 {
-	return e->epoch == c->epoch && e->subject == c->subject &&
-	       e->address_epoch == c->address_epoch;
+	return e->epoch == c->epoch && e->subject == c->subject && addresses_are_current(c, e);
 }
 
 /* The peer and the CIDR around its address are in the same sets as then. Which
@@ -177,7 +243,7 @@ static __always_inline bool verdict_still_holds(const struct pod_ctx *c, const s
 {
 	struct subject *s;
 
-	if (e->subject != c->subject || e->address_epoch != c->address_epoch ||
+	if (e->subject != c->subject || !addresses_are_current(c, e) ||
 	    epoch_before(e->epoch, c->full_epoch))
 		return false;
 	if (!(e->flags & FL_CT_BY_POLICY))

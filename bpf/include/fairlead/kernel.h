@@ -51,6 +51,23 @@ enum bpf_map_type {
 #define TC_ACT_SHOT 2
 #define TC_ACT_REDIRECT 7
 
+struct bpf_sock_tuple {
+	union {
+		struct {
+			__be32 saddr;
+			__be32 daddr;
+			__be16 sport;
+			__be16 dport;
+		} ipv4;
+		struct {
+			__be32 saddr[4];
+			__be32 daddr[4];
+			__be16 sport;
+			__be16 dport;
+		} ipv6;
+	};
+};
+
 /* The context of a tc program; offsets are ABI. */
 struct __sk_buff {
 	__u32 len;

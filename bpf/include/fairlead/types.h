@@ -119,6 +119,7 @@ enum ct_flags {
 	FL_CT_BY_POLICY = 1 << 9, /* a policy decided: group and class count */
 	FL_CT_BY_DEFAULT = 1 << 10, /* no line did: rule_id is the subject's default */
 	FL_CT_REPLACING = 1 << 11, /* a CPU is about to put another entry in its place */
+	FL_CT_TRANSLATED = 1 << 12, /* the node stands for a client that it hides */
 };
 
 enum subject_flags {
@@ -245,7 +246,7 @@ struct ct_entry {
 	__u32 last_seen; /* ticks */
 	__u32 flags; /* ct_flags; u32 so that bits can be set atomically */
 	__u32 epoch; /* policy_epoch the verdict belongs to */
-	__u32 address_epoch; /* and the epoch of the peer's address */
+	__u32 address_epoch; /* and the epoch of the peer's address; and of a hidden client's, added */
 	__u32 subject; /* the pod's identity then */
 	__u16 peer; /* index in fl_peers */
 	enum reason reason; /* what packets of this flow are counted as */
@@ -256,6 +257,8 @@ struct ct_entry {
 	__u32 class; /* the peer's then */
 	__u32 block; /* of the peer's address then; 0: none, or no line asked */
 	__u32 block_class;
+	__u16 client; /* of a translated flow: address_epoch_index() of the client */
+	__u16 pad;
 };
 
 /* One fragmented datagram, so that later fragments find their ports. */
