@@ -60,8 +60,8 @@ func TestAbsentRowsClose(t *testing.T) {
 	}
 }
 
-// The node's own traffic and services need no policy's rows.
-func TestHostAndServicesNeedNoRows(t *testing.T) {
+// The node's own traffic needs no policy's rows; services do, as what they lead to.
+func TestTheNodeNeedsNoRows(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		for bank := range uint8(2) {
 			f.must(f.maps.Subjects.Delete(&SubjectKey{Identity: podIdentity, Dir: DirEgress, Bank: bank}))
@@ -70,7 +70,7 @@ func TestHostAndServicesNeedNoRows(t *testing.T) {
 			f.must(f.maps.Identities.Delete(id))
 		}
 		f.egress(udp(c.pod, 4000, c.host, 53).bytes(t)).passes(t, "own node", HookPodEgress, ReasonHost)
-		f.egress(udp(c.pod, 4000, c.service, 53).bytes(t)).passes(t, "service address", HookPodEgress, ReasonService)
+		f.egress(udp(c.pod, 4000, c.service, 53).bytes(t)).drops(t, "service address", HookPodEgress, ReasonNoPolicy)
 		f.egress(udp(c.pod, 4000, c.world, 53).bytes(t)).drops(t, "world", HookPodEgress, ReasonNoPolicy)
 	})
 }

@@ -134,7 +134,7 @@ static __always_inline enum reason translate(struct bpf_sock_addr *ctx, struct e
 	if (to->proto != IPPROTO_TCP && to->proto != IPPROTO_UDP)
 		return FL_REASON_NONE;
 	s = service_find(to);
-	if (!s)
+	if (!s || s->flags & FL_SERVICE_POLICY_ONLY)
 		return FL_REASON_NONE;
 	client.service = s->id;
 	if (s->flags & FL_SERVICE_AFFINITY) {

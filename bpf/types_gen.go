@@ -269,6 +269,7 @@ const (
 	CTByDefault     = 0x400
 	CTReplacing     = 0x800
 	CTTranslated    = 0x1000
+	CTByService     = 0x2000
 )
 
 // Enum subject_flags.
@@ -280,7 +281,8 @@ const (
 
 // Enum service_flags.
 const (
-	ServiceAffinity = 0x1
+	ServiceAffinity   = 0x1
+	ServicePolicyOnly = 0x2
 )
 
 // Enum event_flags.

@@ -28,12 +28,12 @@ static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_c
 		j->reason = FL_REASON_PLAINTEXT;
 		j->rule_id = 0;
 	}
-	/* Node and service traffic is not policy's: no event for each probe. */
-	if (j->reason != FL_REASON_HOST && j->reason != FL_REASON_SERVICE)
+	/* Node traffic is not policy's: no event for each probe. */
+	if (j->reason != FL_REASON_HOST)
 		note(c, j->identity, j->rule_id, c->dir, j->verdict, FL_EVENT_NEW);
 	if (j->verdict == FL_VERDICT_DENY) {
 		/* What hides behind the node's address is not all denied. */
-		if (!j->translated)
+		if (!j->translated && !j->by_service)
 			denied_remember(c, denied, j->identity, j->rule_id, j->reason);
 		return j->reason;
 	}

@@ -9,6 +9,7 @@
 #include "conntrack.h"
 #include "context.h"
 #include "ipcache.h"
+#include "leads.h"
 
 /* What is thought of a flow, apart from its state. */
 struct judgement {
@@ -22,7 +23,8 @@ struct judgement {
 	enum reason reason; /* why it passes or is dropped */
 	__u8 by_policy;
 	__u8 translated;
-	__u8 pad[2];
+	__u8 by_service;
+	__u8 pad;
 };
 
 /* fl_scratch, while a flow is judged. */
@@ -31,6 +33,7 @@ struct judging {
 	struct policy_query q;
 	struct ct_entry fresh; /* the flow's new entry */
 	struct client client;
+	struct leads leads;
 };
 
 _Static_assert(sizeof(struct judging) <= sizeof(struct scratch), "it must fit");
@@ -46,29 +49,49 @@ static __always_inline struct judging *judging_begin(void)
 	return s;
 }
 
-/* Asks the policy of the pod about whoever has addr. */
-static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direction dir, __u16 dport,
-					    const __u8 *addr, struct judging *s)
+static __always_inline void query_fill(struct policy_query *q, const struct pod_ctx *c, enum direction dir,
+				       __u16 dport, __u32 peer, const __u8 *addr)
 {
-	struct judgement *j = &s->j;
-
-	s->q = (struct policy_query){
+	*q = (struct policy_query){
 		.subject = c->subject,
-		.peer = j->identity,
+		.peer = peer,
 		.epoch = c->epoch,
 		.dport = dport,
 		.proto = c->p.proto,
 		.family = c->p.family,
 		.dir = dir,
 	};
-	__builtin_memcpy(s->q.addr, addr, 16);
-	fl_policy_decide(&s->q, &j->policy);
+	__builtin_memcpy(q->addr, addr, 16);
+}
+
+static __always_inline void judged_by_policy(struct judgement *j, enum reason allowed)
+{
 	j->by_policy = true;
 	j->rule_id = j->policy.rule_id;
 	j->verdict = j->policy.verdict;
-	j->reason = j->verdict == FL_VERDICT_ALLOW ? FL_REASON_FORWARDED :
+	j->reason = j->verdict == FL_VERDICT_ALLOW ? allowed :
 		    j->verdict == FL_VERDICT_DENY  ? j->policy.reason :
 						     FL_REASON_AUDITED;
+}
+
+/* Asks the policy of the pod about whoever has addr. */
+static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direction dir, __u16 dport,
+					    const __u8 *addr, struct judging *s)
+{
+	query_fill(&s->q, c, dir, dport, s->j.identity, addr);
+	fl_policy_decide(&s->q, &s->j.policy, &s->leads.scan);
+	judged_by_policy(&s->j, FL_REASON_FORWARDED);
+}
+
+/* And about all that a service leads to; NULL: nobody knows what that is. */
+static __always_inline void judge_by_service(const struct pod_ctx *c, __u16 dport, const struct service *svc,
+					     struct judging *s)
+{
+	query_fill(&s->leads.q, c, FL_DIR_EGRESS, dport, FL_IDENTITY_UNKNOWN, ctx_peer_addr(c));
+	leads_judge(&s->leads, svc);
+	s->j.policy = s->leads.worst;
+	s->j.by_service = true;
+	judged_by_policy(&s->j, FL_REASON_SERVICE);
 }
 
 static __always_inline void judge_denied(struct judgement *j, enum reason reason)
@@ -130,18 +153,20 @@ FL_GLOBAL int fl_judge(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dpo
 	remote_lookup(c->p.family, ctx_peer_addr(c), &j->remote);
 	j->identity = j->remote.identity;
 
+	if (dir == FL_DIR_EGRESS) {
+		struct service *svc = leads_find(&c->p, dport, ctx_peer_addr(c), &j->remote);
+
+		if (svc || j->remote.flags & FL_REMOTE_SERVICE) {
+			judge_by_service(c, dport, svc, s);
+			return 0;
+		}
+	}
 	/* The node may always talk to its pods (kubelet probes) and they to it:
 	 * NetworkPolicy says so, and it owns them anyway. */
 	if (j->remote.flags & FL_REMOTE_HOST) {
 		j->reason = FL_REASON_HOST;
 		if (flags ? flags & FL_CT_TRANSLATED : dir == FL_DIR_INGRESS && c->forwarded)
 			judge_client(skb, c, dport, flags, s);
-		return 0;
-	}
-	/* A service address that was not translated at the socket belongs to
-	 * kube-proxy; the real destination meets its own policy at arrival. */
-	if (dir == FL_DIR_EGRESS && (j->remote.flags & FL_REMOTE_SERVICE)) {
-		j->reason = FL_REASON_SERVICE;
 		return 0;
 	}
 	/* Inside a cluster's range, but no entry for this address. */
@@ -168,6 +193,13 @@ static __always_inline __u32 tunnel_flags(const struct judgement *j, bool by_pod
 	return flags;
 }
 
+/* What a service leads to may be others soon, which no epoch says: flows that were
+ * judged by it are judged again about every four seconds. */
+static __always_inline __u32 service_epoch(const struct pod_ctx *c)
+{
+	return c->now >> 2;
+}
+
 /* The entry of a flow that was judged so. */
 static __always_inline void judged_entry(const struct pod_ctx *c, const struct judgement *j, bool by_pod,
 					 bool came_by_tunnel, struct ct_entry *e)
@@ -184,11 +216,13 @@ static __always_inline void judged_entry(const struct pod_ctx *c, const struct j
 		flags |= FL_CT_BY_DEFAULT;
 	if (j->translated)
 		flags |= FL_CT_TRANSLATED;
+	if (j->by_service)
+		flags |= FL_CT_BY_SERVICE;
 	*e = (struct ct_entry){
 		.last_seen = c->now,
 		.flags = flags,
 		.epoch = c->epoch,
-		.address_epoch = c->address_epoch + j->client_epoch,
+		.address_epoch = c->address_epoch + j->client_epoch + (j->by_service ? service_epoch(c) : 0),
 		.subject = c->subject,
 		.peer = j->remote.peer,
 		.reason = j->reason,
@@ -210,6 +244,8 @@ static __always_inline bool addresses_are_current(const struct pod_ctx *c, const
 
 	if (e->flags & FL_CT_TRANSLATED)
 		epoch += address_epoch_at(e->client);
+	if (e->flags & FL_CT_BY_SERVICE)
+		epoch += service_epoch(c);
 	return e->address_epoch == epoch;
 }
 
@@ -244,7 +280,7 @@ static __always_inline bool verdict_still_holds(const struct pod_ctx *c, const s
 	struct subject *s;
 
 	if (e->subject != c->subject || !addresses_are_current(c, e) ||
-	    epoch_before(e->epoch, c->full_epoch))
+	    epoch_before(e->epoch, c->full_epoch) || e->flags & FL_CT_BY_SERVICE)
 		return false;
 	if (!(e->flags & FL_CT_BY_POLICY))
 		return true;

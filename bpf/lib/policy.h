@@ -156,19 +156,25 @@ FL_GLOBAL int fl_scan_chunk(struct scan *s, __u32 chunk)
 	return 0;
 }
 
-/* For bpf_loop, which only takes static functions. */
-static long scan_rest(__u32 i, struct scan *s)
+/* For bpf_loop, which takes static functions and a context on the stack. */
+struct scan_loop {
+	struct scan *s;
+};
+
+static long scan_rest(__u32 i, struct scan_loop *loop)
 {
-	return fl_scan_chunk(s, i + 1) ? 1 : 0;
+	return fl_scan_chunk(loop->s, i + 1) ? 1 : 0;
 }
 
 /* False: no group can have so many lines. Most have one chunk. */
 static __always_inline bool scan_group(struct scan *s)
 {
+	struct scan_loop loop = { .s = s };
+
 	if (!s->lines || fl_scan_chunk(s, 0) || s->lines <= FL_GROUP_LINES)
 		return true;
 	/* An int: inlined (5.18 on), it returns -E2BIG in 32 bits only. */
-	return (int)bpf_loop((s->lines - 1) / FL_GROUP_LINES, scan_rest, s, 0) >= 0;
+	return (int)bpf_loop((s->lines - 1) / FL_GROUP_LINES, scan_rest, &loop, 0) >= 0;
 }
 
 static __always_inline void decide(struct decision *d, enum verdict verdict, __u32 rule_id,
@@ -221,34 +227,35 @@ static __always_inline bool classes_find(const struct policy_query *q, const str
 	return true;
 }
 
-FL_GLOBAL int fl_policy_decide(const struct policy_query *q, struct decision *d)
+/* scan is for this function to use: the stack is short. */
+FL_GLOBAL int fl_policy_decide(const struct policy_query *q, struct decision *d, struct scan *scan)
 {
-	struct scan scan = {}; /* bpf_loop wants it on the stack */
 	struct subject *s;
 
-	if (!q || !d)
+	if (!q || !d || !scan)
 		return 0;
+	__builtin_memset(scan, 0, sizeof(*scan));
 	s = subject_find(q->subject, q->dir, q->epoch);
 	if (!s || !classes_find(q, s, d)) {
 		decide(d, FL_VERDICT_DENY, 0, FL_REASON_NO_POLICY);
 		return 0;
 	}
-	d->group = scan.group = s->group;
-	scan.class = d->class;
-	scan.block_class = d->block ? d->block_class : d->class;
-	scan.unknown = q->peer == FL_IDENTITY_UNKNOWN;
+	d->group = scan->group = s->group;
+	scan->class = d->class;
+	scan->block_class = d->block ? d->block_class : d->class;
+	scan->unknown = q->peer == FL_IDENTITY_UNKNOWN;
 	d->subject_flags = s->flags;
-	scan.lines = s->lines;
-	scan.port = has_ports(q->proto) ? q->dport : FL_NO_PORT;
-	scan.proto = q->proto;
-	if (!scan_group(&scan))
+	scan->lines = s->lines;
+	scan->port = has_ports(q->proto) ? q->dport : FL_NO_PORT;
+	scan->proto = q->proto;
+	if (!scan_group(scan))
 		decide(d, FL_VERDICT_DENY, 0, FL_REASON_NO_POLICY);
-	else if (scan.verdict == FL_VERDICT_NONE)
-		decide_by_default(s, &scan, d);
-	else if (scan.verdict == FL_VERDICT_ALLOW && scan.audited)
-		decide(d, FL_VERDICT_AUDIT_DENY, scan.audit_rule, FL_REASON_NONE);
+	else if (scan->verdict == FL_VERDICT_NONE)
+		decide_by_default(s, scan, d);
+	else if (scan->verdict == FL_VERDICT_ALLOW && scan->audited)
+		decide(d, FL_VERDICT_AUDIT_DENY, scan->audit_rule, FL_REASON_NONE);
 	else
-		decide(d, scan.verdict, scan.rule_id, scan.reason);
+		decide(d, scan->verdict, scan->rule_id, scan->reason);
 	return 0;
 }
 

@@ -7,7 +7,7 @@
 #include "fairlead/maps.h"
 #include <bpf/bpf_endian.h>
 
-/* What a socket call names: a family, an address, a port. An IPv4 address in
+/* What a socket call or a packet names: a family, an address, a port. An IPv4 address in
  * IPv6 clothes (::ffff:a.b.c.d) is IPv4 here. */
 struct endpoint {
 	__u8 addr[16] __attribute__((aligned(8))); /* IPv4: the first four bytes */

@@ -55,7 +55,7 @@ enum reason {
 	FL_REASON_FORWARDED = 1, /* left to the CNI's path */
 	FL_REASON_TUNNELED = 2, /* handed to the tunnel device */
 	FL_REASON_DELIVERED = 3, /* from the tunnel to a local pod */
-	FL_REASON_SERVICE = 4, /* to a service address, kube-proxy's business */
+	FL_REASON_SERVICE = 4, /* to a service's address, which kube-proxy translates */
 	FL_REASON_HOST = 5, /* from or to this node, always allowed */
 	FL_REASON_AUDITED = 6, /* policy would deny, audit mode let it through */
 	FL_REASON_NEIGHBOR = 7, /* ARP or IPv6 neighbour discovery */
@@ -120,6 +120,7 @@ enum ct_flags {
 	FL_CT_BY_DEFAULT = 1 << 10, /* no line did: rule_id is the subject's default */
 	FL_CT_REPLACING = 1 << 11, /* a CPU is about to put another entry in its place */
 	FL_CT_TRANSLATED = 1 << 12, /* the node stands for a client that it hides */
+	FL_CT_BY_SERVICE = 1 << 13, /* allowed because all that the service leads to is */
 };
 
 enum subject_flags {
@@ -130,6 +131,7 @@ enum subject_flags {
 
 enum service_flags {
 	FL_SERVICE_AFFINITY = 1 << 0, /* a client sticks to its backend */
+	FL_SERVICE_POLICY_ONLY = 1 << 1, /* not translated here; says what it leads to */
 };
 
 enum event_flags {
@@ -285,6 +287,8 @@ struct scratch {
 };
 
 /* ---- services ---------------------------------------------------------- */
+
+/* A node port has the address zero: it is at every address of every node. */
 
 struct service4_key {
 	__u8 addr[4];

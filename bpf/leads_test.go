@@ -1,0 +1,136 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package bpf
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// leadsTo makes an address and port of TCP a service with these backends. The zero address is a node port.
+func (f *fixture) leadsTo(at netip.AddrPort, id uint32, flags uint32, backends ...netip.AddrPort) {
+	f.t.Helper()
+	row := &Service{ID: id, Backends: uint32(len(backends)), Flags: flags}
+	if at.Addr().Is4() {
+		f.must(f.maps.Services4.Put(&Service4Key{Addr: at.Addr().As4(), Port: at.Port(), Proto: 6}, row))
+	} else {
+		f.must(f.maps.Services6.Put(&Service6Key{Addr: at.Addr().As16(), Port: at.Port(), Proto: 6}, row))
+	}
+	for slot, b := range backends {
+		family := uint8(2)
+		if b.Addr().Is6() {
+			family = 10
+		}
+		f.must(f.maps.Slots.Put(&SlotKey{Service: id, Slot: uint32(slot)},
+			&Backend{Addr: wide(b.Addr()), ID: uint32(slot + 1), Port: b.Port(), Family: family}))
+	}
+}
+
+// A service's address that was not translated at the socket is judged by all that it leads to.
+func TestServicesAreJudgedByWhatTheyLeadTo(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		sport := uint16(4000)
+		try := func() result {
+			sport++
+			return f.egress(tcp(c.pod, sport, c.service, 443, "S").bytes(t))
+		}
+		allow := func(lines ...line) {
+			f.policies[DirEgress].lines = lines
+			f.publish(podIdentity, DirEgress)
+			f.bumpEpoch()
+		}
+		friend, remote := netip.AddrPortFrom(c.friend, 8443), netip.AddrPortFrom(c.remote, 8443)
+		at := netip.AddrPortFrom(c.service, 443)
+
+		try().passes(t, "nothing is isolated", HookPodEgress, ReasonService)
+		allow(line{peer: friendIdentity, verdict: VerdictDeny, rule: 1})
+		try().drops(t, "could lead to somebody who is denied", HookPodEgress, ReasonPolicyDenied)
+		f.egress(echo(c.pod, c.service, 1, false).bytes(t)).drops(t, "so does a ping", HookPodEgress, ReasonPolicyDenied)
+		f.leadsTo(at, 7, 0, remote)
+		try().passes(t, "leads to somebody else", HookPodEgress, ReasonService)
+		f.leadsTo(at, 7, 0, remote, friend)
+		try().drops(t, "leads to him too", HookPodEgress, ReasonPolicyDenied)
+
+		f.isolate(DirEgress, 0)
+		allow()
+		try().drops(t, "isolated", HookPodEgress, ReasonDefaultDenied)
+		f.egress(echo(c.pod, c.service, 2, false).bytes(t)).drops(t, "isolated, a ping", HookPodEgress, ReasonDefaultDenied)
+		allow(line{peer: friendIdentity, proto: 6, from: 8443, rule: 2})
+		try().drops(t, "one of two backends is allowed", HookPodEgress, ReasonDefaultDenied)
+		f.leadsTo(at, 7, 0, friend)
+		try().passes(t, "all backends are", HookPodEgress, ReasonService)
+		allow(line{peer: friendIdentity, proto: 6, from: 443, rule: 3})
+		try().drops(t, "the port is the backend's", HookPodEgress, ReasonDefaultDenied)
+		f.leadsTo(at, 7, 0, netip.AddrPortFrom(c.block, 6443))
+		allow(line{peer: blockIdentity, proto: 6, from: 6443, rule: 4})
+		try().passes(t, "an address that a CIDR allows, as the API server's", HookPodEgress, ReasonService)
+		f.leadsTo(at, 7, 0, netip.AddrPortFrom(c.host, 6443))
+		try().passes(t, "the own node", HookPodEgress, ReasonService)
+
+		f.leadsTo(at, 7, 0)
+		try().drops(t, "nobody knows what it leads to", HookPodEgress, ReasonDefaultDenied)
+		f.leadsTo(at, 7, 0, friend, friend)
+		f.must(f.maps.Slots.Delete(&SlotKey{Service: 7, Slot: 1}))
+		allow(line{peer: friendIdentity, rule: 5})
+		try().drops(t, "a slot is missing", HookPodEgress, ReasonDefaultDenied)
+		allow(line{rule: 6})
+		try().passes(t, "everybody is allowed", HookPodEgress, ReasonService)
+	})
+}
+
+// Node ports lead to backends at the addresses of this cluster's nodes, and nowhere else.
+func TestNodePortsAreJudgedByWhatTheyLeadTo(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		node, foreign := c.world.Next(), c.world.Next().Next()
+		f.address(node, Remote{Identity: IdentityWorld, Flags: RemoteNode})
+		f.address(foreign, Remote{Identity: IdentityWorld, Peer: remotePeer, Flags: RemoteNode | RemoteTunnel | RemoteRequireTunnel})
+		zero := netip.IPv4Unspecified()
+		if c.family != 2 {
+			zero = netip.IPv6Unspecified()
+		}
+		f.leadsTo(netip.AddrPortFrom(zero, nodePort), 8, ServicePolicyOnly, netip.AddrPortFrom(c.friend, 80))
+		f.isolate(DirEgress, 0)
+		f.rule(DirEgress, line{peer: IdentityWorld, rule: 1})
+		f.bumpEpoch()
+		for _, at := range []netip.Addr{c.host, node} {
+			f.egress(tcp(c.pod, 4000, at, nodePort, "S").bytes(t)).drops(t, "leads to a pod that isn't allowed", HookPodEgress, ReasonDefaultDenied)
+		}
+		f.egress(tcp(c.pod, 4000, c.host, 22, "S").bytes(t)).passes(t, "another port of the node", HookPodEgress, ReasonHost)
+		f.egress(tcp(c.pod, 4000, node, 22, "S").bytes(t)).passes(t, "another port of another node", HookPodEgress, ReasonForwarded)
+		f.egress(tcp(c.pod, 4000, foreign, nodePort, "S").bytes(t)).tunnels(t, "the same port of another cluster's node")
+		f.egress(tcp(c.pod, 4000, c.world, nodePort, "S").bytes(t)).passes(t, "the same port of no node", HookPodEgress, ReasonForwarded)
+		f.rule(DirEgress, line{peer: friendIdentity, proto: 6, from: 80, rule: 2})
+		f.bumpEpoch()
+		for _, at := range []netip.Addr{c.host, node} {
+			f.egress(tcp(c.pod, 4001, at, nodePort, "S").bytes(t)).passes(t, "leads to a pod that is", HookPodEgress, ReasonService)
+		}
+	})
+}
+
+// A flow that was judged by a service's backends is judged again after some seconds, since no epoch says that they changed.
+func TestFlowsToServicesAreJudgedAgain(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		at := netip.AddrPortFrom(c.service, 443)
+		f.leadsTo(at, 7, 0, netip.AddrPortFrom(c.friend, 80))
+		f.isolate(DirEgress, 0)
+		f.rule(DirEgress, line{peer: friendIdentity, rule: 1})
+		f.bumpEpoch()
+		key := ctKey{c: c, peer: c.service, podPort: 4000, peerPort: 443, proto: 6}
+		send := func() result { return f.egress(tcp(c.pod, 4000, c.service, 443, "A").bytes(t)) }
+		send().passes(t, "allowed", HookPodEgress, ReasonService)
+		if e, _ := f.flow(key); e.Flags&CTByService == 0 {
+			t.Errorf("entry %+v doesn't say that a service decided", e)
+		}
+		f.leadsTo(at, 7, 0, netip.AddrPortFrom(c.world, 80))
+		e, _ := f.flow(key)
+		e.AddressEpoch -= 2 // as if eight seconds went by
+		m, k := f.ctMap(key)
+		f.must(m.Put(k, &e))
+		send().drops(t, "leads elsewhere", HookPodEgress, ReasonDefaultDenied)
+
+		f.leadsTo(at, 7, 0, netip.AddrPortFrom(c.friend, 80))
+		f.bumpEpoch()
+		send().passes(t, "leads back, and a policy changed", HookPodEgress, ReasonService)
+	})
+}
