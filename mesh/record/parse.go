@@ -15,6 +15,7 @@ import (
 const (
 	maxCIDRs     = 16
 	maxAddresses = 16
+	maxExternal  = 1024
 	maxLabels    = 256 // a pod's own and its namespace's
 	maxLabelKey  = 512 // a label key may have 317 characters, and a prefix of ours before them
 	maxText      = 2048
@@ -46,8 +47,12 @@ func namespaced(field, namespace, object string) (string, error) {
 
 // parseAddrs reads 1 to maxAddresses addresses.
 func parseAddrs(field string, texts []string) ([]netip.Addr, error) {
-	if n := len(texts); n == 0 || n > maxAddresses {
-		return nil, reject(ReasonInvalidAddress, field, "has %d entries, want 1..%d", n, maxAddresses)
+	return parseAddrsUpTo(maxAddresses, field, texts)
+}
+
+func parseAddrsUpTo(most int, field string, texts []string) ([]netip.Addr, error) {
+	if n := len(texts); n == 0 || n > most {
+		return nil, reject(ReasonInvalidAddress, field, "has %d entries, want 1..%d", n, most)
 	}
 	out := make([]netip.Addr, len(texts))
 	for i, s := range texts {
@@ -93,7 +98,10 @@ func parsePorts(field string, ports []*recordv1.ServicePort) ([]Port, error) {
 		if err != nil {
 			return nil, err
 		}
-		out[i] = Port{Name: intern(p.GetName()), Protocol: proto, Number: number}
+		if p.GetNodePort() > 65535 {
+			return nil, reject(ReasonInvalidPort, field, "node port %d is no port", p.GetNodePort())
+		}
+		out[i] = Port{Name: intern(p.GetName()), Protocol: proto, Number: number, NodePort: uint16(p.GetNodePort())}
 	}
 	return out, nil
 }

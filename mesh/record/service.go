@@ -14,6 +14,7 @@ import (
 type Service struct {
 	Namespace, Name string
 	ClusterIPs      []netip.Addr // only meaningful in the cluster that wrote it
+	External        []netip.Addr // likewise: of load balancers, and externalIPs
 	Ports           []Port
 	Global          bool // takes part in the mesh
 	Shared          bool // offers its own backends to other clusters (only if global)
@@ -27,6 +28,7 @@ type Port struct {
 	Name     string
 	Protocol Protocol
 	Number   uint16
+	NodePort uint16 // of a service: where each node of its cluster serves it too; 0: nowhere
 }
 
 // Protocol is an IP protocol number (IANA).
@@ -87,6 +89,11 @@ func (r serviceReader) parse() (Object, error) {
 	var err error
 	if len(r.GetClusterIps()) > 0 {
 		if s.ClusterIPs, err = parseAddrs("service.cluster_ips", r.GetClusterIps()); err != nil {
+			return nil, err
+		}
+	}
+	if len(r.GetExternalAddresses()) > 0 {
+		if s.External, err = parseAddrsUpTo(maxExternal, "service.external_addresses", r.GetExternalAddresses()); err != nil {
 			return nil, err
 		}
 	}

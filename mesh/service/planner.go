@@ -16,8 +16,8 @@ import (
 type Config struct {
 	// Cluster is the local one.
 	Cluster string
-	// Skip says which services are not translated.
-	Skip func(namespace, name string) bool
+	// Proxied says which services are left to kube-proxy.
+	Proxied func(namespace, name string) bool
 	// IDs that frontends had in an earlier run: they keep them.
 	IDs map[FrontendKey]uint32
 	// Slots that backends had in an earlier run, by id, so that a restart moves none: they are in the first Delta as they
@@ -30,6 +30,7 @@ type Row struct {
 	ID              uint32
 	Backends        uint32
 	AffinityTimeout uint32 // seconds; 0: none
+	Proxied         bool   // kube-proxy translates it; see Frontend
 }
 
 // SlotKey is one place of a service id.
@@ -83,9 +84,15 @@ type state struct {
 	// structure says that definitions changed, so that ports and groups must be made anew.
 	structure bool
 	groups    []*group
-	frontends map[FrontendKey]*group
+	frontends map[FrontendKey]frontend
 	affinity  uint32
 	mismatch  []string // ports that clusters don't have
+}
+
+// frontend is where a service is reached.
+type frontend struct {
+	*group
+	proxied bool
 }
 
 // definition is a cluster's Service.
@@ -182,7 +189,7 @@ func (p *Planner) Step() Delta {
 		for _, g := range s.groups {
 			if g.settle(&d) {
 				for key, of := range s.frontends {
-					if of == g {
+					if of.group == g {
 						changed[key] = struct{}{}
 					}
 				}
@@ -214,8 +221,14 @@ func (p *Planner) emit(key FrontendKey, d *Delta) {
 		return
 	}
 	s := claims[0]
-	g := s.frontends[key]
-	row := Row{ID: g.id, Backends: uint32(len(g.slots)), AffinityTimeout: s.affinity}
+	f := s.frontends[key]
+	row := Row{ID: f.id, Backends: uint32(len(f.slots)), Proxied: f.proxied}
+	switch {
+	case !f.proxied:
+		row.AffinityTimeout = s.affinity
+	case len(claims) > 1:
+		row.Backends = 0 // which of them kube-proxy means is not known, so neither is what it leads to
+	}
 	if !known || had != row {
 		p.rows[key] = row
 		d.Frontends[key] = &row

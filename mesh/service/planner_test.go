@@ -114,12 +114,18 @@ func (m *mesh) want(local string) map[FrontendKey]Frontend {
 	}
 	out := map[FrontendKey]Frontend{}
 	for _, n := range slices.SortedFunc(maps.Keys(names), compareNames) {
+		resolve := Resolve
 		if n.name == skipped {
-			continue
+			resolve = ResolveProxied
 		}
-		for _, f := range Resolve(local, m.definitions(n)).Frontends {
-			if _, taken := out[f.FrontendKey]; !taken {
+		for _, f := range resolve(local, m.definitions(n)).Frontends {
+			other, taken := out[f.FrontendKey]
+			switch {
+			case !taken, other.Proxied && !f.Proxied:
 				out[f.FrontendKey] = f
+			case other.Proxied: // and so is this one
+				other.Backends = nil
+				out[f.FrontendKey] = other
 			}
 		}
 	}
@@ -134,7 +140,7 @@ func (k *kernel) check(t interface{ Fatalf(string, ...any) }, want map[FrontendK
 	ids := map[uint32]bool{}
 	for key, f := range want {
 		row, ok := k.frontends[key]
-		if !ok || row.AffinityTimeout != f.AffinityTimeout {
+		if !ok || row.AffinityTimeout != f.AffinityTimeout || row.Proxied != f.Proxied {
 			t.Fatalf("frontend %+v is %+v, want %+v", key, row, f)
 		}
 		var backends []string
@@ -163,7 +169,7 @@ func (k *kernel) check(t interface{ Fatalf(string, ...any) }, want map[FrontendK
 
 func plannerOf(k *kernel, m *mesh) *Planner {
 	ids, slots := k.remembered()
-	p := NewPlanner(Config{Cluster: "east", Skip: func(_, n string) bool { return n == skipped }, IDs: ids, Slots: slots})
+	p := NewPlanner(Config{Cluster: "east", Proxied: func(_, n string) bool { return n == skipped }, IDs: ids, Slots: slots})
 	for c, list := range m.services {
 		for n, s := range list {
 			p.SetService(c, n.namespace, n.name, s)
@@ -181,6 +187,7 @@ func drawService(t *rapid.T, n name) *record.Service {
 		{{Name: "http", Protocol: record.TCP, Number: 80}},
 		{{Name: "http", Protocol: record.TCP, Number: 80}, {Name: "dns", Protocol: record.UDP, Number: 53}},
 		{{Name: "web", Protocol: record.TCP, Number: 80}, {Name: "again", Protocol: record.TCP, Number: 80}},
+		{{Name: "http", Protocol: record.TCP, Number: 80, NodePort: 30080}, {Name: "dns", Protocol: record.UDP, Number: 53, NodePort: 30053}},
 		nil,
 	})
 	return &record.Service{
@@ -188,6 +195,7 @@ func drawService(t *rapid.T, n name) *record.Service {
 		ClusterIPs: rapid.SampledFrom([][]netip.Addr{
 			addrs("10.96.0.1"), addrs("10.96.0.1"), addrs("10.96.0.1", "fd00::1"), addrs("10.96.0.2"), addrs("10.96.0.1", "10.96.0.2"), nil,
 		}).Draw(t, "addresses"),
+		External: rapid.SampledFrom([][]netip.Addr{nil, nil, addrs("198.51.100.1"), addrs("198.51.100.1", "2001:db8::1"), addrs("10.96.0.1")}).Draw(t, "external"),
 		Global: rapid.IntRange(0, 4).Draw(t, "not global") != 4, Shared: rapid.IntRange(0, 4).Draw(t, "not shared") != 4,
 		Affinity:        record.Affinity(rapid.IntRange(0, 2).Draw(t, "affinity")),
 		AffinityTimeout: uint32(rapid.IntRange(0, 1).Draw(t, "timeout")),

@@ -4,6 +4,7 @@
 package service
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -21,7 +22,7 @@ func (p *Planner) rebuild(s *state, changed map[FrontendKey]struct{}, d *Delta) 
 	}
 	before := s.groups
 	s.groups, s.frontends, s.mismatch, s.affinity = nil, nil, nil, 0
-	if own := p.translated(s); own != nil {
+	if own := p.reachable(s); own != nil {
 		s.affinity = own.AffinityTimeout
 		p.ports(s, own, before)
 	}
@@ -36,12 +37,9 @@ func (p *Planner) rebuild(s *state, changed map[FrontendKey]struct{}, d *Delta) 
 	}
 }
 
-// translated is the local definition, if its addresses are to be translated at all.
-func (p *Planner) translated(s *state) *record.Service {
+// reachable is the local definition, if the service has addresses at all.
+func (p *Planner) reachable(s *state) *record.Service {
 	if len(s.defs) == 0 || s.defs[0].cluster != p.cfg.Cluster || s.defs[0].rec.Headless {
-		return nil
-	}
-	if p.cfg.Skip != nil && p.cfg.Skip(s.namespace, s.name.name) {
 		return nil
 	}
 	return s.defs[0].rec
@@ -49,7 +47,8 @@ func (p *Planner) translated(s *state) *record.Service {
 
 // ports makes a group for each port and address family of the local service, and its frontends.
 func (p *Planner) ports(s *state, own *record.Service, before []*group) {
-	s.frontends = map[FrontendKey]*group{}
+	s.frontends = map[FrontendKey]frontend{}
+	left := p.cfg.Proxied != nil && p.cfg.Proxied(s.namespace, s.name.name)
 	for _, port := range own.Ports {
 		serves := map[string]record.Port{}
 		for _, def := range s.defs {
@@ -62,30 +61,49 @@ func (p *Planner) ports(s *state, own *record.Service, before []*group) {
 				s.mismatch = append(s.mismatch, noPort(def.cluster, port, s.String()))
 			}
 		}
+		at := addressesOf(own, port, left)
 		for _, v4 := range []bool{true, false} {
-			p.family(s, own, port, v4, serves, before)
+			g := p.family(s, own, port, v4, false, at, serves, before)
+			if own.Global || g == nil { // else kube-proxy chooses among the same
+				local := map[string]record.Port{p.cfg.Cluster: {Name: port.Name, Protocol: port.Protocol}}
+				p.family(s, own, port, v4, true, at, local, before)
+				continue
+			}
+			for _, key := range s.fresh(at, v4, true) {
+				s.frontends[key] = frontend{g, true}
+			}
 		}
 	}
 }
 
-// family makes the group of one port and address family, unless no address of the service is of that family.
-func (p *Planner) family(s *state, own *record.Service, port record.Port, v4 bool, serves map[string]record.Port, before []*group) {
+// fresh lists the addresses of a family that are proxied, or are not, and that no other port of the service has.
+func (s *state) fresh(at []address, v4, proxied bool) []FrontendKey {
 	var keys []FrontendKey
-	for _, addr := range own.ClusterIPs {
-		key := FrontendKey{Addr: addr, Port: port.Number, Proto: uint8(port.Protocol)}
-		if _, twice := s.frontends[key]; !twice && addr.Is4() == v4 && !slices.Contains(keys, key) {
-			keys = append(keys, key)
+	for _, a := range at {
+		if _, twice := s.frontends[a.FrontendKey]; !twice && a.Addr.Is4() == v4 && a.proxied == proxied && !slices.Contains(keys, a.FrontendKey) {
+			keys = append(keys, a.FrontendKey)
 		}
 	}
-	if len(keys) == 0 {
-		return
-	}
 	slices.SortFunc(keys, FrontendKey.compare)
+	return keys
+}
+
+// family makes the group of one port and address family, unless no address of the service is of that kind.
+func (p *Planner) family(s *state, own *record.Service, port record.Port, v4, proxied bool, at []address, serves map[string]record.Port, before []*group) *group {
+	keys := s.fresh(at, v4, proxied)
+	if len(keys) == 0 {
+		return nil
+	}
 	size := 0
 	for sl := range s.slices {
 		size += len(sl.rec.Backends)
 	}
-	g := newGroup(p, port, v4, own.Affinity, serves, size)
+	affinity := own.Affinity
+	if proxied {
+		affinity = record.AffinityNone
+	}
+	g := newGroup(p, port, v4, affinity, serves, size)
+	g.proxied = proxied
 	if i := slices.IndexFunc(before, g.replaces); i >= 0 {
 		g.id = before[i].id
 		g.remember(before[i].slots, before[i].emitted)
@@ -102,8 +120,9 @@ func (p *Planner) family(s *state, own *record.Service, port record.Port, v4 boo
 	}
 	s.groups = append(s.groups, g)
 	for _, key := range keys {
-		s.frontends[key] = g
+		s.frontends[key] = frontend{g, proxied}
 	}
+	return g
 }
 
 // newID gives the id that one of the frontends had in an earlier run, else one that nobody has had. No two groups share
@@ -120,10 +139,23 @@ func (p *Planner) newID(keys []FrontendKey) uint32 {
 	return p.lastID
 }
 
-// claim enters a service among those that want a frontend. The first by name has it.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
+}
+
+// claim enters a service among those that want a frontend. The first by name has it, of those that are not left to
+// kube-proxy if there are any.
 func (p *Planner) claim(key FrontendKey, s *state) {
 	list := p.claims[key]
-	i, _ := slices.BinarySearchFunc(list, s, func(a, b *state) int { return compareNames(a.name, b.name) })
+	i, _ := slices.BinarySearchFunc(list, s, func(a, b *state) int {
+		return cmp.Or(compareBools(a.frontends[key].proxied, b.frontends[key].proxied), compareNames(a.name, b.name))
+	})
 	p.claims[key] = slices.Insert(list, i, s)
 	p.renote(key)
 }

@@ -49,7 +49,10 @@ type Frontend struct {
 	Name            string // namespace/name
 	PortName        string
 	AffinityTimeout uint32 // seconds a client sticks to its backend; 0: it does not
-	Backends        []Backend
+	// Proxied frontends are kube-proxy's to translate: node ports (at the address zero), addresses from outside, and those of
+	// services that are left to it. Policy judges by their backends, which are those of the local cluster.
+	Proxied  bool
+	Backends []Backend
 }
 
 // Resolution is what Resolve found.
@@ -60,7 +63,12 @@ type Resolution struct {
 
 // Resolve merges the definitions that clusters have of ONE service into what its addresses in the local cluster lead to.
 // Without a Service in the local cluster there is no address, hence no frontend.
-func Resolve(local string, defs []Definition) Resolution {
+func Resolve(local string, defs []Definition) Resolution { return resolve(local, defs, false) }
+
+// ResolveProxied does the same for a service that is left to kube-proxy.
+func ResolveProxied(local string, defs []Definition) Resolution { return resolve(local, defs, true) }
+
+func resolve(local string, defs []Definition, proxied bool) Resolution {
 	r := resolver{local: local}
 	defs = r.order(defs)
 	if len(defs) == 0 || defs[0].Cluster != local {
@@ -71,21 +79,54 @@ func Resolve(local string, defs []Definition) Resolution {
 		return Resolution{Problems: r.problems}
 	}
 	r.name = own.Namespace + "/" + own.Name
-	pools := r.pools(own, defs)
+	pools, locals := r.pools(own, defs), (&resolver{local: local, name: r.name}).pools(own, defs[:1])
 
 	var out []Frontend
-	for _, addr := range own.ClusterIPs {
-		for i, port := range own.Ports {
-			out = append(out, Frontend{
-				FrontendKey: FrontendKey{Addr: addr, Port: port.Number, Proto: uint8(port.Protocol)}, Name: r.name, PortName: port.Name,
-				AffinityTimeout: own.AffinityTimeout,
-				Backends:        pools[i].choose(own.Affinity, addr.Is4()),
-			})
+	for i, port := range own.Ports {
+		for _, at := range addressesOf(own, port, proxied) {
+			f := Frontend{FrontendKey: at.FrontendKey, Name: r.name, PortName: port.Name, Proxied: at.proxied}
+			if at.proxied {
+				f.Backends = locals[i].choose(record.AffinityNone, at.Addr.Is4())
+			} else {
+				f.AffinityTimeout, f.Backends = own.AffinityTimeout, pools[i].choose(own.Affinity, at.Addr.Is4())
+			}
+			out = append(out, f)
 		}
 	}
 	slices.SortStableFunc(out, compareFrontends)
 	out = slices.CompactFunc(out, func(a, b Frontend) bool { return compareFrontends(a, b) == 0 })
 	return Resolution{Frontends: out, Problems: r.problems}
+}
+
+// address of a service's port.
+type address struct {
+	FrontendKey
+	proxied bool
+}
+
+// addressesOf lists where a port of the local service is reached; proxied says that all of it is left to kube-proxy. What is
+// translated by the mesh comes first.
+func addressesOf(own *record.Service, port record.Port, proxied bool) []address {
+	var out []address
+	add := func(addr netip.Addr, number uint16, proxied bool) {
+		out = append(out, address{FrontendKey{Addr: addr, Port: number, Proto: uint8(port.Protocol)}, proxied})
+	}
+	for _, addr := range own.ClusterIPs {
+		add(addr, port.Number, proxied)
+	}
+	for _, addr := range own.External {
+		add(addr, port.Number, true)
+	}
+	if port.NodePort != 0 {
+		for _, addr := range own.ClusterIPs { // node ports have the families of these
+			zero := netip.IPv6Unspecified()
+			if addr.Is4() {
+				zero = netip.IPv4Unspecified()
+			}
+			add(zero, port.NodePort, true)
+		}
+	}
+	return out
 }
 
 func compareFrontends(a, b Frontend) int { return a.compare(b.FrontendKey) }

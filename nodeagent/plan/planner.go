@@ -63,7 +63,7 @@ func New(cfg Config, t *table.Tables, m *Memory) *Planner {
 		cfg: cfg, out: t.ForPlan(), tables: t, records: t.FollowRecords(), memory: m, stale: true, rules: map[uint32]*policy.Rule{},
 		services: service.NewPlanner(service.Config{
 			Cluster: cfg.Cluster, IDs: m.frontends, Slots: m.slots,
-			Skip: func(namespace, name string) bool { return slices.Contains(cfg.SkipServices, namespace+"/"+name) },
+			Proxied: func(namespace, name string) bool { return slices.Contains(cfg.SkipServices, namespace+"/"+name) },
 		}),
 		policy: newPolicyPlan(cfg, m.Policy),
 	}

@@ -31,6 +31,9 @@ func (p *Planner) writeServices(txn *table.Txn, d service.Delta) {
 		if row.AffinityTimeout > 0 {
 			s.Flags, s.AffinitySeconds = bpf.ServiceAffinity, row.AffinityTimeout
 		}
+		if row.Proxied {
+			s.Flags |= bpf.ServicePolicyOnly
+		}
 		p.out.Frontends.Put(txn, front, s)
 	}
 	for pod, row := range p.pods.rows {

@@ -144,6 +144,9 @@ func formatService(v bpf.Service) string {
 	if v.Flags&bpf.ServiceAffinity != 0 {
 		s += fmt.Sprintf(" affinity=%ds", v.AffinitySeconds)
 	}
+	if v.Flags&bpf.ServicePolicyOnly != 0 {
+		s += " policy-only"
+	}
 	return s
 }
 

@@ -372,6 +372,18 @@ func TestServiceRecord(t *testing.T) {
 			Namespace: "shop", Name: "s", ClusterIps: []string{"10.101.0.9"}, Global: true, Shared: true, AffinityTimeoutSeconds: 10800,
 			Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 80}},
 		}},
+		{"reached from outside", svc(func(s *corev1.Service) {
+			proxy := corev1.LoadBalancerIPModeProxy
+			s.Spec.Ports[0].NodePort = 30080
+			s.Spec.ExternalIPs = []string{"203.0.113.9", "203.0.113.7"}
+			s.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{
+				{IP: "203.0.113.7"}, {Hostname: "lb.example"}, {IP: "198.51.100.1"}, {IP: "198.51.100.2", IPMode: &proxy},
+			}
+		}), false, &recordv1.Service{
+			Namespace: "shop", Name: "s", ClusterIps: []string{"10.101.0.9"},
+			ExternalAddresses: []string{"198.51.100.1", "203.0.113.7", "203.0.113.9"},
+			Ports:             []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 80, NodePort: 30080}},
+		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			rec, _ := ServiceRecord("east", tt.svc, tt.export)

@@ -139,12 +139,28 @@ func ServiceRecord(cluster string, svc *corev1.Service, exportAnnotated bool) (*
 		return nil, warnings // its address is not assigned yet
 	}
 	for _, p := range svc.Spec.Ports {
-		s.Ports = append(s.Ports, &recordv1.ServicePort{Name: p.Name, Protocol: protocol(p.Protocol), Port: uint32(p.Port)})
+		s.Ports = append(s.Ports, &recordv1.ServicePort{
+			Name: p.Name, Protocol: protocol(p.Protocol), Port: uint32(p.Port), NodePort: uint32(p.NodePort),
+		})
 	}
+	s.ExternalAddresses = externalAddresses(svc)
 	if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		s.AffinityTimeoutSeconds = affinityTimeout(svc)
 	}
 	return &recordv1.Record{Cluster: cluster, Payload: &recordv1.Record_Service{Service: s}}, warnings
+}
+
+// externalAddresses are those that kube-proxy translates on the nodes for pods as well, each once.
+func externalAddresses(svc *corev1.Service) []string {
+	out := slices.Clone(svc.Spec.ExternalIPs)
+	for _, in := range svc.Status.LoadBalancer.Ingress {
+		// With the mode Proxy, packets go to the load balancer.
+		if in.IP != "" && (in.IPMode == nil || *in.IPMode == corev1.LoadBalancerIPModeVIP) {
+			out = append(out, in.IP)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func clusterIPs(svc *corev1.Service) []string {

@@ -672,6 +672,7 @@ type ServicePort struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"` // TCP | UDP | SCTP
 	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`
+	NodePort      uint32                 `protobuf:"varint,4,opt,name=node_port,json=nodePort,proto3" json:"node_port,omitempty"` // of a Service: where each node of its cluster serves it too; 0 = nowhere
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -727,6 +728,13 @@ func (x *ServicePort) GetPort() uint32 {
 	return 0
 }
 
+func (x *ServicePort) GetNodePort() uint32 {
+	if x != nil {
+		return x.NodePort
+	}
+	return 0
+}
+
 // Service is a Kubernetes Service as this cluster defines it. Backends live in BackendSlices, so that
 // a change of one backend costs one slice and never the whole service.
 type Service struct {
@@ -740,8 +748,11 @@ type Service struct {
 	Affinity               Affinity               `protobuf:"varint,7,opt,name=affinity,proto3,enum=fairlead.record.v1.Affinity" json:"affinity,omitempty"`
 	AffinityTimeoutSeconds uint32                 `protobuf:"varint,8,opt,name=affinity_timeout_seconds,json=affinityTimeoutSeconds,proto3" json:"affinity_timeout_seconds,omitempty"` // ClientIP session affinity; 0 = none
 	Headless               bool                   `protobuf:"varint,9,opt,name=headless,proto3" json:"headless,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// Addresses outside of the cluster that lead to it for its pods too: of load balancers, and externalIPs. Only meaningful in
+	// the cluster that wrote it.
+	ExternalAddresses []string `protobuf:"bytes,10,rep,name=external_addresses,json=externalAddresses,proto3" json:"external_addresses,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -835,6 +846,13 @@ func (x *Service) GetHeadless() bool {
 		return x.Headless
 	}
 	return false
+}
+
+func (x *Service) GetExternalAddresses() []string {
+	if x != nil {
+		return x.ExternalAddresses
+	}
+	return nil
 }
 
 type Backend struct {
@@ -1224,11 +1242,12 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"namedPorts\x1a=\n" +
 	"\x0fNamedPortsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"Q\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"n\n" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\rR\x04port\"\xd3\x02\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1b\n" +
+	"\tnode_port\x18\x04 \x01(\rR\bnodePort\"\x82\x03\n" +
 	"\aService\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -1239,7 +1258,9 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x06shared\x18\x06 \x01(\bR\x06shared\x128\n" +
 	"\baffinity\x18\a \x01(\x0e2\x1c.fairlead.record.v1.AffinityR\baffinity\x128\n" +
 	"\x18affinity_timeout_seconds\x18\b \x01(\rR\x16affinityTimeoutSeconds\x12\x1a\n" +
-	"\bheadless\x18\t \x01(\bR\bheadless\"\xa1\x01\n" +
+	"\bheadless\x18\t \x01(\bR\bheadless\x12-\n" +
+	"\x12external_addresses\x18\n" +
+	" \x03(\tR\x11externalAddresses\"\xa1\x01\n" +
 	"\aBackend\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x18\n" +
