@@ -155,7 +155,9 @@ func sendLine(c net.Conn) bool {
 	return err == nil && line == "got hello\n"
 }
 
-func (tr *translated) at(family int) netip.AddrPort { return netip.AddrPortFrom(tr.node[family], nodePort) }
+func (tr *translated) at(family int) netip.AddrPort {
+	return netip.AddrPortFrom(tr.node[family], nodePort)
+}
 
 // Behind a NodePort policy sees the client, not the node whose address it bears at the pod.
 func TestPolicySeesTheClientOfANodePort(t *testing.T) {

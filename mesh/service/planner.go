@@ -18,8 +18,8 @@ type Config struct {
 	Cluster string
 	// Proxied says which services are left to kube-proxy.
 	Proxied func(namespace, name string) bool
-	// IDs that frontends had in an earlier run: they keep them.
-	IDs map[FrontendKey]uint32
+	// IDs that frontends had in an earlier run: they keep them. ProxiedIDs are those of Proxied rows.
+	IDs, ProxiedIDs map[FrontendKey]uint32
 	// Slots that backends had in an earlier run, by id, so that a restart moves none: they are in the first Delta as they
 	// were. An invalid address is an empty slot.
 	Slots map[uint32][]netip.AddrPort
@@ -107,8 +107,10 @@ func NewPlanner(cfg Config) *Planner {
 		cfg: cfg, services: map[name]*state{}, slices: map[sliceKey]*sliceState{}, dirty: map[*state]struct{}{},
 		claims: map[FrontendKey][]*state{}, rows: map[FrontendKey]Row{}, taken: map[uint32]struct{}{}, problems: map[*state][]string{},
 	}
-	for _, id := range cfg.IDs {
-		p.lastID = max(p.lastID, id)
+	for _, ids := range []map[FrontendKey]uint32{cfg.IDs, cfg.ProxiedIDs} {
+		for _, id := range ids {
+			p.lastID = max(p.lastID, id)
+		}
 	}
 	return p
 }

@@ -109,7 +109,14 @@ func (p *Planner) family(s *state, own *record.Service, port record.Port, v4, pr
 		g.remember(before[i].slots, before[i].emitted)
 		before[i] = g // replaced, so not to be cleared
 	} else {
-		g.id = p.newID(keys)
+		switch {
+		case proxied:
+			g.id = p.newID(nil, keys)
+		case own.Global:
+			g.id = p.newID(keys, nil)
+		default:
+			g.id = p.newID(keys, s.fresh(at, v4, true))
+		}
 		g.remember(p.cfg.Slots[g.id], 0)
 		delete(p.cfg.Slots, g.id)
 	}
@@ -126,14 +133,24 @@ func (p *Planner) family(s *state, own *record.Service, port record.Port, v4, pr
 }
 
 // newID gives the id that one of the frontends had in an earlier run, else one that nobody has had. No two groups share
-// an id, even if an earlier version let their frontends do so.
-func (p *Planner) newID(keys []FrontendKey) uint32 {
-	for _, key := range keys {
-		id, ok := p.cfg.IDs[key]
-		if _, taken := p.taken[id]; ok && !taken {
-			p.taken[id] = struct{}{}
-			return id
+// an id, even if an earlier version let their frontends do so. A group that has frontends of both kinds may have lost those
+// of its own to another service.
+func (p *Planner) newID(keys, proxied []FrontendKey) uint32 {
+	had := func(ids map[FrontendKey]uint32, keys []FrontendKey) uint32 {
+		for _, key := range keys {
+			id, ok := ids[key]
+			if _, taken := p.taken[id]; ok && !taken {
+				p.taken[id] = struct{}{}
+				return id
+			}
 		}
+		return 0
+	}
+	if id := had(p.cfg.IDs, keys); id != 0 {
+		return id
+	}
+	if id := had(p.cfg.ProxiedIDs, proxied); id != 0 {
+		return id
 	}
 	p.lastID++
 	return p.lastID

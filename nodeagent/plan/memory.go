@@ -21,13 +21,14 @@ type Memory struct {
 	peers     map[uint16]struct{}     // indexes that rows bear
 	tunnelled map[netip.Addr]struct{} // addresses of the cluster's own pods that were reached through the tunnel
 	frontends map[service.FrontendKey]uint32
+	proxied   map[service.FrontendKey]uint32
 	slots     map[uint32][]netip.AddrPort
 }
 
 // NewMemory remembers nothing.
 func NewMemory() *Memory {
 	return &Memory{
-		nodes: map[netip.Addr]uint16{}, peers: map[uint16]struct{}{}, tunnelled: map[netip.Addr]struct{}{}, frontends: map[service.FrontendKey]uint32{}, slots: map[uint32][]netip.AddrPort{},
+		nodes: map[netip.Addr]uint16{}, peers: map[uint16]struct{}{}, tunnelled: map[netip.Addr]struct{}{}, frontends: map[service.FrontendKey]uint32{}, proxied: map[service.FrontendKey]uint32{}, slots: map[uint32][]netip.AddrPort{},
 	}
 }
 
@@ -47,7 +48,11 @@ func (m *Memory) Address(addr netip.Addr, r bpf.Remote) {
 
 // Frontend takes a row of the frontend maps.
 func (m *Memory) Frontend(key table.Frontend, s bpf.Service) {
-	m.frontends[service.FrontendKey(key)] = s.ID
+	if s.Flags&bpf.ServicePolicyOnly != 0 {
+		m.proxied[service.FrontendKey(key)] = s.ID
+	} else {
+		m.frontends[service.FrontendKey(key)] = s.ID
+	}
 }
 
 // Slot takes a row of the slot map.

@@ -62,7 +62,7 @@ func New(cfg Config, t *table.Tables, m *Memory) *Planner {
 	p := &Planner{
 		cfg: cfg, out: t.ForPlan(), tables: t, records: t.FollowRecords(), memory: m, stale: true, rules: map[uint32]*policy.Rule{},
 		services: service.NewPlanner(service.Config{
-			Cluster: cfg.Cluster, IDs: m.frontends, Slots: m.slots,
+			Cluster: cfg.Cluster, IDs: m.frontends, ProxiedIDs: m.proxied, Slots: m.slots,
 			Proxied: func(namespace, name string) bool { return slices.Contains(cfg.SkipServices, namespace+"/"+name) },
 		}),
 		policy: newPolicyPlan(cfg, m.Policy),
