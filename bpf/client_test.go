@@ -212,22 +212,13 @@ func TestPolicySeesTheClientOfANodePort(t *testing.T) {
 func TestPolicySeesThePodBehindANodePort(t *testing.T) {
 	east, west := twoNodes(t, tcx)
 	tr := newTranslated(t, west)
+	for _, zero := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		west.leadsTo(netip.AddrPortFrom(zero, nodePort), 1, ServicePolicyOnly)
+	}
 	for _, a := range tr.node {
 		east.address(a, Remote{Identity: remoteIdentity, Peer: remotePeer, Flags: RemoteTunnel | RemoteRequireTunnel | RemoteNode})
 	}
-	inNS(t, west.ns, func() error {
-		tun, err := netlink.LinkByName("tun0")
-		if err != nil {
-			return err
-		}
-		for _, pod := range []netip.Addr{east.pod4, east.pod6} {
-			dst := &net.IPNet{IP: pod.AsSlice(), Mask: net.CIDRMask(pod.BitLen(), pod.BitLen())}
-			if err := netlink.RouteAdd(&netlink.Route{LinkIndex: tun.Attrs().Index, Dst: dst, Scope: unix.RT_SCOPE_LINK}); err != nil {
-				return fmt.Errorf("add route to %s: %w", pod, err)
-			}
-		}
-		return os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0o600)
-	})
+	west.routeInto(east)
 	for family := range tr.node {
 		west.policies[DirIngress] = &testPolicy{}
 		west.isolate(DirIngress, 0)
@@ -269,6 +260,96 @@ func TestPolicySeesThePodBehindANodePort(t *testing.T) {
 	if west.count(ReasonPlaintext, HookPodIngress) == before {
 		t.Error("the forged client was not dropped for being in the clear")
 	}
+}
+
+// routeInto leads the node's own packets for the other one's pod into the tunnel.
+func (n *netNode) routeInto(other *netNode) {
+	inNS(n.t, n.ns, func() error {
+		tun, err := netlink.LinkByName("tun0")
+		if err != nil {
+			return err
+		}
+		for _, pod := range []netip.Addr{other.pod4, other.pod6} {
+			dst := &net.IPNet{IP: pod.AsSlice(), Mask: net.CIDRMask(pod.BitLen(), pod.BitLen())}
+			route := &netlink.Route{LinkIndex: tun.Attrs().Index, Dst: dst, Scope: unix.RT_SCOPE_LINK, Src: gateway(n.podOf(pod)).AsSlice()}
+			if err := netlink.RouteAdd(route); err != nil {
+				return fmt.Errorf("add route to %s: %w", pod, err)
+			}
+		}
+		return os.WriteFile("/proc/sys/net/ipv4/conf/all/rp_filter", []byte("0"), 0o600)
+	})
+}
+
+// podOf is the node's pod's address of a family.
+func (n *netNode) podOf(family netip.Addr) netip.Addr {
+	if family.Is4() {
+		return n.pod4
+	}
+	return n.pod6
+}
+
+// The node's own ports are closed to what comes out of the tunnel; answers to what the node asked are not.
+func TestTheNodeBehindTheTunnelIsClosed(t *testing.T) {
+	east, west := twoNodes(t, tcx)
+	west.routeInto(east)
+	for _, n := range []*netNode{east, west} {
+		for _, a := range []netip.Addr{gateway(west.pod4), gateway(west.pod6)} {
+			r := Remote{Identity: remoteIdentity, Peer: remotePeer, Flags: RemoteTunnel | RemoteRequireTunnel | RemoteNode}
+			if n == west {
+				r = Remote{Identity: IdentityHost, Flags: RemoteHost}
+			}
+			n.address(a, r)
+		}
+	}
+	serveName(t, west.ns, ":10250")
+	serveName(t, east.podNS, ":80")
+	for _, to := range []netip.Addr{west.pod4, west.pod6} {
+		if _, ok := call(t, east.podNS, netip.AddrPortFrom(gateway(to), 10250)); ok {
+			t.Errorf("another cluster's pod reaches a port of the node at %s", gateway(to))
+		}
+	}
+	if west.count(ReasonHostClosed, HookTunnelIngress) == 0 {
+		t.Error("nothing was counted as closed")
+	}
+	for _, to := range []netip.Addr{east.pod4, east.pod6} {
+		if _, ok := call(t, west.ns, netip.AddrPortFrom(to, 80)); !ok {
+			t.Errorf("the node gets no answer from %s", to)
+		}
+		askUDP(t, west.ns, east.podNS, to)
+	}
+}
+
+// askUDP sends a datagram from one namespace and wants it back from the other.
+func askUDP(t *testing.T, from, at netns.NsHandle, to netip.Addr) {
+	t.Helper()
+	var server *net.UDPConn
+	inNS(t, at, func() (err error) {
+		server, err = net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(to, 99)))
+		return err
+	})
+	defer server.Close()
+	go func() {
+		buf := make([]byte, 100)
+		n, peer, err := server.ReadFromUDPAddrPort(buf)
+		if err == nil {
+			_, _ = server.WriteToUDPAddrPort(buf[:n], peer)
+		}
+	}()
+	inNS(t, from, func() error {
+		c, err := net.Dial("udp", netip.AddrPortFrom(to, 99).String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := c.Write([]byte("?")); err != nil {
+			return err
+		}
+		if _, err := c.Read(make([]byte, 10)); err != nil {
+			return fmt.Errorf("ask %s: %w", to, err)
+		}
+		return nil
+	})
 }
 
 // Where nobody knows the client (the kernel tracks no such connection), it could be anybody.

@@ -54,7 +54,7 @@ static __always_inline bool to_neighbor(struct __sk_buff *skb, const struct pod_
 }
 
 /* Neighbour discovery likewise: asking is free, claiming somebody else's
- * address or playing the router is not. */
+ * address or playing the router is not. Queries for listeners are a router's. */
 static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const struct pod_ctx *c,
 						    const struct iface *iface)
 {
@@ -63,7 +63,8 @@ static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const
 	if (!own_ip6(iface, c->p.saddr) && !addr_is_link_local(c->p.saddr) &&
 	    !addr_is_unspecified(c->p.saddr))
 		return FL_REASON_INVALID_SOURCE;
-	if (c->p.icmp_type == NDISC_ROUTER_ADVERTISEMENT || c->p.icmp_type == NDISC_REDIRECT)
+	if (c->p.icmp_type == NDISC_ROUTER_ADVERTISEMENT || c->p.icmp_type == NDISC_REDIRECT ||
+	    c->p.icmp_type == ICMPV6_MLD_QUERY)
 		return FL_REASON_INVALID_SOURCE;
 	if (c->p.icmp_type != NDISC_NEIGHBOUR_ADVERTISEMENT)
 		return FL_REASON_NEIGHBOR;

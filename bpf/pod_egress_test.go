@@ -61,12 +61,24 @@ func TestNeighbourPacketsBeyondTheLinkAreJudged(t *testing.T) {
 	f.isolate(DirIngress, 0)
 	report := func(from, to netip.Addr) *packetSpec {
 		p := base(from, to)
-		p.proto, p.hopLimit, p.payload = layers.IPProtocolICMPv6, 64, make([]byte, 700)
+		p.proto, p.hopLimit, p.payload = layers.IPProtocolICMPv6, 1, make([]byte, 700)
 		p.l4 = &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeMLDv2MulticastListenerReportMessageV2, 0)}
 		return p
 	}
 	multicast := netip.MustParseAddr("ff02::16")
-	f.egress(report(c.pod, multicast).bytes(t)).passes(t, "a report to the link", HookPodEgress, ReasonNeighbor)
+	ll := netip.MustParseAddr("fe80::10")
+	f.egress(report(ll, multicast).bytes(t)).passes(t, "a report to the link", HookPodEgress, ReasonNeighbor)
+	f.egress(report(netip.IPv6Unspecified(), multicast).bytes(t)).passes(t, "a report without an address yet", HookPodEgress, ReasonNeighbor)
+	f.egress(report(c.pod, multicast).bytes(t)).drops(t, "a report from a routed address", HookPodEgress, ReasonDefaultDenied)
+	far := report(ll, multicast)
+	far.hopLimit = 64
+	f.egress(far.bytes(t)).drops(t, "a report that could be forwarded", HookPodEgress, ReasonInvalidSource)
+	f.egress(report(ll, c.friend).bytes(t)).drops(t, "a report to a pod", HookPodEgress, ReasonInvalidSource)
+	query := report(ll, multicast)
+	query.l4 = &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeMLDv1MulticastListenerQueryMessage, 0)}
+	f.egress(query.bytes(t)).drops(t, "a router's query", HookPodEgress, ReasonInvalidSource)
+	f.ingress(query.bytes(t)).passes(t, "the router's query", HookPodIngress, ReasonNeighbor)
+	f.ingress(report(ll, multicast).bytes(t)).drops(t, "another pod's report", HookPodIngress, ReasonDefaultDenied)
 	f.egress(report(c.pod, c.world).bytes(t)).drops(t, "a report to the world", HookPodEgress, ReasonDefaultDenied)
 	f.egress(report(c.pod, c.remote).bytes(t)).drops(t, "a report to another cluster", HookPodEgress, ReasonDefaultDenied)
 	f.ingress(report(c.friend, c.pod).bytes(t)).drops(t, "a report from a pod", HookPodIngress, ReasonDefaultDenied)

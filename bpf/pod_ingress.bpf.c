@@ -9,6 +9,25 @@
 
 char _license[] SEC("license") = "GPL";
 
+static __always_inline bool listener_report(const struct packet *p)
+{
+	return p->icmp_type == ICMPV6_MLD_REPORT || p->icmp_type == ICMPV6_MLD_DONE ||
+	       p->icmp_type == ICMPV6_MLD2_REPORT;
+}
+
+/* Bridges flood frames for addresses that they don't know to every pod. Those are
+ * not this pod's, and must not touch the flows of another one. */
+static __always_inline bool addressed(const struct pod_ctx *c, const struct iface *iface)
+{
+	const __u8 *to = c->p.daddr;
+
+	if (c->p.family == AF_INET)
+		return ((iface->flags & FL_IFACE_IP4) && addr_equal(AF_INET, to, iface->ip4)) ||
+		       (to[0] & 0xf0) == 0xe0 || to[0] == 255; /* multicast, broadcast */
+	return ((iface->flags & FL_IFACE_IP6) && addr_equal(AF_INET6, to, iface->ip6)) ||
+	       to[0] == 0xff || addr_is_link_local(to);
+}
+
 static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct pod_ctx *c)
 {
 	__u32 ifindex = skb->ifindex;
@@ -26,8 +45,14 @@ static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct
 							       FL_REASON_UNSUPPORTED_PROTOCOL;
 	/* The tunnel spans no link: what claims to be of a neighbour's and came
 	 * through it is another cluster posing as this pod's router. */
-	if (c->p.kind == FL_PACKET_NEIGHBOR)
-		return c->from_tunnel ? FL_REASON_INVALID_SOURCE : FL_REASON_NEIGHBOR;
+	if (c->p.kind == FL_PACKET_NEIGHBOR && c->from_tunnel)
+		return FL_REASON_INVALID_SOURCE;
+	/* Other hosts' reports are for routers: to a pod they are what any packet
+	 * is, or two pods could talk in them past policy. */
+	if (c->p.kind == FL_PACKET_NEIGHBOR && !listener_report(&c->p))
+		return FL_REASON_NEIGHBOR;
+	if (!addressed(c, iface))
+		return FL_REASON_NOT_ADDRESSED;
 	if (c->p.kind == FL_PACKET_ICMP_ERROR)
 		return fl_related_verdict(skb, c);
 	if (c->p.frag_first || c->p.frag_later) {
@@ -59,6 +84,7 @@ int fl_pod_ingress(struct __sk_buff *skb)
 	c.forwarded = skb->ingress_ifindex != 0;
 	c.over_tunnel = c.forwarded && skb->ingress_ifindex == cfg->tunnel_ifindex;
 	r = ingress_verdict(skb, &c);
-	ctx_report(skb, &c, r);
+	if (r != FL_REASON_NOT_ADDRESSED) /* nobody is interested in each of those */
+		ctx_report(skb, &c, r);
 	return leave(skb, FL_HOOK_POD_INGRESS, r);
 }

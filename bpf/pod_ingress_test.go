@@ -186,3 +186,19 @@ func TestNeighboursDontComeThroughTheTunnel(t *testing.T) {
 		f.ingressFromTunnel(p).drops(t, "of another cluster", HookPodIngress, ReasonInvalidSource)
 	}
 }
+
+// A quoted packet may have extension headers before its ports.
+func TestICMPErrorsQuoteExtensionHeaders(t *testing.T) {
+	f, c := newFixture(t), cast6
+	f.isolate(DirIngress, 0)
+	out := udp(c.pod, 5000, c.friend, 53)
+	f.egress(out.bytes(t)).passes(t, "pod sends", HookPodEgress, ReasonForwarded)
+	quote := func(frame []byte) []byte {
+		p := unreachable(t, c.friend, c.pod, out)
+		p.payload = append([]byte{0, 0, 0, 0}, frame[ethHeaderLength:]...)
+		return p.bytes(t)
+	}
+	f.ingress(quote(extend(out.bytes(t), 0, 1))).passes(t, "about the pod's flow", HookPodIngress, ReasonRelated)
+	f.ingress(quote(extend(udp(c.pod, 5001, c.friend, 53).bytes(t), 0, 1))).drops(t, "about none", HookPodIngress, ReasonUnrelated)
+	f.ingress(quote(extend(out.bytes(t), 0, 0, 0, 0, 0, 0, 0))).drops(t, "an absurd chain", HookPodIngress, ReasonMalformed)
+}

@@ -115,7 +115,8 @@ type flooded struct {
 	data []byte
 }
 
-// packets are those of one direction: for each port many new flows and one that goes on.
+// packets are those of one direction: for each port many new flows and one that goes on, with a SYN that is sent again and
+// again, since a policy that denies it at first leaves no entry to go on with.
 func (s *swapper) packets(c cast, dir Direction) []flooded {
 	from, to := c.pod, c.friend
 	if dir == DirIngress {
@@ -126,7 +127,7 @@ func (s *swapper) packets(c cast, dir Direction) []flooded {
 		for _, port := range []uint16{alwaysPort, neverPort, 91, 92} {
 			out = append(out,
 				flooded{port, tcp(from, 5000+n, to, port, "S").bytes(s.t)},
-				flooded{port, tcp(from, 3999, to, port, "A").bytes(s.t)})
+				flooded{port, tcp(from, 3999, to, port, "S").bytes(s.t)})
 		}
 	}
 	return out

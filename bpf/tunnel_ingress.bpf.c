@@ -6,6 +6,7 @@
  * address; which addresses a peer may use comes from the mesh's records. */
 #include "clock.h"
 #include "hook.h"
+#include "hostport.h"
 #include "ipcache.h"
 
 #include "events.h"
@@ -89,8 +90,12 @@ int fl_tunnel_ingress(struct __sk_buff *skb)
 		return deliver(skb, local);
 
 	dest = remote_exact(p.family, p.daddr);
-	if (dest && (dest->flags & FL_REMOTE_HOST))
-		return leave(skb, FL_HOOK_TUNNEL_INGRESS, FL_REASON_HOST);
+	if (dest && (dest->flags & FL_REMOTE_HOST)) {
+		r = fl_host_verdict(skb);
+		if (r == FL_REASON_HOST)
+			return leave(skb, FL_HOOK_TUNNEL_INGRESS, r);
+		return refuse(skb, &p, cfg, source->identity, r);
+	}
 	/* Never route what a peer sent us on to someone else. */
 	return refuse(skb, &p, cfg, source->identity, FL_REASON_NOT_LOCAL);
 }

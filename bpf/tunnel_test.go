@@ -45,8 +45,16 @@ func TestTunnelRefuses(t *testing.T) {
 		if e := f.events(); len(e) == 0 || e[0].Hook != HookTunnelIngress || e[0].Saddr != wide(c.remoteNobody) {
 			t.Errorf("events = %+v, want the first refusal told", e)
 		}
-		f.fromTunnel(tcp(c.remote, 4000, c.host, 80, "S").bytes(t)).
-			passes(t, "to this node itself", HookTunnelIngress, ReasonHost)
+		refused("to a port of this node itself", c.remote, c.host, ReasonHostClosed)
+		ping := func(reply bool) result { return f.fromTunnel(echo(c.remote, c.host, 7, reply).bytes(t)) }
+		ping(false).drops(t, "a ping to this node", HookTunnelIngress, ReasonHostClosed)
+		ping(true).passes(t, "the answer to one of its own", HookTunnelIngress, ReasonHost)
+		zero := netip.IPv4Unspecified()
+		if c.family != 2 {
+			zero = netip.IPv6Unspecified()
+		}
+		f.leadsTo(netip.AddrPortFrom(zero, 80), 3, ServicePolicyOnly, netip.AddrPortFrom(c.pod, 80))
+		f.fromTunnel(tcp(c.remote, 4000, c.host, 80, "S").bytes(t)).passes(t, "to a node port", HookTunnelIngress, ReasonHost)
 
 		odd := tcp(c.remote, 4000, c.pod, 80, "S")
 		odd.etherType = layers.EthernetTypeMPLSUnicast

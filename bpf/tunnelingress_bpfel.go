@@ -53,6 +53,7 @@ const (
 	tunnelIngressMapFlSockRev        = "fl_sock_rev"
 	tunnelIngressMapFlSubjects       = "fl_subjects"
 	tunnelIngressProgFlTunnelIngress = "fl_tunnel_ingress"
+	tunnelIngressVarFlNoSockets      = "fl_no_sockets"
 )
 
 // loadTunnelIngress returns the embedded CollectionSpec for tunnelIngress.
@@ -146,6 +147,7 @@ type tunnelIngressMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type tunnelIngressVariableSpecs struct {
+	FlNoSockets *ebpf.VariableSpec `ebpf:"fl_no_sockets"`
 }
 
 // tunnelIngressObjects contains all objects after they have been loaded into the kernel.
@@ -251,6 +253,7 @@ func (m *tunnelIngressMaps) Close() error {
 //
 // It can be passed to loadTunnelIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tunnelIngressVariables struct {
+	FlNoSockets *ebpf.Variable `ebpf:"fl_no_sockets"`
 }
 
 // tunnelIngressPrograms contains all programs after they have been loaded into the kernel.

@@ -122,6 +122,9 @@ const (
 	ReasonPacketEdit          Reason = 33
 	ReasonUnrelated           Reason = 34
 	ReasonNoPolicy            Reason = 35
+	ReasonNotAddressed        Reason = 36
+	ReasonHostClosed          Reason = 37
+	ReasonNotOpened           Reason = 38
 	ReasonCount               Reason = 64
 )
 
@@ -156,6 +159,9 @@ var namesReason = map[Reason]string{
 	ReasonPacketEdit:          "packet-edit",
 	ReasonUnrelated:           "unrelated",
 	ReasonNoPolicy:            "no-policy",
+	ReasonNotAddressed:        "not-addressed",
+	ReasonHostClosed:          "host-closed",
+	ReasonNotOpened:           "not-opened",
 	ReasonCount:               "count",
 }
 
@@ -264,11 +270,12 @@ const (
 	CTReplied       = 0x20
 	CTFinPod        = 0x40
 	CTFinPeer       = 0x80
-	CTRst           = 0x100
+	CTRstPod        = 0x100
 	CTByPolicy      = 0x200
 	CTByDefault     = 0x400
 	CTReplacing     = 0x800
 	CTTranslated    = 0x1000
+	CTRstPeer       = 0x4000
 	CTByService     = 0x2000
 )
 

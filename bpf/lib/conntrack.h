@@ -63,7 +63,7 @@ static __always_inline bool ct_closing(__u32 flags)
 {
 	__u32 both = FL_CT_FIN_POD | FL_CT_FIN_PEER;
 
-	return (flags & FL_CT_RST) || (flags & both) == both;
+	return (flags & (FL_CT_RST_POD | FL_CT_RST_PEER)) || (flags & both) == both;
 }
 
 static __always_inline __u32 ct_lifetime(__u8 proto, __u32 flags)
@@ -85,7 +85,7 @@ static __always_inline bool ct_expired(const struct ct_entry *e, __u8 proto, __u
 }
 
 /* What a flow's packets taught us about it, as opposed to what policy says. */
-#define FL_CT_LEARNED (FL_CT_REPLIED | FL_CT_FIN_POD | FL_CT_FIN_PEER | FL_CT_RST)
+#define FL_CT_LEARNED (FL_CT_REPLIED | FL_CT_FIN_POD | FL_CT_FIN_PEER | FL_CT_RST_POD | FL_CT_RST_PEER)
 
 static __always_inline __u32 ct_lessons(__u32 flags, const struct packet *p, bool from_pod)
 {
@@ -95,7 +95,7 @@ static __always_inline __u32 ct_lessons(__u32 flags, const struct packet *p, boo
 	if (p->tcp_flags & TCP_FIN)
 		learned |= from_pod ? FL_CT_FIN_POD : FL_CT_FIN_PEER;
 	if (p->tcp_flags & TCP_RST)
-		learned |= FL_CT_RST;
+		learned |= from_pod ? FL_CT_RST_POD : FL_CT_RST_PEER;
 	return learned;
 }
 
@@ -113,7 +113,13 @@ static __always_inline void ct_touch(struct ct_entry *e, const struct packet *p,
 				     const union ct_key *k, bool from_pod, __u32 now)
 {
 	__u32 learned = ct_lessons(e->flags, p, from_pod);
+	__u32 reset = from_pod ? FL_CT_RST_POD : FL_CT_RST_PEER;
 
+	/* Whoever resets a connection sends nothing more. One that does has not
+	 * sent that reset, or its peer did not take it (RFC 5961): somebody guessed
+	 * the ports, and must not have the flow forgotten for it. */
+	if (e->flags & reset & ~learned)
+		__sync_fetch_and_and(&e->flags, ~reset);
 	/* Another CPU may have copied the flags and be about to replace e. */
 	if ((e->flags & learned) != learned &&
 	    (__sync_fetch_and_or(&e->flags, learned) & FL_CT_REPLACING))

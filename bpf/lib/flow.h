@@ -9,6 +9,38 @@
 #include "denied.h"
 #include "fragments.h"
 
+static __always_inline bool is_syn(const struct packet *p)
+{
+	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+}
+
+static __always_inline bool mid_stream(const struct packet *p)
+{
+	return p->proto == IPPROTO_TCP && !is_syn(p);
+}
+
+/* A TCP flow that the table doesn't know and that doesn't begin: it ran before the
+ * agent came, or the table lost it. Which side opened it nobody knows, so it must
+ * be allowed either way: else a connection that policy cut, and the table then
+ * forgot, would go on as if the other side had opened it. Judges it as if this
+ * packet were an answer. */
+static __always_inline bool may_be_answer(struct __sk_buff *skb, struct pod_ctx *c, struct judging *s)
+{
+	struct judgement *j = &s->j;
+	/* Of a connection to this node's address, tracking knows who opened it. */
+	__u32 flags = ctx_from_pod(c) ? FL_CT_REPLACING | FL_CT_TRANSLATED : FL_CT_REPLACING | FL_CT_BY_POD;
+
+	fl_judge(skb, c, c->p.sport, flags, s);
+	/* Nothing answers from a service's address but what the pod asked. */
+	if (j->verdict != FL_VERDICT_DENY || j->remote.flags & FL_REMOTE_SERVICE) {
+		__builtin_memset(j, 0, sizeof(*j));
+		return true;
+	}
+	note(c, j->identity, j->rule_id, flags & FL_CT_BY_POD ? FL_DIR_EGRESS : FL_DIR_INGRESS,
+	     FL_VERDICT_DENY, FL_EVENT_NEW);
+	return false;
+}
+
 /* A packet of a flow that is not in the table. */
 static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_ctx *c, const union ct_key *k,
 					     const struct denied_slot *denied)
@@ -20,6 +52,8 @@ static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_c
 	if (!s)
 		return FL_REASON_FLOW_TABLE;
 	j = &s->j;
+	if (mid_stream(&c->p) && !may_be_answer(skb, c, s))
+		return FL_REASON_NOT_OPENED;
 	fl_judge(skb, c, c->p.dport, 0, s);
 	/* The address says "believe me only from the tunnel": in the clear it
 	 * is either forged or leaked. */
@@ -39,18 +73,13 @@ static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_c
 	}
 	judged_entry(c, j, from_pod, c->from_tunnel, &s->fresh);
 	if (c->p.tcp_flags & TCP_RST)
-		s->fresh.flags |= FL_CT_RST;
+		s->fresh.flags |= from_pod ? FL_CT_RST_POD : FL_CT_RST_PEER;
 	/* Without an entry the answer would be judged as a flow of its own. */
 	if (ct_store(c->p.family, k, &s->fresh))
 		return FL_REASON_FLOW_TABLE;
 	c->via_tunnel = !!(s->fresh.flags & FL_CT_VIA_TUNNEL);
 	c->peer = s->fresh.peer;
 	return j->reason;
-}
-
-static __always_inline bool is_syn(const struct packet *p)
-{
-	return (p->tcp_flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 }
 
 /* The running flow this packet belongs to, if any. */

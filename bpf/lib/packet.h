@@ -237,6 +237,13 @@ FL_GLOBAL int fl_skip_ip6_extensions(struct __sk_buff *skb, struct packet *p)
 	return FL_REASON_MALFORMED; /* an absurd chain only hides something */
 }
 
+static __always_inline bool addr_is_unspecified(const __u8 *a)
+{
+	const __u32 *x = (const __u32 *)a;
+
+	return !(x[0] | x[1] | x[2] | x[3]);
+}
+
 static __always_inline bool addr_is_link_local(const __u8 *a)
 {
 	return a[0] == 0xfe && (a[1] & 0xc0) == 0x80;
@@ -252,7 +259,7 @@ static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packe
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct ipv6hdr *ip = data + p->l3;
 	enum reason r;
-	bool hop_limit_untouched;
+	bool hop_limit_untouched, link_only;
 
 	if ((void *)(ip + 1) > end || ip->version != 6)
 		return FL_REASON_MALFORMED;
@@ -262,6 +269,7 @@ static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packe
 	p->proto = ip->nexthdr;
 	p->l4 = p->l3 + sizeof(*ip);
 	hop_limit_untouched = ip->hop_limit == 255;
+	link_only = ip->hop_limit == 1;
 
 	r = fl_skip_ip6_extensions(skb, p);
 	if (r != FL_REASON_NONE || p->frag_later)
@@ -270,14 +278,16 @@ static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packe
 	r = parse_l4(skb, p);
 	if (p->proto != IPPROTO_ICMPV6)
 		return r;
-	/* Neighbour discovery must not have been forwarded (RFC 4861); listener
-	 * reports go to the link's multicast addresses (RFC 3810). */
+	/* Neighbour discovery must not have been forwarded (RFC 4861, 3.1);
+	 * listener messages can't be, come from a link-local address (or none yet)
+	 * and go to the link's multicast (RFC 3810, 5; RFC 3590). */
 	if (p->icmp_type >= NDISC_ROUTER_SOLICITATION && p->icmp_type <= NDISC_REDIRECT &&
 	    hop_limit_untouched)
 		p->kind = FL_PACKET_NEIGHBOR;
 	if (((p->icmp_type >= ICMPV6_MLD_QUERY && p->icmp_type <= ICMPV6_MLD_DONE) ||
 	     p->icmp_type == ICMPV6_MLD2_REPORT) &&
-	    addr_is_link_multicast(p->daddr))
+	    link_only && addr_is_link_multicast(p->daddr) &&
+	    (addr_is_link_local(p->saddr) || addr_is_unspecified(p->saddr)))
 		p->kind = FL_PACKET_NEIGHBOR;
 	return r;
 }
@@ -305,13 +315,6 @@ static __always_inline bool addr_equal(__u8 family, const __u8 *a, const __u8 *b
 	if (family == AF_INET)
 		return x[0] == y[0];
 	return x[0] == y[0] && x[1] == y[1] && x[2] == y[2] && x[3] == y[3];
-}
-
-static __always_inline bool addr_is_unspecified(const __u8 *a)
-{
-	const __u32 *x = (const __u32 *)a;
-
-	return !(x[0] | x[1] | x[2] | x[3]);
 }
 
 #endif

@@ -24,7 +24,11 @@ static __always_inline bool parse_quoted(struct __sk_buff *skb, const struct pac
 		__builtin_memcpy(inner->saddr, &ip.saddr, 16);
 		__builtin_memcpy(inner->daddr, &ip.daddr, 16);
 		inner->proto = ip.nexthdr;
-		off += sizeof(ip);
+		inner->l4 = off + sizeof(ip);
+		/* A later fragment has no ports by which its flow could be found. */
+		if (fl_skip_ip6_extensions(skb, inner) != FL_REASON_NONE || inner->frag_later)
+			return false;
+		off = inner->l4;
 	} else {
 		struct iphdr ip;
 

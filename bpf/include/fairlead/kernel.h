@@ -51,6 +51,27 @@ enum bpf_map_type {
 #define TC_ACT_SHOT 2
 #define TC_ACT_REDIRECT 7
 
+#define BPF_F_CURRENT_NETNS (-1L)
+#define BPF_TCP_LISTEN 10
+
+struct bpf_sock {
+	__u32 bound_dev_if;
+	__u32 family;
+	__u32 type;
+	__u32 protocol;
+	__u32 mark;
+	__u32 priority;
+	__u32 src_ip4;
+	__u32 src_ip6[4];
+	__u32 src_port;
+	__be16 dst_port;
+	__u16 : 16;
+	__u32 dst_ip4;
+	__u32 dst_ip6[4];
+	__u32 state;
+	__s32 rx_queue_mapping;
+};
+
 struct bpf_sock_tuple {
 	union {
 		struct {

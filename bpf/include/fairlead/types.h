@@ -82,6 +82,9 @@ enum reason {
 	FL_REASON_PACKET_EDIT = 33, /* the kernel refused a rewrite */
 	FL_REASON_UNRELATED = 34, /* ICMP error about no flow of the pod's */
 	FL_REASON_NO_POLICY = 35, /* the agent has written no policy for it (yet) */
+	FL_REASON_NOT_ADDRESSED = 36, /* a frame that a bridge flooded: another pod's */
+	FL_REASON_HOST_CLOSED = 37, /* from the tunnel to a port of this node itself */
+	FL_REASON_NOT_OPENED = 38, /* mid-stream, of a connection nobody knows */
 	FL_REASON_COUNT = 64, /* rows of fl_metrics per hook stride */
 } __attribute__((packed));
 
@@ -115,11 +118,12 @@ enum ct_flags {
 	FL_CT_REPLIED = 1 << 5, /* the other side has answered */
 	FL_CT_FIN_POD = 1 << 6,
 	FL_CT_FIN_PEER = 1 << 7,
-	FL_CT_RST = 1 << 8,
+	FL_CT_RST_POD = 1 << 8, /* reset by this side, which has sent nothing since */
 	FL_CT_BY_POLICY = 1 << 9, /* a policy decided: group and class count */
 	FL_CT_BY_DEFAULT = 1 << 10, /* no line did: rule_id is the subject's default */
 	FL_CT_REPLACING = 1 << 11, /* a CPU is about to put another entry in its place */
 	FL_CT_TRANSLATED = 1 << 12, /* the node stands for a client that it hides */
+	FL_CT_RST_PEER = 1 << 14,
 	FL_CT_BY_SERVICE = 1 << 13, /* allowed because all that the service leads to is */
 };
 
