@@ -76,7 +76,7 @@ func (w *Watcher) takeList(cluster string, l *listing, revision int64) {
 		return
 	}
 	w.deliver(cluster, w.differences(cluster, v, l, revision))
-	v.following, v.fence = true, l.fence
+	v.following, v.fence, v.relist.wanted = true, l.fence, false
 	v.beat(l.heartbeat)
 	w.announce(cluster, v, func(s *ClusterState) {
 		s.Synced, s.Revision = true, revision
@@ -157,8 +157,8 @@ func (w *Watcher) take(events []*clientv3.Event) {
 
 func (w *Watcher) takeEvents(cluster string, events []*clientv3.Event) {
 	v := w.view(cluster)
-	if v.relist.underWay {
-		v.relist.hold(events)
+	if v.relist.running {
+		v.relist.keep(events)
 		return
 	}
 	var out []Event
@@ -178,10 +178,10 @@ func (w *Watcher) takeEvents(cluster string, events []*clientv3.Event) {
 		}
 		if !v.following {
 			if link.worthListing(v) {
-				w.wantList(cluster, v)
+				w.wantList(v)
 			}
-			if v.relist.underWay {
-				v.relist.hold(events)
+			if v.relist.running {
+				v.relist.keep(events)
 				return
 			}
 			continue

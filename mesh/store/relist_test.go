@@ -6,13 +6,17 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
@@ -134,5 +138,123 @@ func TestAPageThatTakesTooLongIsMadeSmaller(t *testing.T) {
 	})
 	if slow.asked < 5 {
 		t.Errorf("40 records in %d pages of at most 10", slow.asked)
+	}
+}
+
+// However many clusters are doubted at once, a few are listed at a time, and the others buffer nothing while they wait.
+func TestAFewClustersAreListedAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const again = "c19" // follows again before its turn
+		revision, begun := int64(100), time.Now()
+		var running, most atomic.Int32
+		var mu sync.Mutex
+		listed := map[string]int{}
+		w := NewWatcher(newSeen(), slog.New(slog.DiscardHandler))
+		list := func(_ context.Context, _ *Store, prefix string, each func(kv)) (int64, error) {
+			mu.Lock()
+			listed[prefix]++
+			most.Store(max(most.Load(), running.Add(1)))
+			mu.Unlock()
+			time.Sleep(time.Second)
+			running.Add(-1)
+			each(kv{key: prefix + keySynced})
+			each(kv{key: prefix + keyHeartbeat, value: []byte(begun.Add(time.Hour).Format(time.RFC3339Nano))})
+			return revision, nil
+		}
+		w.lister = newLister(t.Context(), nil, list)
+		beat := func(cluster string) {
+			revision++
+			w.take([]*clientv3.Event{{Kv: &mvccpb.KeyValue{
+				Key: []byte(prefixOf(cluster) + keyHeartbeat), ModRevision: revision,
+				Value: []byte(begun.Add(time.Duration(revision) * time.Second).Format(time.RFC3339Nano)),
+			}}})
+		}
+		for n := range 20 {
+			cluster := fmt.Sprintf("c%d", n)
+			w.takeList(cluster, &listing{canary: true, heartbeat: begun}, 1)
+			if n%2 == 1 {
+				w.clusters[cluster].relist.after = begun.Add(time.Duration(n) * time.Minute)
+			}
+			beat(cluster)
+		}
+		w.takeList(again, &listing{canary: true, heartbeat: begun.Add(time.Hour)}, revision)
+		buffering := 0
+		for n := range 19 {
+			cluster := fmt.Sprintf("c%d", n)
+			beat(cluster)
+			if v := w.clusters[cluster]; len(v.relist.buffer) > 0 {
+				buffering++
+			}
+		}
+		if buffering != parallelLists {
+			t.Errorf("%d clusters buffer what comes of them, want %d", buffering, parallelLists)
+		}
+		for done := 0; done < 19; { // blocks for ever, which the bubble reports, if one is never listed
+			select {
+			case f := <-w.lister.results:
+				done++
+				if err := w.takeResult(t.Context(), nil, f); err != nil {
+					t.Fatal(err)
+				}
+			case <-w.lister.timer.C:
+				w.startLists()
+			}
+		}
+		w.stopLists(func() {})
+		if n := most.Load(); n != parallelLists {
+			t.Errorf("%d lists ran at once, want %d", n, parallelLists)
+		}
+		for n := range 20 {
+			cluster := fmt.Sprintf("c%d", n)
+			if want := map[bool]int{false: 1, true: 0}[cluster == again]; listed[prefixOf(cluster)] != want {
+				t.Errorf("%s was listed %d times, want %d", cluster, listed[prefixOf(cluster)], want)
+			}
+			if v := w.clusters[cluster]; !v.following || v.relist.wanted || v.relist.running {
+				t.Errorf("%s: following %t, wanted %t, running %t", cluster, v.following, v.relist.wanted, v.relist.running)
+			}
+		}
+	})
+}
+
+// A session that ends leaves what it had not listed to the next one.
+func TestListsThatASessionDidNotEndAreWantedByTheNext(t *testing.T) {
+	w := NewWatcher(newSeen(), slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	w.lister = newLister(ctx, nil, func(ctx context.Context, _ *Store, _ string, _ func(kv)) (int64, error) {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	})
+	for n := range 6 {
+		w.wantList(w.view(fmt.Sprintf("c%d", n)))
+	}
+	w.takeEvents("c0", []*clientv3.Event{{Kv: &mvccpb.KeyValue{Key: []byte(prefixOf("c0") + keyHeartbeat), ModRevision: 5}}})
+	w.stopLists(cancel)
+	for cluster, v := range w.clusters {
+		if r := v.relist; !r.wanted || r.running || r.buffer != nil || r.bytes != 0 {
+			t.Errorf("%s: wanted %t, running %t, buffer of %d bytes", cluster, r.wanted, r.running, r.bytes)
+		}
+	}
+}
+
+func TestHowLongAClusterIsNotListed(t *testing.T) {
+	now := time.Now()
+	for name, tt := range map[string]struct {
+		before, took time.Duration
+		failed       bool
+		want         time.Duration
+	}{
+		"listed at once":              {0, 0, false, minPause},
+		"its share of the connection": {0, 20 * time.Second, false, 200 * time.Second},
+		"failed for the first time":   {0, 0, true, minPause},
+		"failed again":                {4 * time.Second, 0, true, 8 * time.Second},
+		"failed often":                {maxPause, 0, true, maxPause},
+		"failed after a long time":    {0, 30 * time.Second, true, maxPause},
+		"listed after failures":       {maxPause, 0, false, minPause},
+	} {
+		r := relist{pause: tt.before, running: true}
+		r.ended(now, tt.took, tt.failed)
+		if got := r.after.Sub(now); got != tt.want {
+			t.Errorf("%s: %s, want %s", name, got, tt.want)
+		}
 	}
 }

@@ -180,7 +180,7 @@ func (w *Watcher) session(ctx context.Context, s *Store, healthy func()) error {
 	defer cancel()
 	w.lister = newLister(ctx, s, w.list)
 	defer w.stopLists(cancel)
-	w.resumeLists()
+	w.startLists() // that an earlier session wanted
 	watch := s.client.Watch(clientv3.WithRequireLeader(ctx), Root, clientv3.WithPrefix(), clientv3.WithRev(w.revision+1))
 	ticker := time.NewTicker(w.ping)
 	defer ticker.Stop()
@@ -202,12 +202,13 @@ func (w *Watcher) session(ctx context.Context, s *Store, healthy func()) error {
 				return err
 			}
 			w.expire(time.Now())
-		case found := <-w.lister.found:
-			if err := w.takeListOf(ctx, s, found); err != nil {
+		case f := <-w.lister.results:
+			if err := w.takeResult(ctx, s, f); err != nil {
 				return err
 			}
-		case <-w.wake:
+		case <-w.lister.timer.C:
 			w.startLists()
+		case <-w.wake: // something to forget
 		case <-ctx.Done():
 			return ctx.Err()
 		}
