@@ -11,9 +11,11 @@ import (
 
 // cursor is how far one stream got. It holds no records, so a stream that waits keeps none from being replaced.
 type cursor struct {
-	seen     []uint64      // for each changelog, the revision up to which it was sent; empty: the stream has nothing
-	clusters uint64        // version of the cluster states that were sent
-	known    clusterStates // when the snapshot under way began
+	seen     []uint64 // for each changelog, the revision up to which it was sent; empty: the stream has nothing
+	clusters uint64   // version of the cluster states that were sent
+	// atBegin are the cluster states from when the snapshot under way began: a snapshot that ends before it was sent all that came
+	// meanwhile says no more of clusters than that. Without a snapshot there are none, so a stream that waits keeps no old ones.
+	atBegin clusterStates
 
 	sent []int // from each changelog, since all of them had their turn
 
@@ -43,7 +45,12 @@ func (h *Hub) begin(c *cursor) {
 	for i := h.order.puts; i < len(c.seen); i++ {
 		c.seen[i] = h.revision
 	}
-	c.snapshot, c.begun, c.owed, c.known = true, false, nil, h.clusters
+	c.snapshot, c.begun, c.owed, c.atBegin = true, false, nil, h.clusters
+}
+
+// ended notes that no snapshot is under way any more.
+func (c *cursor) ended() {
+	c.snapshot, c.begun, c.owed, c.atBegin = false, false, nil, clusterStates{}
 }
 
 // next is what a stream should send now.
@@ -67,16 +74,18 @@ func (h *Hub) next(c *cursor) next {
 	c.begun = c.snapshot
 	switch {
 	case ended:
-		b.head.SnapshotEnd, b.head.Clusters = true, c.known.states
+		b.head.SnapshotEnd, b.head.Clusters = true, c.atBegin.states
 		b.head.At = h.point(slices.Min(c.seen))
-		c.clusters, c.snapshot, c.begun, c.owed = c.known.version, false, false, nil
+		c.clusters = c.atBegin.version
+		c.ended()
 	case all:
 		b.head.SnapshotEnd = c.snapshot
 		b.head.At = h.point(h.revision)
 		if c.snapshot || h.clusters.version != c.clusters {
 			b.head.Clusters = h.clusters.states
 		}
-		c.clusters, c.snapshot, c.begun = h.clusters.version, false, false
+		c.clusters = h.clusters.version
+		c.ended()
 		return next{batch: b, wait: h.changed}
 	case !c.snapshot:
 		// What is before the least of all was sent. A snapshot has no place to resume before its end.

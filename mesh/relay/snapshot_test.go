@@ -80,4 +80,19 @@ func TestASnapshotsStatesAreOfItsBeginning(t *testing.T) {
 	if agent.Get("east/endpoints/default/p") == nil {
 		t.Error("a record that the hub holds, and that the agent held, was swept")
 	}
+	if c.atBegin.states != nil {
+		t.Error("the stream keeps the states after the snapshot's end")
+	}
+}
+
+// A stream waits for long after its snapshot, and the states may be of hundreds of clusters.
+func TestAStreamThatWaitsKeepsNoStates(t *testing.T) {
+	h := NewHub(0)
+	apply(t, h, put("east", "p", 0))
+	h.SetClusters(synced("east"))
+	c := &cursor{}
+	rest(t, h, c)
+	if c.snapshot || c.atBegin.states != nil {
+		t.Errorf("the stream waits with %+v", *c)
+	}
 }
