@@ -12,9 +12,6 @@ import (
 	relayv1 "github.com/fairlead-mesh/fairlead/mesh/relay/v1"
 )
 
-// sliceSize is how many records are judged before others get their turn: about a millisecond's work.
-const sliceSize = 500
-
 // SetDecisions takes what the MeshCluster objects say now. It judges anew what they changed and nothing else: where a
 // cluster's own claim changed, its records of the kinds that the change matters to; and of all others only nodes with an
 // address in a range that became, or is no longer, some cluster's pod range. A large cluster is judged in slices, between which
@@ -29,7 +26,8 @@ func (i *Intake) SetDecisions(decisions map[string]Decision) {
 	i.decisions = decisions
 	i.statesChanged = true
 	judged, gone := i.compare(was)
-	i.deliver(i.judgeNodesIn(changedRanges(was, decisions)))
+	i.judgeNodesIn(changedRanges(was, decisions))
+	i.deliver(nil)
 	i.mu.Unlock()
 
 	for _, name := range judged {
@@ -114,24 +112,21 @@ func meshRanges(decisions map[string]Decision) []netip.Prefix {
 }
 
 // judgeNodesIn judges the nodes that have an address in one of the ranges, unless their turn comes anyway.
-func (i *Intake) judgeNodesIn(ranges []netip.Prefix) (changes []*relayv1.Change) {
+func (i *Intake) judgeNodesIn(ranges []netip.Prefix) {
 	found := map[string]bool{}
 	for _, p := range ranges {
 		i.shared.addresses.within(p, found)
 	}
-	for _, key := range slices.Sorted(maps.Keys(found)) {
+	inSlices(i, slices.Sorted(maps.Keys(found)), i.sizeOf, func(key string) *relayv1.Change {
 		name := record.ClusterOf(key)
 		r, claim := i.remotes[name], i.judging(name)
 		if r == nil || claim == nil || slices.Contains(r.backlog, record.KindNode) {
-			continue
+			return nil
 		}
 		change, refused := r.rejudge(key, claim)
 		i.note(r, refused)
-		if change != nil {
-			changes = append(changes, change)
-		}
-	}
-	return changes
+		return change
+	})
 }
 
 // judging gives the claim that a cluster's records are held against; nil if nothing is taken from it now.
@@ -149,7 +144,7 @@ func (i *Intake) judgeBacklog(name string) {
 	r, claim := i.remotes[name], i.decisions[name].Claim
 	for len(r.backlog) > 0 {
 		kind := r.backlog[0]
-		i.inSlices(r.keys(kind), func(key string) *relayv1.Change {
+		inSlices(i, r.keys(kind), i.sizeOf, func(key string) *relayv1.Change {
 			change, refused := r.rejudge(key, claim)
 			i.note(r, refused)
 			return change
@@ -169,23 +164,6 @@ func (r *remote) keys(kind string) []string {
 	return keys
 }
 
-// inSlices calls f for each key and delivers the changes that it gives. The lock, which is held, is given up after each
-// slice.
-func (i *Intake) inSlices(keys []string, f func(key string) *relayv1.Change) {
-	var changes []*relayv1.Change
-	for slice := range slices.Chunk(keys, i.slice) {
-		for _, key := range slice {
-			if change := f(key); change != nil {
-				changes = append(changes, change)
-			}
-		}
-		i.deliver(changes)
-		changes = nil
-		i.mu.Unlock()
-		i.mu.Lock()
-	}
-}
-
 // withdrawAll takes all of a cluster from the agents and forgets it.
 func (i *Intake) withdrawAll(name string) {
 	i.mu.Lock()
@@ -195,7 +173,7 @@ func (i *Intake) withdrawAll(name string) {
 		return
 	}
 	for _, kind := range slices.Backward(record.Kinds()) {
-		i.inSlices(r.keys(kind), func(key string) *relayv1.Change {
+		inSlices(i, r.keys(kind), i.sizeOf, func(key string) *relayv1.Change {
 			h := r.kinds[kind][key]
 			if h == nil {
 				return nil

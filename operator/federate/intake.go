@@ -126,49 +126,24 @@ func (i *Intake) Records(cluster string, events []store.Event) {
 	i.mu.Lock()
 	defer i.changed()
 	defer i.mu.Unlock()
-	if cluster == i.own {
-		i.ownRecords(events)
-		return
-	}
-	for len(events) > 0 {
-		n := i.portion(events)
-		i.take(cluster, events[:n])
-		if events = events[n:]; len(events) > 0 {
-			i.mu.Unlock() // others get their turn
-			i.mu.Lock()
+	inSlices(i, events, func(ev store.Event) int { return len(ev.Value) }, func(ev store.Event) *relayv1.Change {
+		if cluster == i.own {
+			i.ownRecord(ev)
+			return nil
 		}
-	}
+		return i.take(cluster, ev)
+	})
 }
 
-// sliceBytes bounds what is decoded at a time, as sliceSize does what is judged: large records take longer.
-const sliceBytes = 256 << 10
-
-// portion is how many of the events are taken at a time.
-func (i *Intake) portion(events []store.Event) int {
-	size := 0
-	for n, ev := range events {
-		if size += len(ev.Value); n == i.slice || n > 0 && size > sliceBytes {
-			return n
-		}
-	}
-	return len(events)
-}
-
-func (i *Intake) take(cluster string, events []store.Event) {
+func (i *Intake) take(cluster string, ev store.Event) *relayv1.Change {
 	r, claim := i.remote(cluster), i.judging(cluster)
-	var changes []*relayv1.Change
-	for _, ev := range events {
-		r.store(ev)
-		if claim == nil || r.later(record.Kind(ev.Key)) {
-			continue
-		}
-		change, refused := r.judge(ev.Key, claim)
-		i.note(r, refused)
-		if change != nil {
-			changes = append(changes, change)
-		}
+	r.store(ev)
+	if claim == nil || r.later(record.Kind(ev.Key)) {
+		return nil
 	}
-	i.deliver(changes)
+	change, refused := r.judge(ev.Key, claim)
+	i.note(r, refused)
+	return change
 }
 
 func (i *Intake) remote(cluster string) *remote {
@@ -180,21 +155,19 @@ func (i *Intake) remote(cluster string) *remote {
 	return r
 }
 
-// ownRecords looks only for somebody else who writes in this cluster's name.
-func (i *Intake) ownRecords(events []store.Event) {
-	for _, ev := range events {
-		if record.Kind(ev.Key) != record.KindCluster || i.ownClaim == nil {
-			continue
-		}
-		was := i.impostor
-		i.impostor = ""
-		rec, err := record.Unmarshal(ev.Value)
-		if ev.Value != nil && err == nil {
-			i.impostor = foreignClaim(rec.GetClusterInfo(), *i.ownClaim)
-		}
-		if i.impostor != "" && i.impostor != was {
-			i.log.Error("somebody else writes to the shared etcd in this cluster's name", "why", i.impostor)
-		}
+// ownRecord looks only for somebody else who writes in this cluster's name.
+func (i *Intake) ownRecord(ev store.Event) {
+	if record.Kind(ev.Key) != record.KindCluster || i.ownClaim == nil {
+		return
+	}
+	was := i.impostor
+	i.impostor = ""
+	rec, err := record.Unmarshal(ev.Value)
+	if ev.Value != nil && err == nil {
+		i.impostor = foreignClaim(rec.GetClusterInfo(), *i.ownClaim)
+	}
+	if i.impostor != "" && i.impostor != was {
+		i.log.Error("somebody else writes to the shared etcd in this cluster's name", "why", i.impostor)
 	}
 }
 
@@ -213,12 +186,24 @@ func (i *Intake) Cluster(cluster string, state store.ClusterState) {
 	}
 	i.statesChanged = i.statesChanged || r.state.Stale != state.Stale || r.state.Synced != state.Synced
 	r.state = state
-	var changes []*relayv1.Change
 	if claim != nil {
 		r.complete = state.Synced
-		changes = r.retryWaiting(claim)
+		i.retryWaiting(cluster)
 	}
-	i.deliver(changes)
+	i.deliver(nil)
+}
+
+// retryWaiting judges again what was refused because another node had its key, where that one is gone. It is called at each
+// heartbeat, and a hostile cluster may have any number waiting: those whose key is still held cost a look.
+func (i *Intake) retryWaiting(cluster string) {
+	inSlices(i, i.remotes[cluster].free(), i.sizeOf, func(key string) *relayv1.Change {
+		r, claim := i.remotes[cluster], i.judging(cluster)
+		if r == nil || claim == nil {
+			return nil
+		}
+		change, _ := r.judge(key, claim)
+		return change
+	})
 }
 
 // deliver hands changes and the clusters' states to the agents, in this order: a cluster is called synced only after

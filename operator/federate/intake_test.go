@@ -321,28 +321,3 @@ func TestNewestRejectionsFirstAndBounded(t *testing.T) {
 		t.Errorf("%d rejected, shown %v", r.Rejected, r.Rejections)
 	}
 }
-
-// A member's large records hold up nobody: they are decoded a portion at a time.
-func TestLargeRecordsAreTakenInPortions(t *testing.T) {
-	i := newScene(t).intake
-	for _, c := range []struct {
-		name   string
-		events int
-		bytes  int
-		want   int
-	}{
-		{"none", 0, 0, 0},
-		{"small ones", 1000, 100, sliceSize},
-		{"few small ones", 3, 100, 3},
-		{"large ones", 1000, 100 << 10, 2},
-		{"one that is larger than a portion", 2, 2 * sliceBytes, 1},
-	} {
-		events := make([]store.Event, c.events)
-		for n := range events {
-			events[n].Value = make([]byte, c.bytes)
-		}
-		if got := i.portion(events); got != c.want {
-			t.Errorf("%s: %d are taken at a time, want %d", c.name, got, c.want)
-		}
-	}
-}

@@ -228,22 +228,15 @@ func (r *remote) accepted(key string, h *held) {
 	delete(r.waiting, key)
 }
 
-// retryWaiting judges again what was refused because another node had its key, where that one is gone. It is called at each
-// heartbeat, and a hostile cluster may have any number waiting: those whose key is still held cost a look.
-func (r *remote) retryWaiting(claim *record.Claim) (changes []*relayv1.Change) {
-	var free []string
+// free gives the nodes that were refused because another node had their key, where that one is gone.
+func (r *remote) free() (keys []string) {
 	for key, public := range r.waiting {
 		if holder, held := r.shared.keys.holder[public]; !held || holder == key {
-			free = append(free, key)
+			keys = append(keys, key)
 		}
 	}
-	slices.Sort(free)
-	for _, key := range free {
-		if change, _ := r.judge(key, claim); change != nil {
-			changes = append(changes, change)
-		}
-	}
-	return changes
+	slices.Sort(keys)
+	return keys
 }
 
 // later says whether a kind's turn in the backlog is still to come, so that its records need not be judged now.
