@@ -144,7 +144,8 @@ func TestAPageThatTakesTooLongIsMadeSmaller(t *testing.T) {
 // However many clusters are doubted at once, a few are listed at a time, and the others buffer nothing while they wait.
 func TestAFewClustersAreListedAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const again = "c19" // follows again before its turn
+		const again = "c19"       // follows again before its turn
+		const listRevision = 1000 // newer than all events
 		revision, begun := int64(100), time.Now()
 		var running, most atomic.Int32
 		var mu sync.Mutex
@@ -159,7 +160,7 @@ func TestAFewClustersAreListedAtATime(t *testing.T) {
 			running.Add(-1)
 			each(kv{key: prefix + keySynced})
 			each(kv{key: prefix + keyHeartbeat, value: []byte(begun.Add(time.Hour).Format(time.RFC3339Nano))})
-			return revision, nil
+			return listRevision, nil
 		}
 		w.lister = newLister(t.Context(), nil, list)
 		beat := func(cluster string) {
