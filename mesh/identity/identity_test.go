@@ -100,8 +100,20 @@ func TestExcludedLabelsSayWhy(t *testing.T) {
 			t.Errorf("%s: %q, %t", k, why, is)
 		}
 	}
-	if _, is := Excluded("app"); is {
-		t.Error("app is excluded")
+}
+
+// Excluded are exactly the labels that a pod has and its identity hasn't as the pod has them.
+func TestExcludedAreTheLabelsThatIdentitiesLeaveOut(t *testing.T) {
+	for _, k := range append(ExcludedKeys(), "app", "fairlead.dev", "xfairlead.dev/a", "fairlead.dev/team", "sub.fairlead.dev/team") {
+		_, is := Excluded(k)
+		if _, has := PodLabels("c", "n", "s", map[string]string{k: "v"}, nil)[k]; is == has {
+			t.Errorf("%s: excluded %t, part of an identity %t", k, is, has)
+		}
+	}
+	for k := range PodLabels("c", "n", "s", map[string]string{"app": "web"}, map[string]string{"team": "red"}) {
+		if _, is := Excluded(k); is {
+			t.Errorf("%s is excluded, and identities have it", k)
+		}
 	}
 }
 

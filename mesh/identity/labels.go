@@ -38,13 +38,21 @@ var excluded = map[string]string{
 	"leaderworkerset.sigs.k8s.io/group-index":  "differs for each group of a LeaderWorkerSet",
 }
 
-// Excluded says whether a pod's label is left out of identities, and why. A selector that names such a label can't match
-// what its author meant; policies that do get a problem reported.
+// Excluded says whether a pod's label is left out of identities, and why. Whether a selector that names such a label matches
+// a pod can't be known from the pod's identity.
 func Excluded(key string) (reason string, is bool) {
 	if r, ok := excluded[key]; ok {
 		return "it " + r + ", which would give each its own identity", true
 	}
+	if isOwn(key) && !isGiven(key) {
+		return "whoever may create pods could forge a label of " + ownDomain, true
+	}
 	return "", false
+}
+
+// isGiven says whether PodLabels gives identities a label of our domain.
+func isGiven(key string) bool {
+	return key == LabelCluster || key == LabelNamespace || key == LabelServiceAccount || strings.HasPrefix(key, LabelNamespacePrefix)
 }
 
 // ExcludedKeys lists the labels that are left out, sorted.

@@ -35,6 +35,9 @@ func Parse(rec *record.Policy) *Model {
 	if len(m.problems) > 0 {
 		m.close()
 	}
+	if m.widened {
+		m.dropAllows()
+	}
 	m.describe()
 	return m
 }
@@ -127,7 +130,9 @@ func salvageTypes(fields map[string]json.RawMessage, hasEgress bool) (ingress, e
 	return ingress, egress
 }
 
-// setSubjects compiles the selectors of the pods that a policy is about.
+// setSubjects compiles the selectors of the pods that a policy is about. One that asks for labels which identities leave out
+// selects all pods that may be meant: those that are would stay open else. It isolates them as it says, its deny rules apply
+// to them, and its allow rules don't, because they would open pods that aren't meant.
 func (m *Model) setSubjects(pods, namespaces, clusters *metav1.LabelSelector) bool {
 	clusterScoped := m.rec.PolicyKind == KindClusterMeshNetworkPolicy
 	if !clusterScoped && m.rec.Namespace == "" {
@@ -139,30 +144,33 @@ func (m *Model) setSubjects(pods, namespaces, clusters *metav1.LabelSelector) bo
 		m.subjects.namespace = m.rec.Namespace
 	}
 	var ok [3]bool
-	m.subjects.pods, ok[0] = m.selector("spec.podSelector", pods)
+	var exact *selector
+	exact, ok[0] = m.selector("spec.podSelector", pods)
+	m.subjects.pods, m.widened = m.meant("spec.podSelector", exact, "the policy selects every pod that may be meant, and its allow rules apply to none of them")
 	m.subjects.namespaces, ok[1] = m.selector("spec.namespaceSelector", namespaces)
 	m.clusters, ok[2] = m.selector("spec.clusterSelector", clusters)
-	texts, _ := m.subjects.pods.unusable()
-	for _, why := range texts {
-		m.warn("spec.podSelector: " + why)
-	}
 	return ok[0] && ok[1] && ok[2]
 }
 
-// podPeers compiles the selector of a peer's pods. One that asks for labels which identities leave out matches nothing,
-// which is safe in an allow rule and so only a warning; a problem is what would open something.
+// podPeers compiles the selector of a peer's pods. Of one that asks for labels which identities leave out it is not known whom
+// it means: an allow rule means nobody by it, which is false here, and a deny rule all who may be meant.
 func (m *Model) podPeers(field string, kind RuleKind, s *metav1.LabelSelector) (*selector, bool) {
-	out, ok := m.selector(field, s)
-	texts, wide := out.unusable()
-	for _, why := range texts {
-		if wide || kind == RuleDeny {
-			m.problem(field + ": " + why)
-			ok = false
-		} else {
-			m.warn(field + ": " + why)
-		}
+	exact, ok := m.selector(field, s)
+	what := "the rule allows nobody by it"
+	if kind == RuleDeny {
+		what = "the rule denies everybody who may be meant"
 	}
-	return out, ok
+	out, widened := m.meant(field, exact, what)
+	return out, ok && (kind == RuleDeny || !widened)
+}
+
+// meant gives the selector of all pods that may be meant, and whether that is another one: then it warns, and says what is done.
+func (m *Model) meant(field string, s *selector, done string) (out *selector, widened bool) {
+	out, texts := s.widened()
+	for _, why := range texts {
+		m.warn(field + ": " + why + "; " + done)
+	}
+	return out, len(texts) > 0
 }
 
 // selector compiles one, and says which field it is if it can't.

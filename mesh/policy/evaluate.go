@@ -215,7 +215,10 @@ func (r *Reference) portMatches(p port, rule *rule, c Connection) (from, to uint
 	case c.Peer == identity.Unknown: // any of those that the rule means
 		return c.Port, c.Port, false, rule.kind == RuleDeny && r.someListen(rule, p.name, c.Port)
 	}
-	return c.Port, c.Port, false, slices.Contains(r.world.NamedPorts[c.Peer][p.name], c.Port)
+	// A name has a number at pods that the rule selects as such: a CIDR selects addresses.
+	c.Addr = netip.Addr{}
+	meant := rule.anyPeer || slices.ContainsFunc(rule.peers, func(p peer) bool { return r.peerMatches(&p, rule.kind == RuleDeny, c) })
+	return c.Port, c.Port, false, meant && slices.Contains(r.world.NamedPorts[c.Peer][p.name], c.Port)
 }
 
 // someListen says whether any of a rule's peers that are pods calls a port by a name.

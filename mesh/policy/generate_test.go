@@ -6,6 +6,7 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
@@ -52,7 +53,19 @@ func genSelector(t *rapid.T, name, key string, values ...string) *metav1.LabelSe
 }
 
 func genPods(t *rapid.T, name string) *metav1.LabelSelector {
-	return genSelector(t, name, rapid.SampledFrom([]string{"app", "tier"}).Draw(t, name+" key"), "web", "db", "1")
+	s := genSelector(t, name, rapid.SampledFrom([]string{"app", "tier"}).Draw(t, name+" key"), "web", "db", "1")
+	if rapid.IntRange(0, 5).Draw(t, name+" by a label that is left out") > 0 {
+		return s
+	}
+	more := genSelector(t, name+" left out", rapid.SampledFrom(leftOut).Draw(t, name+" left out key"), "0", "1")
+	s.MatchExpressions = append(s.MatchExpressions, more.MatchExpressions...)
+	if len(more.MatchLabels) > 0 {
+		if s.MatchLabels == nil {
+			s.MatchLabels = map[string]string{}
+		}
+		maps.Copy(s.MatchLabels, more.MatchLabels)
+	}
+	return s
 }
 
 func genNS(t *rapid.T, name string) *metav1.LabelSelector {
@@ -235,6 +248,11 @@ func (s *scene) addPod(t *rapid.T, i int) {
 	if v := rapid.SampledFrom([]string{"", "1", "web"}).Draw(t, "tier"); v != "" {
 		p.labels["tier"] = v
 	}
+	for _, key := range leftOut {
+		if v := rapid.SampledFrom([]string{"", "0", "1"}).Draw(t, key); v != "" {
+			p.labels[key] = v
+		}
+	}
 	for _, name := range []string{"http/TCP", "http/UDP", "admin/TCP"} {
 		for _, n := range rapid.SliceOfNDistinct(rapid.SampledFrom(genPorts), 0, 2, rapid.ID[int32]).Draw(t, name) {
 			p.named[name] = append(p.named[name], uint16(n))
@@ -246,7 +264,7 @@ func (s *scene) addPod(t *rapid.T, i int) {
 	}
 	id := identity.Of(cluster, uint16(identity.FirstLocal+i))
 	s.pods[id] = p
-	s.oracle.pods = append(s.oracle.pods, p)
+	s.oracle.all = append(s.oracle.all, p)
 	s.in.Identities[id] = identity.PodLabels(p.cluster, p.namespace, "default", p.labels, p.namespaceLabels)
 	s.in.NamedPorts[id] = p.named
 }

@@ -70,14 +70,12 @@ func TestInvalidPoliciesClose(t *testing.T) {
 		{"range backwards", n, `{"podSelector":{},"ingress":[{"ports":[{"port":80,"endPort":79}]}]}`, "endPort 79", "i"},
 		{"range of a name", n, `{"podSelector":{},"ingress":[{"ports":[{"port":"http","endPort":90}]}]}`, "numeric port", "i"},
 		{"range without start", n, `{"podSelector":{},"ingress":[{"ports":[{"endPort":90}]}]}`, "endPort needs port", "i"},
-		{"peer by an excluded label, too wide", n, `{"podSelector":{},"ingress":[{"from":[{"podSelector":{"matchExpressions":[{"key":"pod-template-hash","operator":"NotIn","values":["1"]}]}}]}]}`, "pod-template-hash", "i"},
 
 		{"mesh: no direction", m, `{"podSelector":{}}`, "needs ingress or egress", ""},
 		{"mesh: mode unknown", m, `{"podSelector":{},"mode":"Enforced","ingress":{"allow":[{}]}}`, "spec.mode", "i"},
 		{"mesh: default unknown", m, `{"podSelector":{},"ingress":{"defaultAction":"allow"}}`, "spec.ingress.defaultAction", "i"},
 		{"mesh: broken allow closes even where the default allows", m, `{"podSelector":{},"ingress":{"defaultAction":"Allow","allow":[{"peers":[{}]}]}}`, "spec.ingress.allow[0].peers[0]", "i"},
 		{"mesh: broken deny denies all", m, `{"podSelector":{},"egress":{"defaultAction":"Allow","deny":[{"ports":[{"protocol":"tcp","port":25}]}]}}`, "spec.egress.deny[0].ports[0].protocol", "e"},
-		{"mesh: deny by an excluded label", m, `{"podSelector":{},"ingress":{"defaultAction":"Allow","deny":[{"peers":[{"podSelector":{"matchLabels":{"controller-uid":"1"}}}]}]}}`, "controller-uid", "i"},
 		{"mesh: cidr and selector", m, `{"podSelector":{},"ingress":{"allow":[{"peers":[{"cidr":"10.0.0.0/8","podSelector":{}}]}]}}`, "can't be combined", "i"},
 		{"mesh: except alone", m, `{"podSelector":{},"ingress":{"allow":[{"peers":[{"except":["10.0.0.0/8"]}]}]}}`, "except needs cidr", "i"},
 		{"mesh: port and name", m, `{"podSelector":{},"ingress":{"allow":[{"ports":[{"port":80,"name":"http"}]}]}}`, "not both", "i"},
@@ -160,16 +158,6 @@ func TestUnknownClusters(t *testing.T) {
 	unknown := NewReference(in)
 	if unknown.Evaluate(tcp80(web, farWeb, Ingress)).Passes() || unknown.Evaluate(tcp80(web, farWeb, Egress)).Passes() {
 		t.Error("a cluster that may be test passes")
-	}
-}
-
-// A policy that selects by a label which identities leave out would select nobody, in silence.
-func TestExcludedLabelsAreReported(t *testing.T) {
-	p := &record.Policy{PolicyKind: KindNetworkPolicy, Namespace: "shop", Name: "p", Spec: []byte(
-		`{"podSelector":{"matchLabels":{"statefulset.kubernetes.io/pod-name":"db-0"}},"ingress":[]}`)}
-	r := NewReference(smallWorld(p))
-	if len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Message, "spec.podSelector: label statefulset.kubernetes.io/pod-name") {
-		t.Errorf("problems: %v", r.Problems)
 	}
 }
 

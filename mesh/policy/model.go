@@ -19,9 +19,10 @@ type Model struct {
 	audit    bool
 	clusters *selector // in which clusters it has subjects; nil: all
 	subjects podSelector
+	widened  bool          // subjects are all pods that may be meant: which ones are is not known
 	dirs     [2]*direction // by Direction; nil: the policy says nothing about it
 	problems []string      // each makes the policy closed
-	warnings []string      // for the author, without effect
+	warnings []string      // for the author: what the policy can't do as it says
 }
 
 // Key names the policy within its cluster: kind/namespace/name, with - for no namespace.
@@ -87,16 +88,18 @@ func (m *Model) warn(text string)    { m.warnings = append(m.warnings, text) }
 // close makes a policy that was not understood safe: it isolates its subjects in the directions that it names, and allows nothing.
 func (m *Model) close() {
 	for _, d := range m.dirs {
-		if d == nil {
-			continue
+		if d != nil {
+			d.isolates = true
 		}
-		d.isolates = true
-		kept := d.rules[:0]
-		for _, r := range d.rules {
-			if r.kind == RuleDeny {
-				kept = append(kept, r)
-			}
+	}
+	m.dropAllows()
+}
+
+// dropAllows leaves a policy its isolation and its deny rules.
+func (m *Model) dropAllows() {
+	for _, d := range m.dirs {
+		if d != nil {
+			d.rules = slices.DeleteFunc(d.rules, func(r rule) bool { return r.kind != RuleDeny })
 		}
-		d.rules = kept
 	}
 }

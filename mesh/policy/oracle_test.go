@@ -40,11 +40,71 @@ type oraclePolicy struct {
 	mesh      *v1alpha1.ClusterMeshNetworkPolicySpec // of both of our kinds; the namespace makes the difference
 }
 
+// subjects is the selector of a policy's subjects, as text.
+func (p oraclePolicy) subjects() string {
+	if p.network != nil {
+		return p.network.PodSelector.String()
+	}
+	return p.mesh.PodSelector.String()
+}
+
 type oracle struct {
 	local    string
 	clusters map[string]map[string]string
-	pods     []*oraclePod
+	all      []*oraclePod
 	policies []oraclePolicy
+	// omniscient: it sees also the labels that identities leave out, as the policies' authors do.
+	omniscient bool
+}
+
+// leftOut are labels that identities leave out, of those that generated pods have. Whether a pod has one is unknown.
+var leftOut = []string{"statefulset.kubernetes.io/pod-name", "pod-template-hash", "fairlead.dev/forged"}
+
+func (o *oracle) seeingAll() *oracle {
+	all := *o
+	all.omniscient = true
+	return &all
+}
+
+// truth of a selector for a pod.
+type truth int
+
+const (
+	no truth = iota
+	unknown
+	yes
+)
+
+// pods says whether a selector of pods means one: no if a requirement that can be judged isn't met, else unknown if one can't
+// be judged.
+func (o *oracle) pods(s *metav1.LabelSelector, l map[string]string) truth {
+	if s == nil || o.omniscient {
+		return truthOf(has(s, l))
+	}
+	rest, left := s.DeepCopy(), false
+	for key := range s.MatchLabels {
+		if slices.Contains(leftOut, key) {
+			delete(rest.MatchLabels, key)
+			left = true
+		}
+	}
+	rest.MatchExpressions = slices.DeleteFunc(rest.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
+		is := slices.Contains(leftOut, r.Key)
+		left = left || is
+		return is
+	})
+	out := truthOf(has(rest, l))
+	if out == yes && left {
+		return unknown
+	}
+	return out
+}
+
+func truthOf(is bool) truth {
+	if is {
+		return yes
+	}
+	return no
 }
 
 // connection as seen from the subject.
@@ -57,9 +117,12 @@ type connection struct {
 }
 
 // listener is the pod with the port names that count.
-func (c connection) listener() *oraclePod {
+func (c connection) listener(peerSelectedAsPod bool) *oraclePod {
 	if c.dir == Ingress {
 		return c.subject
+	}
+	if !peerSelectedAsPod {
+		return nil
 	}
 	return c.peer.pod
 }
@@ -97,7 +160,8 @@ func (o *oracle) ask(p oraclePolicy, c connection) says {
 
 func (o *oracle) askNetwork(p oraclePolicy, c connection) says {
 	spec := p.network
-	if c.subject.namespace != p.namespace || !has(&spec.PodSelector, c.subject.labels) {
+	selected := o.pods(&spec.PodSelector, c.subject.labels)
+	if c.subject.namespace != p.namespace || selected == no {
 		return says{}
 	}
 	types := spec.PolicyTypes
@@ -111,20 +175,25 @@ func (o *oracle) askNetwork(p oraclePolicy, c connection) says {
 	if c.dir == Ingress && slices.Contains(types, networkingv1.PolicyTypeIngress) {
 		s.isolates = true
 		for _, r := range spec.Ingress {
-			s.allows = s.allows || o.networkRule(p.namespace, r.From, r.Ports, c)
+			s.allows = s.allows || selected == yes && o.networkRule(p.namespace, r.From, r.Ports, c)
 		}
 	}
 	if c.dir == Egress && slices.Contains(types, networkingv1.PolicyTypeEgress) {
 		s.isolates = true
 		for _, r := range spec.Egress {
-			s.allows = s.allows || o.networkRule(p.namespace, r.To, r.Ports, c)
+			s.allows = s.allows || selected == yes && o.networkRule(p.namespace, r.To, r.Ports, c)
 		}
 	}
 	return s
 }
 
 func (o *oracle) networkRule(namespace string, peers []networkingv1.NetworkPolicyPeer, ports []networkingv1.NetworkPolicyPort, c connection) bool {
-	return o.networkPeers(namespace, peers, c.peer) && networkPorts(ports, c)
+	if !o.networkPeers(namespace, peers, c.peer) {
+		return false
+	}
+	asPod := c.peer // a CIDR selects addresses: names of ports are those of pods that are selected as such
+	asPod.addr = netip.Addr{}
+	return networkPorts(ports, c, o.networkPeers(namespace, peers, asPod))
 }
 
 func (o *oracle) networkPeers(namespace string, peers []networkingv1.NetworkPolicyPeer, who oraclePeer) bool {
@@ -147,14 +216,14 @@ func (o *oracle) networkPeers(namespace string, peers []networkingv1.NetworkPoli
 		if p.NamespaceSelector == nil && who.pod.namespace != namespace {
 			continue
 		}
-		if has(p.NamespaceSelector, who.pod.namespaceLabels) && has(p.PodSelector, who.pod.labels) {
+		if has(p.NamespaceSelector, who.pod.namespaceLabels) && o.pods(p.PodSelector, who.pod.labels) == yes {
 			return true
 		}
 	}
 	return false
 }
 
-func networkPorts(ports []networkingv1.NetworkPolicyPort, c connection) bool {
+func networkPorts(ports []networkingv1.NetworkPolicyPort, c connection, asPod bool) bool {
 	if len(ports) == 0 {
 		return true
 	}
@@ -166,7 +235,7 @@ func networkPorts(ports []networkingv1.NetworkPolicyPort, c connection) bool {
 		case p.Port == nil:
 			return true
 		case p.Port.Type == intstr.String:
-			if l := c.listener(); l != nil && slices.Contains(l.named[p.Port.StrVal+"/"+string(*p.Protocol)], c.port) {
+			if l := c.listener(asPod); l != nil && slices.Contains(l.named[p.Port.StrVal+"/"+string(*p.Protocol)], c.port) {
 				return true
 			}
 		case p.EndPort != nil:
@@ -185,7 +254,8 @@ func (o *oracle) askMesh(p oraclePolicy, c connection) says {
 	if p.namespace != "" && c.subject.namespace != p.namespace {
 		return says{}
 	}
-	if !has(spec.PodSelector.DeepCopy(), c.subject.labels) || !has(spec.NamespaceSelector, c.subject.namespaceLabels) ||
+	selected := o.pods(&spec.PodSelector, c.subject.labels)
+	if selected == no || !has(spec.NamespaceSelector, c.subject.namespaceLabels) ||
 		!has(spec.ClusterSelector, o.clusterLabels(o.local)) {
 		return says{}
 	}
@@ -198,33 +268,37 @@ func (o *oracle) askMesh(p oraclePolicy, c connection) says {
 	}
 	s := says{isolates: d.DefaultAction != "Allow", audit: spec.Mode == v1alpha1.PolicyAudit}
 	for _, r := range d.Allow {
-		s.allows = s.allows || o.meshRule(p.namespace, r, c) && (!c.peer.unknown || len(r.Peers) == 0)
+		s.allows = s.allows || selected == yes && o.meshRule(p.namespace, r, c, yes) && (!c.peer.unknown || len(r.Peers) == 0)
 	}
 	for _, r := range d.Deny {
-		s.denies = s.denies || o.meshRule(p.namespace, r, c)
-		for _, pod := range o.pods { // it could be this one
+		s.denies = s.denies || o.meshRule(p.namespace, r, c, unknown)
+		for _, pod := range o.all { // it could be this one
 			if anyOf := c; c.peer.unknown {
 				anyOf.peer = oraclePeer{pod: pod, addr: pod.addr}
-				s.denies = s.denies || c.dir == Egress && o.meshRule(p.namespace, r, anyOf)
+				s.denies = s.denies || c.dir == Egress && o.meshRule(p.namespace, r, anyOf, unknown)
 			}
 		}
 	}
 	return s
 }
 
-func (o *oracle) meshRule(namespace string, r v1alpha1.MeshPolicyRule, c connection) bool {
+// meshRule says whether a rule is about a connection, with a peer that is meant at least that surely.
+func (o *oracle) meshRule(namespace string, r v1alpha1.MeshPolicyRule, c connection, least truth) bool {
 	peers := len(r.Peers) == 0 || c.peer.unknown
+	asPod := peers
 	for _, p := range r.Peers {
-		peers = peers || o.meshPeer(namespace, p, c.peer)
+		is := o.meshPeer(namespace, p, c.peer, least)
+		peers = peers || is
+		asPod = asPod || is && p.CIDR == ""
 	}
 	ports := len(r.Ports) == 0
 	for _, p := range r.Ports {
-		ports = ports || meshPortMatches(p, c)
+		ports = ports || meshPortMatches(p, c, asPod)
 	}
 	return peers && ports
 }
 
-func (o *oracle) meshPeer(namespace string, p v1alpha1.MeshPolicyPeer, who oraclePeer) bool {
+func (o *oracle) meshPeer(namespace string, p v1alpha1.MeshPolicyPeer, who oraclePeer, least truth) bool {
 	if p.CIDR != "" {
 		return inBlock(p.CIDR, p.Except, who)
 	}
@@ -238,10 +312,10 @@ func (o *oracle) meshPeer(namespace string, p v1alpha1.MeshPolicyPeer, who oracl
 		return false
 	}
 	return has(p.ClusterSelector, o.clusterLabels(who.pod.cluster)) &&
-		has(p.NamespaceSelector, who.pod.namespaceLabels) && has(p.PodSelector, who.pod.labels)
+		has(p.NamespaceSelector, who.pod.namespaceLabels) && o.pods(p.PodSelector, who.pod.labels) >= least
 }
 
-func meshPortMatches(p v1alpha1.MeshPolicyPort, c connection) bool {
+func meshPortMatches(p v1alpha1.MeshPolicyPort, c connection, asPod bool) bool {
 	if !isNamed(p.Protocol, c.proto) {
 		return false
 	}
@@ -251,7 +325,7 @@ func meshPortMatches(p v1alpha1.MeshPolicyPort, c connection) bool {
 		if name == "" {
 			name = "TCP"
 		}
-		l := c.listener()
+		l := c.listener(asPod)
 		return l != nil && slices.Contains(l.named[p.Name+"/"+name], c.port)
 	case p.Port == nil:
 		return true
@@ -276,7 +350,7 @@ func has(s *metav1.LabelSelector, l map[string]string) bool {
 }
 
 func inBlock(cidr string, except []string, who oraclePeer) bool {
-	if !netip.MustParsePrefix(cidr).Contains(who.addr) {
+	if !who.addr.IsValid() || !netip.MustParsePrefix(cidr).Contains(who.addr) {
 		return false
 	}
 	for _, e := range except {

@@ -5,6 +5,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -31,6 +32,10 @@ func compileSelector(s *metav1.LabelSelector) (*selector, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newSelector(match), nil
+}
+
+func newSelector(match labels.Selector) *selector {
 	out := &selector{match: match, text: match.String()}
 	requirements, _ := match.Requirements()
 	for _, r := range requirements {
@@ -40,7 +45,7 @@ func compileSelector(s *metav1.LabelSelector) (*selector, error) {
 			break
 		}
 	}
-	return out, nil
+	return out
 }
 
 func (s *selector) matches(l labels.Labels) bool { return s == nil || s.match.Matches(l) }
@@ -52,22 +57,32 @@ func (s *selector) String() string {
 	return s.text
 }
 
-// unusable names the labels a selector asks for that identities leave out: it can't match what its author meant. wide
-// says that it matches more than that, not less.
-func (s *selector) unusable() (texts []string, wide bool) {
+// widened drops what a selector of pods requires of labels that identities leave out, whatever the operator: whether a pod
+// meets that is not known, so what is left matches all pods that may be meant. Each such label has a text.
+func (s *selector) widened() (wide *selector, texts []string) {
 	if s == nil {
-		return nil, false
+		return nil, nil
 	}
 	requirements, _ := s.match.Requirements()
+	var known labels.Requirements
 	for _, r := range requirements {
 		why, is := identity.Excluded(r.Key())
 		if !is {
+			known = append(known, r)
 			continue
 		}
-		texts = append(texts, fmt.Sprintf("label %s is not part of a pod's identity, because %s", r.Key(), why))
-		wide = wide || r.Operator() == selection.NotIn || r.Operator() == selection.NotEquals || r.Operator() == selection.DoesNotExist
+		text := fmt.Sprintf("label %s is not part of a pod's identity, because %s", r.Key(), why)
+		if !slices.Contains(texts, text) {
+			texts = append(texts, text)
+		}
 	}
-	return texts, wide
+	switch len(known) {
+	case len(requirements):
+		return s, nil
+	case 0:
+		return nil, texts
+	}
+	return newSelector(labels.NewSelector().Add(known...)), texts
 }
 
 // prefixed is a view of the labels under a prefix, without it: an identity's labels of its namespace.
