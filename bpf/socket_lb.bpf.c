@@ -5,6 +5,7 @@
  * is told a backend's instead, once per connection and not per packet. What
  * the application asks about its peer is answered with the service again. */
 #include "hook.h"
+#include "ipcache.h"
 #include "packet.h"
 #include "service.h"
 
@@ -121,6 +122,23 @@ static __always_inline void remember_datagram(struct bpf_sock_addr *ctx, const s
 	bpf_map_update_elem(&fl_sock_rev, &k, &v, BPF_ANY);
 }
 
+/* The service at an endpoint. A node port is at every address of this cluster's
+ * nodes: translated here it reaches the backend as what it is, the caller's own
+ * connection, and not as one of the node that kube-proxy would hide it behind. */
+static __always_inline struct service *service_at(const struct endpoint *to)
+{
+	struct endpoint port = { .port = to->port, .family = to->family, .proto = to->proto };
+	struct service *s = service_find(to);
+	struct remote *r;
+
+	if (s)
+		return s;
+	r = remote_exact(to->family, to->addr);
+	if (!r || !node_of_ours(r))
+		return NULL;
+	return service_find(&port);
+}
+
 /* Turns the service's endpoint into a backend's. Returns NONE when it is no
  * service's, TRANSLATED, or NO_BACKEND. */
 static __always_inline enum reason translate(struct bpf_sock_addr *ctx, struct endpoint *to, bool datagram)
@@ -133,7 +151,7 @@ static __always_inline enum reason translate(struct bpf_sock_addr *ctx, struct e
 
 	if (to->proto != IPPROTO_TCP && to->proto != IPPROTO_UDP)
 		return FL_REASON_NONE;
-	s = service_find(to);
+	s = service_at(to);
 	if (!s || s->flags & FL_SERVICE_POLICY_ONLY)
 		return FL_REASON_NONE;
 	client.service = s->id;

@@ -106,6 +106,7 @@ func socketStories(t *testing.T, cgroup string) {
 	t.Run("missing slot", f.missingSlotStory)
 	t.Run("session affinity", f.affinityStory)
 	t.Run("for policy alone", f.policyOnlyStory)
+	t.Run("node port", f.nodePortStory)
 }
 
 func loopbackUp(t *testing.T) {
@@ -239,16 +240,6 @@ func (f socketFixture) udpUnconnectedStory(t *testing.T) {
 			t.Errorf("backends reached: %v, want all of %v", reached, backends)
 		}
 	})
-}
-
-// What kube-proxy translates is in the same maps, so that policy knows where it leads. The socket leaves it alone.
-func (f socketFixture) policyOnlyStory(t *testing.T) {
-	f.service(backends4[0], 9, ServicePolicyOnly, backends4[1:])
-	c := dial(t, "tcp", backends4[0])
-	defer c.Close()
-	if got := peername(t, c); got != backends4[0] {
-		t.Errorf("getpeername says %s, want %s", got, backends4[0])
-	}
 }
 
 // A dual-stack application names an IPv4 service as ::ffff:a.b.c.d.

@@ -32,6 +32,12 @@ static __always_inline struct remote *remote_range(__u8 family, const __u8 *addr
 	return bpf_map_lookup_elem(&fl_cidr6, &k);
 }
 
+/* An address of this cluster's nodes. Those of others are behind the tunnel. */
+static __always_inline bool node_of_ours(const struct remote *r)
+{
+	return (r->flags & (FL_REMOTE_HOST | FL_REMOTE_NODE)) && !(r->flags & FL_REMOTE_REQUIRE_TUNNEL);
+}
+
 /* The identity of the narrowest CIDR that policies name around an address; 0 if
  * there is none. The trie costs ten times a hash when it is large. */
 static __always_inline __u32 block_find(__u8 family, const __u8 *addr)

@@ -95,7 +95,7 @@ static __always_inline struct service *leads_find(const struct packet *p, __u16 
 	else
 		__builtin_memcpy(to.addr, addr, 16);
 	svc = service_find(&to);
-	if (svc || !(r->flags & (FL_REMOTE_HOST | FL_REMOTE_NODE)) || r->flags & FL_REMOTE_REQUIRE_TUNNEL)
+	if (svc || !node_of_ours(r))
 		return svc;
 	__builtin_memset(to.addr, 0, sizeof(to.addr));
 	return service_find(&to);

@@ -18,7 +18,7 @@ type group struct {
 	port     record.Port
 	v4       bool
 	affinity record.Affinity
-	proxied  bool                   // of addresses that kube-proxy translates
+	local    bool                   // of addresses that lead to the local cluster's backends alone
 	serves   map[string]record.Port // cluster → name and protocol of its port that stands for ours
 
 	members map[netip.AddrPort]*member

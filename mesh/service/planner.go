@@ -92,7 +92,7 @@ type state struct {
 // frontend is where a service is reached.
 type frontend struct {
 	*group
-	proxied bool
+	outside, proxied bool
 }
 
 // definition is a cluster's Service.

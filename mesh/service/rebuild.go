@@ -64,59 +64,60 @@ func (p *Planner) ports(s *state, own *record.Service, before []*group) {
 		at := addressesOf(own, port, left)
 		for _, v4 := range []bool{true, false} {
 			g := p.family(s, own, port, v4, false, at, serves, before)
-			if own.Global || g == nil { // else kube-proxy chooses among the same
+			if own.Global || g == nil { // else both kinds of addresses lead to the same backends
 				local := map[string]record.Port{p.cfg.Cluster: {Name: port.Name, Protocol: port.Protocol}}
 				p.family(s, own, port, v4, true, at, local, before)
-				continue
-			}
-			for _, key := range s.fresh(at, v4, true) {
-				s.frontends[key] = frontend{g, true}
 			}
 		}
 	}
 }
 
-// fresh lists the addresses of a family that are proxied, or are not, and that no other port of the service has.
-func (s *state) fresh(at []address, v4, proxied bool) []FrontendKey {
-	var keys []FrontendKey
+// fresh lists the addresses of a family that lead to local backends alone, or don't, and that no other port of the service has.
+func (s *state) fresh(at []address, v4, local bool) []address {
+	var out []address
 	for _, a := range at {
-		if _, twice := s.frontends[a.FrontendKey]; !twice && a.Addr.Is4() == v4 && a.proxied == proxied && !slices.Contains(keys, a.FrontendKey) {
-			keys = append(keys, a.FrontendKey)
+		twice := slices.ContainsFunc(out, func(b address) bool { return b.FrontendKey == a.FrontendKey })
+		if _, taken := s.frontends[a.FrontendKey]; !twice && !taken && a.Addr.Is4() == v4 && a.local == local {
+			out = append(out, a)
 		}
 	}
-	slices.SortFunc(keys, FrontendKey.compare)
-	return keys
+	slices.SortFunc(out, func(a, b address) int { return a.compare(b.FrontendKey) })
+	return out
+}
+
+func (s *state) enter(g *group, at []address) {
+	for _, a := range at {
+		if _, taken := s.frontends[a.FrontendKey]; !taken { // its own address is not an external one
+			s.frontends[a.FrontendKey] = frontend{g, a.outside, a.proxied}
+		}
+	}
 }
 
 // family makes the group of one port and address family, unless no address of the service is of that kind.
-func (p *Planner) family(s *state, own *record.Service, port record.Port, v4, proxied bool, at []address, serves map[string]record.Port, before []*group) *group {
-	keys := s.fresh(at, v4, proxied)
-	if len(keys) == 0 {
+func (p *Planner) family(s *state, own *record.Service, port record.Port, v4, local bool, all []address, serves map[string]record.Port, before []*group) *group {
+	at := s.fresh(all, v4, local)
+	if len(at) == 0 {
 		return nil
+	}
+	if !local && !own.Global {
+		at = append(at, s.fresh(all, v4, true)...) // they lead to the same backends
 	}
 	size := 0
 	for sl := range s.slices {
 		size += len(sl.rec.Backends)
 	}
 	affinity := own.Affinity
-	if proxied {
+	if local {
 		affinity = record.AffinityNone
 	}
 	g := newGroup(p, port, v4, affinity, serves, size)
-	g.proxied = proxied
+	g.local = local
 	if i := slices.IndexFunc(before, g.replaces); i >= 0 {
 		g.id = before[i].id
 		g.remember(before[i].slots, before[i].emitted)
 		before[i] = g // replaced, so not to be cleared
 	} else {
-		switch {
-		case proxied:
-			g.id = p.newID(nil, keys)
-		case own.Global:
-			g.id = p.newID(keys, nil)
-		default:
-			g.id = p.newID(keys, s.fresh(at, v4, true))
-		}
+		g.id = p.newID(at)
 		g.remember(p.cfg.Slots[g.id], 0)
 		delete(p.cfg.Slots, g.id)
 	}
@@ -126,31 +127,23 @@ func (p *Planner) family(s *state, own *record.Service, port record.Port, v4, pr
 		}
 	}
 	s.groups = append(s.groups, g)
-	for _, key := range keys {
-		s.frontends[key] = frontend{g, proxied}
-	}
+	s.enter(g, at)
 	return g
 }
 
 // newID gives the id that one of the frontends had in an earlier run, else one that nobody has had. No two groups share
-// an id, even if an earlier version let their frontends do so. A group that has frontends of both kinds may have lost those
-// of its own to another service.
-func (p *Planner) newID(keys, proxied []FrontendKey) uint32 {
-	had := func(ids map[FrontendKey]uint32, keys []FrontendKey) uint32 {
-		for _, key := range keys {
-			id, ok := ids[key]
-			if _, taken := p.taken[id]; ok && !taken {
-				p.taken[id] = struct{}{}
-				return id
-			}
+// an id, even if an earlier version let their frontends do so.
+func (p *Planner) newID(at []address) uint32 {
+	for _, a := range at {
+		ids := p.cfg.IDs
+		if a.proxied {
+			ids = p.cfg.ProxiedIDs
 		}
-		return 0
-	}
-	if id := had(p.cfg.IDs, keys); id != 0 {
-		return id
-	}
-	if id := had(p.cfg.ProxiedIDs, proxied); id != 0 {
-		return id
+		id, ok := ids[a.FrontendKey]
+		if _, taken := p.taken[id]; ok && !taken {
+			p.taken[id] = struct{}{}
+			return id
+		}
 	}
 	p.lastID++
 	return p.lastID
@@ -166,12 +159,12 @@ func compareBools(a, b bool) int {
 	return 1
 }
 
-// claim enters a service among those that want a frontend. The first by name has it, of those that are not left to
-// kube-proxy if there are any.
+// claim enters a service among those that want a frontend. The first by name has it; nobody takes another service's own
+// address by calling it an external one.
 func (p *Planner) claim(key FrontendKey, s *state) {
 	list := p.claims[key]
 	i, _ := slices.BinarySearchFunc(list, s, func(a, b *state) int {
-		return cmp.Or(compareBools(a.frontends[key].proxied, b.frontends[key].proxied), compareNames(a.name, b.name))
+		return cmp.Or(compareBools(a.frontends[key].outside, b.frontends[key].outside), compareNames(a.name, b.name))
 	})
 	p.claims[key] = slices.Insert(list, i, s)
 	p.renote(key)

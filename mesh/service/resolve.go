@@ -49,8 +49,11 @@ type Frontend struct {
 	Name            string // namespace/name
 	PortName        string
 	AffinityTimeout uint32 // seconds a client sticks to its backend; 0: it does not
-	// Proxied frontends are kube-proxy's to translate: node ports (at the address zero), addresses from outside, and those of
-	// services that are left to it. Policy judges by their backends, which are those of the local cluster.
+	// Outside says that it is for clients from outside of the cluster first of all: a node port, an external address. It leads to
+	// the local cluster's backends alone, as it does for kube-proxy.
+	Outside bool
+	// Proxied frontends are kube-proxy's to translate: those of services that are left to it, and those that lead from outside
+	// to backends of one node alone. Policy judges by their backends.
 	Proxied  bool
 	Backends []Backend
 }
@@ -84,11 +87,14 @@ func resolve(local string, defs []Definition, proxied bool) Resolution {
 	var out []Frontend
 	for i, port := range own.Ports {
 		for _, at := range addressesOf(own, port, proxied) {
-			f := Frontend{FrontendKey: at.FrontendKey, Name: r.name, PortName: port.Name, Proxied: at.proxied}
-			if at.proxied {
+			f := Frontend{FrontendKey: at.FrontendKey, Name: r.name, PortName: port.Name, Outside: at.outside, Proxied: at.proxied}
+			if !at.proxied {
+				f.AffinityTimeout = own.AffinityTimeout
+			}
+			if at.local {
 				f.Backends = locals[i].choose(record.AffinityNone, at.Addr.Is4())
 			} else {
-				f.AffinityTimeout, f.Backends = own.AffinityTimeout, pools[i].choose(own.Affinity, at.Addr.Is4())
+				f.Backends = pools[i].choose(own.Affinity, at.Addr.Is4())
 			}
 			out = append(out, f)
 		}
@@ -101,18 +107,23 @@ func resolve(local string, defs []Definition, proxied bool) Resolution {
 // address of a service's port.
 type address struct {
 	FrontendKey
+	local   bool // leads to the local cluster's backends alone, as all do that are for the outside
+	outside bool
 	proxied bool
 }
 
-// addressesOf lists where a port of the local service is reached; proxied says that all of it is left to kube-proxy. What is
-// translated by the mesh comes first.
-func addressesOf(own *record.Service, port record.Port, proxied bool) []address {
+// addressesOf lists where a port of the local service is reached; left says that the service is left to kube-proxy. Node ports
+// have the address zero: they are at all addresses of all nodes.
+func addressesOf(own *record.Service, port record.Port, left bool) []address {
 	var out []address
-	add := func(addr netip.Addr, number uint16, proxied bool) {
-		out = append(out, address{FrontendKey{Addr: addr, Port: number, Proto: uint8(port.Protocol)}, proxied})
+	add := func(addr netip.Addr, number uint16, outside bool) {
+		out = append(out, address{
+			FrontendKey: FrontendKey{Addr: addr, Port: number, Proto: uint8(port.Protocol)},
+			local:       outside || left, outside: outside, proxied: left || outside && own.ExternalLocal,
+		})
 	}
 	for _, addr := range own.ClusterIPs {
-		add(addr, port.Number, proxied)
+		add(addr, port.Number, false)
 	}
 	for _, addr := range own.External {
 		add(addr, port.Number, true)

@@ -131,5 +131,5 @@ func (g *group) clear(d *Delta) {
 
 // replaces says whether this group is what became of another one.
 func (g *group) replaces(o *group) bool {
-	return o.v4 == g.v4 && o.proxied == g.proxied && o.port.Protocol == g.port.Protocol && o.port.Number == g.port.Number
+	return o.v4 == g.v4 && o.local == g.local && o.port.Protocol == g.port.Protocol && o.port.Number == g.port.Number
 }

@@ -144,6 +144,7 @@ func ServiceRecord(cluster string, svc *corev1.Service, exportAnnotated bool) (*
 		})
 	}
 	s.ExternalAddresses = externalAddresses(svc)
+	s.ExternalLocal = svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
 	if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		s.AffinityTimeoutSeconds = affinityTimeout(svc)
 	}
