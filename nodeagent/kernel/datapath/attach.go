@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/firstdrop"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -26,7 +26,10 @@ type spot struct {
 	program *ebpf.Program
 }
 
-func (s spot) pin(ifindex uint32) string { return fmt.Sprintf("%s-%d", s.hook, ifindex) }
+// at is the spot's place on an interface.
+func (s spot) at() firstdrop.Hook { return firstdrop.Hook{Name: s.hook.String(), Ingress: s.ingress} }
+
+func (s spot) pin(ifindex uint32) string { return s.at().Link(ifindex) }
 
 // spots of a role, in the order they are attached. To a pod first: what comes in is decided before what it may answer.
 func (d *Datapath) spots(role table.Role) []spot {
@@ -66,7 +69,7 @@ func (d *Datapath) Attach(role table.Role, ifindex uint32) error {
 	for _, s := range d.spots(role) {
 		var err error
 		if d.mode == Clsact {
-			err = attachFilter(s, ifindex)
+			err = firstdrop.SetFilter(s.at(), s.program, ifindex)
 		} else {
 			err = d.attachLink(s, ifindex)
 		}
@@ -85,7 +88,7 @@ func (d *Datapath) Detach(role table.Role, ifindex uint32) error {
 	var errs []error
 	for _, s := range d.spots(role) {
 		if d.mode == Clsact {
-			errs = append(errs, detachFilter(s, ifindex))
+			errs = append(errs, firstdrop.RemoveFilter(s.at(), ifindex))
 		} else {
 			errs = append(errs, d.unpin(s.pin(ifindex)))
 		}
@@ -100,7 +103,8 @@ func (d *Datapath) Detach(role table.Role, ifindex uint32) error {
 // Attached lists the interfaces that bear a role's programs, from this run or an earlier one.
 func (d *Datapath) Attached(role table.Role) ([]uint32, error) {
 	if d.mode == Clsact {
-		return filtered(d.spots(role))
+		found, err := filtered(d.spots(role))
+		return sortedKeys(found), err
 	}
 	pins, err := os.ReadDir(d.linkDir())
 	if err != nil {
@@ -109,37 +113,34 @@ func (d *Datapath) Attached(role table.Role) ([]uint32, error) {
 	found := map[uint32]bool{}
 	for _, s := range d.spots(role) {
 		for _, pin := range pins {
-			if n, ok := strings.CutPrefix(pin.Name(), s.hook.String()+"-"); ok {
-				if ifindex, err := strconv.ParseUint(n, 10, 32); err == nil {
-					found[uint32(ifindex)] = true
-				}
+			if ifindex, ok := s.at().Ifindex(pin.Name()); ok {
+				found[ifindex] = true
 			}
 		}
 	}
 	return sortedKeys(found), nil
 }
 
-func (d *Datapath) linkDir() string { return filepath.Join(d.dir, "links") }
+func (d *Datapath) linkDir() string { return firstdrop.LinkDir(d.dir) }
 
-// attachLink swaps the program of a pinned link, or makes and pins a new one.
+// attachLink swaps the program of a pinned link, or makes and pins a new one. The CNI plugin may be making one at the same
+// time: that one is then the link whose program is swapped.
 func (d *Datapath) attachLink(s spot, ifindex uint32) error {
 	name := s.pin(ifindex)
-	if swapped, err := d.swap(name, s.program, func(l link.Link) (bool, error) { return sitsOn(l, ifindex) }); swapped || err != nil {
-		return err
+	for n := 0; ; n++ {
+		swapped, err := d.swap(name, s.program, func(l link.Link) (bool, error) { return firstdrop.SitsOn(l, ifindex) })
+		if swapped || err != nil {
+			return err
+		}
+		l, err := link.AttachTCX(firstdrop.Options(s.at(), s.program, ifindex))
+		if err == nil {
+			err = d.pin(name, l)
+		}
+		if !errors.Is(err, os.ErrExist) || n == firstdrop.Attempts {
+			return err
+		}
+		time.Sleep(firstdrop.Pause)
 	}
-	// First on the way from a pod, so that nothing acts on a forged source; last on the way to it, so that what
-	// others rewrote is what gets judged.
-	options := link.TCXOptions{
-		Interface: int(ifindex), Program: s.program, Attach: ebpf.AttachTCXEgress, Anchor: link.Tail(),
-	}
-	if s.ingress {
-		options.Attach, options.Anchor = ebpf.AttachTCXIngress, link.Head()
-	}
-	l, err := link.AttachTCX(options)
-	if err != nil {
-		return err
-	}
-	return d.pin(name, l)
 }
 
 // swap gives a pinned link another program. It reports false if there is no such link, or a stale one (whose device or
@@ -205,14 +206,12 @@ func (d *Datapath) unpin(name string) error {
 	return l.Close()
 }
 
-// sitsOn tells whether a TCX link is still on the interface: a deleted device leaves a link to nowhere.
-func sitsOn(l link.Link, ifindex uint32) (bool, error) {
-	info, err := l.Info()
-	if err != nil {
-		return false, err
+func filtered(spots []spot) (map[uint32]bool, error) {
+	var at []firstdrop.Hook
+	for _, s := range spots {
+		at = append(at, s.at())
 	}
-	tcx := info.TCX()
-	return tcx != nil && tcx.Ifindex == ifindex, nil
+	return firstdrop.Filtered(at...)
 }
 
 func sortedKeys(set map[uint32]bool) []uint32 {

@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/firstdrop"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -157,11 +158,12 @@ func (d *Datapath) begin() error {
 	return nil
 }
 
+// pinMaps pins the maps, and then the programs that the CNI plugin attaches: they may only be those that use pinned maps.
 func (d *Datapath) pinMaps() error {
 	if err := d.maps.PinMaps(d.dir); err != nil {
 		return fmt.Errorf("pinning maps in %s: %w", d.dir, err)
 	}
-	return nil
+	return firstdrop.PinPrograms(d.dir, firstdrop.Mode(d.mode), d.programs.PodIngress, d.programs.PodEgress)
 }
 
 // Close lets go of all handles. What is pinned goes on working.

@@ -7,6 +7,7 @@
 // Everything is pinned below one directory and outlives the process:
 //
 //	<dir>/fl_*                     maps
+//	<dir>/programs/<mode>/<hook>   a pod's programs, for the CNI plugin to attach (package firstdrop)
 //	<dir>/links/<hook>-<ifindex>   a program on an interface (TCX)
 //	<dir>/links/socket-<hook>      a program on the node's cgroup
 //

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/firstdrop"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -78,7 +79,8 @@ func (d *Datapath) usesAnother(s spot, ifindex uint32, config ebpf.MapID) (bool,
 // programAt returns 0 where no program of ours is attached.
 func (d *Datapath) programAt(s spot, ifindex uint32) (ebpf.ProgramID, error) {
 	if d.mode == Clsact {
-		return filterProgram(s, ifindex)
+		id, err := firstdrop.FilterProgram(s.at(), ifindex)
+		return ebpf.ProgramID(id), err
 	}
 	err := d.load(s.pin(ifindex))
 	if errors.Is(err, os.ErrNotExist) {
@@ -88,7 +90,7 @@ func (d *Datapath) programAt(s spot, ifindex uint32) (ebpf.ProgramID, error) {
 		return 0, err
 	}
 	l := d.links[s.pin(ifindex)]
-	if there, err := sitsOn(l, ifindex); !there || err != nil {
+	if there, err := firstdrop.SitsOn(l, ifindex); !there || err != nil {
 		return 0, err
 	}
 	info, err := l.Info()

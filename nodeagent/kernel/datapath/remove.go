@@ -9,12 +9,13 @@ import (
 	"os"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/firstdrop"
 )
 
 // Remove takes everything that is pinned in dir off the node, for an uninstallation. Programs first: none may run with
-// half of its maps.
+// half of its maps. Those that the CNI plugin attaches go before the attached ones, so that it attaches no more.
 func Remove(dir string) error {
-	errs := []error{removeFilters()}
+	errs := []error{firstdrop.RemovePrograms(dir), removeFilters()}
 	for _, path := range []string{dir + "/links", dir} {
 		if err := os.RemoveAll(path); err != nil {
 			errs = append(errs, fmt.Errorf("removing pins: %w", err))
@@ -32,8 +33,8 @@ func removeFilters() error {
 	} {
 		interfaces, err := filtered([]spot{s})
 		errs = append(errs, err)
-		for _, ifindex := range interfaces {
-			errs = append(errs, detachFilter(s, ifindex))
+		for ifindex := range interfaces {
+			errs = append(errs, firstdrop.RemoveFilter(s.at(), ifindex))
 		}
 	}
 	return errors.Join(errs...)
