@@ -87,8 +87,8 @@ func (a *Agent) removableHooks() (version uint64, may func(table.Hook) bool) {
 	if a.planner == nil || !a.finder.Synced() || !a.complete.Own(record.KindEndpoint) || !a.tunnelSynced() {
 		return 0, nil
 	}
-	version, present := a.finder.Interfaces()
-	return version, func(h table.Hook) bool { return h.Role != table.RolePod || !present[h.Ifindex] }
+	version, _ = a.finder.Interfaces()
+	return version, func(h table.Hook) bool { return h.Role != table.RolePod || a.finder.Gone(h.Ifindex) }
 }
 
 // releaseIndexes lets indexes of peers be given away that only rows of an earlier run bore, once those are gone.

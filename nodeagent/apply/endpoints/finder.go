@@ -113,6 +113,16 @@ func (f *Finder) Interfaces() (version uint64, present map[uint32]bool) {
 	return f.version, f.interfaces
 }
 
+// Gone says that a device is not there any more. It may have come after the last look, with programs that the CNI plugin
+// attached, so one that isn't known is looked for.
+func (f *Finder) Gone(ifindex uint32) bool {
+	if _, present := f.Interfaces(); present[ifindex] {
+		return false
+	}
+	present, err := f.cfg.Links.Interfaces()
+	return err == nil && !present[ifindex]
+}
+
 // Err says what hinders looking at the node itself.
 func (f *Finder) Err() error {
 	f.mu.Lock()

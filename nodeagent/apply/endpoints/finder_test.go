@@ -311,3 +311,22 @@ func TestTheNodeItself(t *testing.T) {
 		t.Error("the uplink is guarded though nothing is encrypted")
 	}
 }
+
+// A device that came after the last look is not gone: the CNI plugin may have closed it, and it must stay so.
+func TestADeviceThatCameSinceTheLastLookIsNotGone(t *testing.T) {
+	b := setup(t)
+	b.devices.pods[four], b.devices.pods[six] = 7, 8
+	b.want(true, xw)
+	b.round()
+	b.devices.gone[7] = true
+	b.devices.pods[netip.MustParseAddr("10.14.0.9")] = 9
+	for ifindex, want := range map[uint32]bool{7: false, 8: false, 9: false, 10: true} {
+		if got := b.finder.Gone(ifindex); got != want {
+			t.Errorf("interface %d is gone: %t, want %t", ifindex, got, want)
+		}
+	}
+	b.round()
+	if !b.finder.Gone(7) {
+		t.Error("interface 7 went before the last look, and counts as there")
+	}
+}
