@@ -7,7 +7,8 @@
 // No CNI is asked. Every one of them must tell the kernel how to reach a pod,
 // so the kernel is asked: the route to the pod's address names the device; if
 // that is a bridge, the neighbour table knows the pod's MAC address and the
-// bridge's forwarding database knows the port behind which it lives.
+// bridge's forwarding database knows the port behind which it lives. An
+// interface that our plugin closed says itself who is behind it.
 package links
 
 import (
@@ -50,7 +51,10 @@ func HostSide(ip netip.Addr) (Link, error) {
 	if dev.Type() == "bridge" {
 		return behindBridge(ip, dev)
 	}
-	mac, err := neighbour(ip, attrs.Index, nil)
+	mac, err := neighbour(ip, attrs.Index, nil, func() (net.HardwareAddr, error) {
+		mac, _ := marked(attrs.Alias, ip)
+		return mac, nil
+	})
 	if err != nil {
 		return Link{}, fmt.Errorf("asking %s for the MAC address of %s: %w", attrs.Name, ip, err)
 	}
@@ -105,6 +109,9 @@ func behindBridge(ip netip.Addr, bridge netlink.Link) (Link, error) {
 	mac, err := neighbour(ip, attrs.Index, func(mac net.HardwareAddr) (ok bool, err error) {
 		port, err = bridgePort(attrs.Index, mac)
 		return port != 0, err
+	}, func() (mac net.HardwareAddr, err error) {
+		port, mac, err = markedPort(attrs.Index, ip)
+		return mac, err
 	})
 	if err != nil {
 		return Link{}, fmt.Errorf("looking behind the bridge %s for %s: %w", attrs.Name, ip, err)

@@ -29,11 +29,17 @@ const (
 
 // neighbour returns the MAC address behind ip on a device. If check is given
 // it must approve of the address; one that isn't approved is taken for the
-// leftover of a former pod, and the kernel is made to ask again.
-func neighbour(ip netip.Addr, device int, check func(net.HardwareAddr) (bool, error)) (net.HardwareAddr, error) {
+// leftover of a former pod, and the kernel is made to ask again, unless
+// otherwise knows the address.
+func neighbour(
+	ip netip.Addr, device int, check func(net.HardwareAddr) (bool, error), otherwise func() (net.HardwareAddr, error),
+) (net.HardwareAddr, error) {
 	entry, ok, err := lookup(ip, device, check)
 	if err != nil || ok {
 		return entry.HardwareAddr, err
+	}
+	if mac, err := otherwise(); err != nil || mac != nil {
+		return mac, err
 	}
 	for range attempts {
 		if err := provoke(ip, device, entry); err != nil {
