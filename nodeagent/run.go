@@ -73,6 +73,7 @@ func run(ctx context.Context, args []string) error {
 		EventsPerTick: uint32(o.events), SkipServices: skipServices, Problems: problems, Log: log,
 	}, drivers, client)
 	node.agent = a
+	o.cniPaths.BPFDir = o.bpfDir
 	if o.cni == "own" {
 		installer := applycni.New(applycni.Config{
 			Tables: a.Tables, Node: o.node, Cluster: a.Intake.Cluster, Plugin: o.cniPaths, Tunnel: o.device,

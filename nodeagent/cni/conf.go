@@ -9,6 +9,9 @@
 // pods start and end while the agent is away. The container runtime then
 // calls the binary (package plugin), which reserves addresses (package ipam)
 // and connects the pod (package pod).
+//
+// Beside another CNI the same binary can be chained behind it (Chain). It then
+// connects nobody, and only closes the interface that the other CNI made.
 package cni
 
 import (
@@ -16,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 
 	"github.com/containernetworking/cni/pkg/types"
 )
@@ -25,6 +29,8 @@ const (
 	PluginName = "fairlead-cni"
 	// NetworkName is the network's name in the configuration.
 	NetworkName = "fairlead"
+	// DefaultBPFDir is where the agent pins its programs, as the node sees it.
+	DefaultBPFDir = "/sys/fs/bpf/fairlead"
 	// DefaultStateDir holds the address reservations.
 	DefaultStateDir = "/var/lib/fairlead/cni"
 	// DefaultMTU is the tunnel's, so that no packet must be split on its way.
@@ -34,6 +40,10 @@ const (
 // NetConf is the plugin's part of the network configuration.
 type NetConf struct {
 	types.PluginConf
+	// Chained says that another plugin connects the pods.
+	Chained bool `json:"chained,omitempty"`
+	// BPFDir is where the agent pins the programs that close an interface.
+	BPFDir string `json:"bpfDir,omitempty"`
 	// PodCIDRs are the node's own. A pod gets one address of each family.
 	PodCIDRs []netip.Prefix `json:"podCIDRs"`
 	// NodeAddresses are what the node speaks to its pods from.
@@ -53,6 +63,18 @@ func ParseConf(raw []byte) (*NetConf, error) {
 	}
 	if c.StateDir == "" {
 		c.StateDir = DefaultStateDir
+	}
+	if c.BPFDir == "" {
+		c.BPFDir = DefaultBPFDir
+	}
+	if !filepath.IsAbs(c.BPFDir) {
+		return nil, fmt.Errorf("the network configuration's bpfDir %q is no absolute path", c.BPFDir)
+	}
+	if c.Chained {
+		if len(c.PodCIDRs) > 0 {
+			return nil, errors.New("the network configuration has podCIDRs, but it is chained: another plugin gives out addresses")
+		}
+		return &c, nil
 	}
 	if c.MTU < 576 || c.MTU > 65535 {
 		return nil, fmt.Errorf("the network configuration's mtu %d is outside 576 to 65535", c.MTU)

@@ -31,8 +31,10 @@ type Config struct {
 	PodCIDRs      []netip.Prefix
 	NodeAddresses []netip.Addr
 	MTU           int
-	// StateDir is a path of the node, since the runtime runs the plugin there.
+	// StateDir and BPFDir are paths of the node, since the runtime runs the
+	// plugin there.
 	StateDir string
+	BPFDir   string
 }
 
 // Defaults of the agent's manifest.
@@ -58,6 +60,7 @@ func (c Config) withDefaults() Config {
 	}{
 		{&c.PluginPath, DefaultPluginPath}, {&c.BinDir, DefaultBinDir},
 		{&c.ConfDir, DefaultConfDir}, {&c.StateDir, DefaultStateDir},
+		{&c.BPFDir, DefaultBPFDir},
 	} {
 		if *d.field == "" {
 			*d.field = d.value
@@ -78,13 +81,8 @@ func Install(cfg Config) error {
 	if len(cfg.PodCIDRs) == 0 {
 		return errors.New("installing the CNI plugin: the node has no podCIDRs (does kube-controller-manager run with --allocate-node-cidrs?)")
 	}
-	binary, err := os.Open(cfg.PluginPath)
-	if err != nil {
-		return fmt.Errorf("installing the CNI plugin: %w", err)
-	}
-	defer binary.Close()
-	if err := replace(filepath.Join(cfg.BinDir, PluginName), binary, 0o755); err != nil {
-		return fmt.Errorf("installing the CNI plugin: %w", err)
+	if err := installBinary(cfg); err != nil {
+		return err
 	}
 	conf, err := confList(cfg)
 	if err != nil {
@@ -92,6 +90,18 @@ func Install(cfg Config) error {
 	}
 	if err := replace(filepath.Join(cfg.ConfDir, confName), bytes.NewReader(conf), 0o600); err != nil {
 		return fmt.Errorf("installing the CNI configuration: %w", err)
+	}
+	return nil
+}
+
+func installBinary(cfg Config) error {
+	binary, err := os.Open(cfg.PluginPath)
+	if err != nil {
+		return fmt.Errorf("installing the CNI plugin: %w", err)
+	}
+	defer binary.Close()
+	if err := replace(filepath.Join(cfg.BinDir, PluginName), binary, 0o755); err != nil {
+		return fmt.Errorf("installing the CNI plugin: %w", err)
 	}
 	return nil
 }
@@ -122,6 +132,7 @@ func confList(cfg Config) ([]byte, error) {
 		"nodeAddresses": cfg.NodeAddresses,
 		"mtu":           cfg.MTU,
 		"stateDir":      cfg.StateDir,
+		"bpfDir":        cfg.BPFDir,
 	}}
 	// hostPort is the reference plugin's work, where the node has it.
 	if _, err := os.Stat(filepath.Join(cfg.BinDir, "portmap")); err == nil {

@@ -30,6 +30,7 @@ func config(t *testing.T) cni.Config {
 		PodCIDRs:      []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00:1::/64")},
 		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 		StateDir:      "/var/lib/somewhere",
+		BPFDir:        "/sys/fs/bpf/somewhere",
 	}
 }
 
@@ -56,7 +57,7 @@ func TestInstallWritesWhatARuntimeReads(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if conf.MTU != cni.DefaultMTU || len(conf.PodCIDRs) != 2 || conf.StateDir != cfg.StateDir || conf.NodeAddresses[0] != cfg.NodeAddresses[0] {
+	if conf.MTU != cni.DefaultMTU || len(conf.PodCIDRs) != 2 || conf.StateDir != cfg.StateDir || conf.BPFDir != cfg.BPFDir || conf.Chained || conf.NodeAddresses[0] != cfg.NodeAddresses[0] {
 		t.Errorf("the plugin reads %+v", conf)
 	}
 	info, err := os.Stat(filepath.Join(cfg.BinDir, cni.PluginName))
@@ -139,6 +140,10 @@ func TestBadConfigurations(t *testing.T) {
 		`{"podCIDRs":[]}`:                      "no podCIDRs",
 		`{"podCIDRs":["10.1.0.0/24"],"mtu":9}`: "outside",
 		`{`:                                    "parsing",
+		`{"chained":true,"podCIDRs":["10.1.0.0/24"]}`:        "it is chained",
+		`{"podCIDRs":["10.1.0.0/24"],"bpfDir":"fairlead"}`:   "no absolute path",
+		`{"chained":true,"bpfDir":"../sys/fs/bpf/fairlead"}`: "no absolute path",
+		`{"chained":"yes"}`: "parsing",
 	} {
 		if _, err := cni.ParseConf([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want %q", text, err, want)
@@ -146,11 +151,19 @@ func TestBadConfigurations(t *testing.T) {
 	}
 }
 
+func TestAChainedConfigurationNeedsNothing(t *testing.T) {
+	conf, err := cni.ParseConf([]byte(`{"type":"fairlead-cni","chained":true}`))
+	if err != nil || !conf.Chained || conf.BPFDir != cni.DefaultBPFDir {
+		t.Errorf("got %+v, %v", conf, err)
+	}
+}
+
 func FuzzParseConf(f *testing.F) {
+	f.Add([]byte(`{"cniVersion":"1.0.0","type":"fairlead-cni","chained":true,"bpfDir":"/sys/fs/bpf/fairlead"}`))
 	f.Add([]byte(`{"cniVersion":"1.0.0","type":"fairlead-cni","podCIDRs":["10.1.0.0/24","fd00:1::/64"],"mtu":1420}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		conf, err := cni.ParseConf(raw)
-		if err == nil && (len(conf.PodCIDRs) == 0 || conf.StateDir == "") {
+		if err == nil && (len(conf.PodCIDRs) == 0 == !conf.Chained || conf.StateDir == "" || conf.BPFDir == "") {
 			t.Errorf("an incomplete configuration was accepted: %+v", conf)
 		}
 	})

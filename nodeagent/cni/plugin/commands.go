@@ -14,44 +14,59 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni"
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni/ipam"
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni/pod"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/firstdrop"
 )
-
-// errPluginNotAvailable is the code that the CNI specification gives STATUS
-// for a plugin that can't serve ADD.
-const errPluginNotAvailable = 50
 
 func add(args *skel.CmdArgs) error {
 	conf, err := cni.ParseConf(args.StdinData)
 	if err != nil {
 		return err
 	}
+	if err := firstdrop.Ready(conf.BPFDir); err != nil {
+		return notReady(err)
+	}
+	if conf.Chained {
+		return addChained(conf, args)
+	}
 	owner := ownerOf(args)
-	spec := pod.Spec{Owner: owner, NetNS: args.Netns, NodeAddresses: conf.NodeAddresses, MTU: conf.MTU}
+	spec := pod.Spec{Owner: owner, NetNS: args.Netns, NodeAddresses: conf.NodeAddresses, MTU: conf.MTU, BPFDir: conf.BPFDir}
 	spec.Addresses, err = reserve(conf, owner)
 	if err != nil {
 		return err
 	}
 	ifs, err := pod.Connect(spec)
 	if err != nil {
-		return errors.Join(err, release(conf, owner))
+		return notReady(errors.Join(err, release(conf, owner)))
 	}
 	return types.PrintResult(result(spec, ifs), conf.CNIVersion)
 }
 
+// notReady makes an error that passes by itself one that the runtime knows.
+func notReady(err error) error {
+	if errors.Is(err, firstdrop.ErrNoPrograms) {
+		return types.NewError(types.ErrTryAgainLater, "the pod must wait for Fairlead's node agent", err.Error())
+	}
+	return err
+}
+
 // del frees the address last: it must not be given to the next pod while the
 // old one still has it. Nothing to do is no error, as the specification wants.
+// A chained plugin leaves the interface closed: it is there until the plugin
+// before has taken it away, and its pins go with the agent's next look.
 func del(args *skel.CmdArgs) error {
 	conf, err := cni.ParseConf(args.StdinData)
 	if err != nil {
 		return err
 	}
+	if conf.Chained {
+		return nil
+	}
 	owner := ownerOf(args)
-	if err := pod.Disconnect(owner); err != nil {
+	if err := pod.Disconnect(owner, conf.BPFDir); err != nil {
 		return err
 	}
 	return release(conf, owner)
@@ -61,6 +76,9 @@ func check(args *skel.CmdArgs) error {
 	conf, err := cni.ParseConf(args.StdinData)
 	if err != nil {
 		return err
+	}
+	if conf.Chained {
+		return pod.VerifyForeign(foreign(conf, args))
 	}
 	owner := ownerOf(args)
 	store, err := openStore(conf)
@@ -78,7 +96,7 @@ func check(args *skel.CmdArgs) error {
 	if err := samePrevious(conf, addrs); err != nil {
 		return err
 	}
-	return pod.Verify(pod.Spec{Owner: owner, NetNS: args.Netns, Addresses: addrs})
+	return pod.Verify(pod.Spec{Owner: owner, NetNS: args.Netns, Addresses: addrs, BPFDir: conf.BPFDir})
 }
 
 // collect removes what belongs to attachments that the runtime doesn't know.
@@ -86,6 +104,9 @@ func collect(args *skel.CmdArgs) error {
 	conf, err := cni.ParseConf(args.StdinData)
 	if err != nil {
 		return err
+	}
+	if conf.Chained {
+		return nil
 	}
 	valid := map[ipam.Owner]bool{}
 	var keep []ipam.Owner
@@ -104,7 +125,7 @@ func collect(args *skel.CmdArgs) error {
 	}
 	for _, o := range owners {
 		if !valid[o] {
-			if err := pod.Disconnect(o); err != nil {
+			if err := pod.Disconnect(o, conf.BPFDir); err != nil {
 				return err
 			}
 		}
@@ -116,10 +137,13 @@ func collect(args *skel.CmdArgs) error {
 func status(args *skel.CmdArgs) error {
 	conf, err := cni.ParseConf(args.StdinData)
 	if err == nil {
+		err = firstdrop.Ready(conf.BPFDir)
+	}
+	if err == nil && !conf.Chained {
 		err = writable(filepath.Join(conf.StateDir, cni.NetworkName))
 	}
 	if err != nil {
-		return types.NewError(errPluginNotAvailable, "the plugin can't connect pods", err.Error())
+		return types.NewError(types.ErrPluginNotAvailable, "the plugin can't connect pods", err.Error())
 	}
 	return nil
 }
@@ -138,15 +162,9 @@ func writable(dir string) error {
 // samePrevious compares the reservation with what ADD said, if the runtime
 // hands that over.
 func samePrevious(conf *cni.NetConf, addrs []netip.Addr) error {
-	if conf.RawPrevResult == nil {
-		return nil
-	}
-	if err := version.ParsePrevResult(&conf.PluginConf); err != nil {
-		return fmt.Errorf("parsing the previous result: %w", err)
-	}
-	prev, err := current.NewResultFromResult(conf.PrevResult)
-	if err != nil {
-		return fmt.Errorf("reading the previous result: %w", err)
+	prev, err := previous(conf)
+	if prev == nil || err != nil {
+		return err
 	}
 	for _, addr := range addrs {
 		found := false

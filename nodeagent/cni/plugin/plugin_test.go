@@ -17,14 +17,18 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/containernetworking/cni/libcni"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni"
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni/masquerade"
 	"github.com/fairlead-mesh/fairlead/nodeagent/internal/nstest"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/firstdrop"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
 )
 
@@ -48,10 +52,29 @@ type runtime struct {
 	list  *libcni.NetworkConfigList
 	bin   string
 	ipam  string
+	bpf   string
 }
 
-// newRuntime installs the plugin on a node that is linked to the world.
+// newRuntime installs the plugin on a node that is linked to the world. The
+// node's agent has programs that let everything pass.
 func newRuntime(t *testing.T) *runtime {
+	t.Helper()
+	r := bareRuntime(t)
+	pass, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pass.Close()
+	if err := firstdrop.PinPrograms(r.bpf, firstdrop.TCX, pass, pass); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// bareRuntime is a node on which no agent ran yet.
+func bareRuntime(t *testing.T) *runtime {
 	t.Helper()
 	dir := t.TempDir()
 	exe, err := os.Executable()
@@ -62,6 +85,7 @@ func newRuntime(t *testing.T) *runtime {
 		PluginPath: exe, BinDir: filepath.Join(dir, "bin"), ConfDir: filepath.Join(dir, "net.d"), StateDir: filepath.Join(dir, "state"),
 		PodCIDRs:      []netip.Prefix{netip.MustParsePrefix("10.1.0.0/24"), netip.MustParsePrefix("fd00:1::/64")},
 		NodeAddresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
+		BPFDir:        bpfDir(t),
 	}
 	if err := cni.Install(cfg); err != nil {
 		t.Fatal(err)
@@ -73,10 +97,29 @@ func newRuntime(t *testing.T) *runtime {
 	r := &runtime{
 		t: t, node: nstest.New(t), outer: nstest.New(t), list: list, bin: cfg.BinDir,
 		cni:  libcni.NewCNIConfigWithCacheDir([]string{cfg.BinDir}, filepath.Join(dir, "cache"), nil),
-		ipam: filepath.Join(cfg.StateDir, cni.NetworkName),
+		ipam: filepath.Join(cfg.StateDir, cni.NetworkName), bpf: cfg.BPFDir,
 	}
 	nstest.Veth(t, r.node, "eth0", []string{"192.0.2.1/24", "2001:db8::1/64"}, r.outer, "out0", []string{"192.0.2.2/24", "2001:db8::2/64"})
 	return r
+}
+
+// bpfDir is where an agent of the test's own pins.
+func bpfDir(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	if err := unix.Mount("bpf", root, "bpf", 0, "mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(root, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	dir := filepath.Join(root, "fairlead")
+	if err := os.MkdirAll(firstdrop.LinkDir(dir), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 func (r *runtime) args(id string, pod *nstest.NS) *libcni.RuntimeConf {
@@ -106,7 +149,7 @@ func (r *runtime) del(id string, pod *nstest.NS) {
 	r.node.Do(r.t, func() error { return r.cni.DelNetworkList(context.Background(), r.list, r.args(id, pod)) })
 }
 
-// nothingLeft looks for interfaces and reservations of pods.
+// nothingLeft looks for interfaces, reservations and pins of pods.
 func (r *runtime) nothingLeft() {
 	r.t.Helper()
 	r.node.Do(r.t, func() error {
@@ -123,7 +166,11 @@ func (r *runtime) nothingLeft() {
 		if len(files) > 0 {
 			err = errors.Join(err, fmt.Errorf("reservations are left: %v", files))
 		}
-		return errors.Join(err, globErr)
+		pins, dirErr := os.ReadDir(firstdrop.LinkDir(r.bpf))
+		for _, p := range pins {
+			err = errors.Join(err, fmt.Errorf("the pin %s is left", p.Name()))
+		}
+		return errors.Join(err, globErr, dirErr)
 	})
 }
 

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni/ipam"
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/firstdrop"
 )
 
 const (
@@ -48,6 +49,7 @@ type Spec struct {
 	Addresses     []netip.Addr
 	NodeAddresses []netip.Addr
 	MTU           int
+	BPFDir        string // of the programs that close the interface
 }
 
 // Interfaces are the two ends.
@@ -66,8 +68,10 @@ func HostName(o ipam.Owner) string {
 }
 
 // Connect makes the pair. A pair that an earlier, killed call made is made anew.
+// The host side is closed before it is up: nothing comes from the pod or goes
+// to it until the agent knows the pod.
 func Connect(s Spec) (Interfaces, error) {
-	if err := Disconnect(s.Owner); err != nil {
+	if err := Disconnect(s.Owner, s.BPFDir); err != nil {
 		return Interfaces{}, err
 	}
 	podNS, err := ns.GetNS(s.NetNS)
@@ -77,20 +81,23 @@ func Connect(s Spec) (Interfaces, error) {
 	defer podNS.Close()
 	ifs, err := makePair(s, podNS)
 	if err == nil {
+		err = firstdrop.Close(s.BPFDir, uint32(ifs.hostIndex))
+	}
+	if err == nil {
 		err = hostSide(s, ifs)
 	}
 	if err == nil {
 		err = podNS.Do(func(ns.NetNS) error { return podSide(s, ifs) })
 	}
 	if err != nil {
-		return Interfaces{}, errors.Join(err, Disconnect(s.Owner))
+		return Interfaces{}, errors.Join(err, Disconnect(s.Owner, s.BPFDir))
 	}
 	return ifs, nil
 }
 
 // Disconnect removes the pair, and with it the node's routes; an absent one is
 // no error. The pod's namespace isn't needed: both ends go together.
-func Disconnect(o ipam.Owner) error {
+func Disconnect(o ipam.Owner, bpfDir string) error {
 	link, err := netlink.LinkByName(HostName(o))
 	if isNotFound(err) {
 		return nil
@@ -101,6 +108,9 @@ func Disconnect(o ipam.Owner) error {
 	if err != nil && !errors.Is(err, unix.ENODEV) && !isNotFound(err) {
 		return fmt.Errorf("removing the pod's interface %s: %w", HostName(o), err)
 	}
+	// What was pinned for it does nothing any more. A pin that stays is no
+	// reason for the runtime to try again; the agent removes it some day.
+	_ = firstdrop.Forget(bpfDir, uint32(link.Attrs().Index))
 	return nil
 }
 

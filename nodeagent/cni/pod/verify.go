@@ -10,6 +10,8 @@ import (
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
+
+	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/firstdrop"
 )
 
 // Verify tells what of a connection is missing.
@@ -17,6 +19,9 @@ func Verify(s Spec) error {
 	host, err := netlink.LinkByName(HostName(s.Owner))
 	if err != nil {
 		return fmt.Errorf("the pair's host side %s: %w", HostName(s.Owner), err)
+	}
+	if err := firstdrop.Check(s.BPFDir, uint32(host.Attrs().Index)); err != nil {
+		return err
 	}
 	for _, ip := range s.Addresses {
 		if err := hasRoute(host, ip, single(ip).String()); err != nil {
