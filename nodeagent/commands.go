@@ -20,6 +20,7 @@ import (
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/mesh/flow"
+	"github.com/fairlead-mesh/fairlead/nodeagent/cni"
 	"github.com/fairlead-mesh/fairlead/nodeagent/cni/masquerade"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/datapath"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/routes"
@@ -141,12 +142,14 @@ func cleanup(_ context.Context, args []string) error {
 	bpfDir := f.String("bpf-dir", datapath.DefaultDir, "where maps and programs are pinned")
 	device := f.String("device", wireguard.DefaultDevice, "name of the WireGuard device")
 	stateDir := f.String("state-dir", "/var/lib/fairlead", "what is kept on disk; it is removed with --forget")
+	confDir := f.String("cni-conf-dir", cni.DefaultConfDir, "where the container runtime looks for configurations; the chained plugin is taken out of them")
 	forget := f.Bool("forget", false, "also remove what is kept on disk: the snapshot and the WireGuard key")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	table := &routes.Table{}
 	errs := []error{
+		cni.Unchain(cni.Config{ConfDir: *confDir}), // first: a chained plugin without programs lets no pod start
 		datapath.Remove(*bpfDir),
 		table.Clear(),
 		masquerade.Remove(),

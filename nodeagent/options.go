@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -59,7 +60,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.cgroupRoot, "cgroup-root", "", "cgroup2 directory that holds this node's pods (default: found from the agent's own)")
 	f.StringVar(&o.device, "device", wireguard.DefaultDevice, "name of the WireGuard device")
 	f.IntVar(&o.port, "port", wireguard.DefaultPort, "UDP port of WireGuard")
-	f.StringVar(&o.cni, "cni", "none", "own: this node's pods are connected by Fairlead's CNI plugin; none: by somebody else's")
+	f.StringVar(&o.cni, "cni", "none", "own: this node's pods are connected by Fairlead's CNI plugin; chained: by another CNI, and Fairlead's plugin behind it closes their interfaces until policy is there; none: by another CNI alone")
 	f.StringVar(&o.cniPaths.PluginPath, "cni-plugin", cni.DefaultPluginPath, "the plugin's binary")
 	f.StringVar(&o.cniPaths.BinDir, "cni-bin-dir", cni.DefaultBinDir, "where the container runtime looks for plugins")
 	f.StringVar(&o.cniPaths.ConfDir, "cni-conf-dir", cni.DefaultConfDir, "where the container runtime looks for configurations")
@@ -100,8 +101,8 @@ func (o options) check() error {
 	if _, err := o.sizes(); err != nil {
 		errs = append(errs, err)
 	}
-	if o.cni != "own" && o.cni != "none" {
-		errs = append(errs, fmt.Errorf("--cni=%q: want own or none", o.cni))
+	if !slices.Contains([]string{"own", "chained", "none"}, o.cni) {
+		errs = append(errs, fmt.Errorf("--cni=%q: want own, chained or none", o.cni))
 	}
 	if o.port < 1 || o.port > 65535 {
 		errs = append(errs, fmt.Errorf("--port=%d is no port", o.port))

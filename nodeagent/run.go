@@ -18,6 +18,7 @@ import (
 	applycni "github.com/fairlead-mesh/fairlead/nodeagent/apply/cni"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/endpoints"
 	"github.com/fairlead-mesh/fairlead/nodeagent/apply/wireguard"
+	"github.com/fairlead-mesh/fairlead/nodeagent/cni"
 	"github.com/fairlead-mesh/fairlead/nodeagent/intake"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/datapath"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
@@ -74,12 +75,18 @@ func run(ctx context.Context, args []string) error {
 	}, drivers, client)
 	node.agent = a
 	o.cniPaths.BPFDir = o.bpfDir
-	if o.cni == "own" {
+	switch o.cni {
+	case "own", "chained":
 		installer := applycni.New(applycni.Config{
 			Tables: a.Tables, Node: o.node, Cluster: a.Intake.Cluster, Plugin: o.cniPaths, Tunnel: o.device,
-			Log: log.With("part", "cni"),
+			Chained: o.cni == "chained", Log: log.With("part", "cni"),
 		})
 		a.Also("cni", installer.Run, installer.Err)
+	}
+	if o.cni != "chained" { // it may have been before
+		if err := cni.Unchain(o.cniPaths); err != nil {
+			log.Error("the CNI plugin is still chained behind another one's", "error", err)
+		}
 	}
 	log.Info("node agent", "version", version, "node", o.node, "operator", o.operator, "datapath", drivers.Mode)
 	return a.Run(ctx, o.socket)

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package cni makes this node use our own CNI plugin, where an administrator chose it: it installs the plugin when the
-// node's pod CIDRs are known, which makes the kubelet call the node's network ready, and lets pods talk to the world.
+// node's pod CIDRs are known, which makes the kubelet call the node's network ready, and lets pods talk to the world. Or it
+// chains the plugin behind another CNI's, whose business all of that is then.
 package cni
 
 import (
@@ -27,6 +28,7 @@ type Config struct {
 	Node    string
 	Cluster func() string
 	Plugin  cni.Config // paths; the rest is filled in
+	Chained bool       // behind another CNI's plugin
 	Tunnel  string     // the tunnel device's name
 	Log     *slog.Logger
 }
@@ -74,6 +76,9 @@ func (i *Installer) Run(ctx context.Context) error {
 var errNoNode = errors.New("the operator has not told this node's pod CIDRs yet")
 
 func (i *Installer) once() error {
+	if i.cfg.Chained {
+		return cni.Chain(i.cfg.Plugin)
+	}
 	t := i.cfg.Tables
 	node, ok := t.Nodes.Get(record.NodeKey(i.cfg.Cluster(), i.cfg.Node))
 	if !ok || len(node.PodCIDRs) == 0 {

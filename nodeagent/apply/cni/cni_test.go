@@ -4,11 +4,13 @@
 package cni
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/nftables"
@@ -91,4 +93,35 @@ func TestTheMasqueradeComesBack(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Behind another CNI the plugin needs nothing of the node's record, and comes back when the other CNI writes its file anew.
+func TestTheChainedPluginComesBack(t *testing.T) {
+	dir := t.TempDir()
+	plugin, list := filepath.Join(dir, "plugin"), filepath.Join(dir, "conf", "10-other.conflist")
+	const text = `{"cniVersion":"1.0.0","name":"other","plugins":[{"type":"bridge"}]}`
+	i := New(Config{
+		Tables: table.New(), Node: "e1", Cluster: func() string { return "east" }, Chained: true, Log: slog.New(slog.DiscardHandler),
+		Plugin: cni.Config{PluginPath: plugin, BinDir: dir + "/bin", ConfDir: dir + "/conf", BPFDir: "/sys/fs/bpf/test"},
+	})
+	if err := os.WriteFile(plugin, []byte("x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.once(); !errors.Is(err, cni.ErrNotChainable) {
+		t.Errorf("before the other CNI is there: %v", err)
+	}
+	if err := os.Mkdir(filepath.Dir(list), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := os.WriteFile(list, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := i.once(); err != nil {
+			t.Fatal(err)
+		}
+		if raw, err := os.ReadFile(list); err != nil || !strings.Contains(string(raw), "/sys/fs/bpf/test") {
+			t.Errorf("the list is %s, %v", raw, err)
+		}
+	}
 }
