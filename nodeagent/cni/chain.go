@@ -37,6 +37,13 @@ func Chain(cfg Config) error {
 		return err
 	}
 	return edit(path, func(raw []byte) ([]byte, error) {
+		have, err := parseList(raw)
+		if err != nil {
+			return nil, err
+		}
+		if have.chainedOnce(cfg.BPFDir) {
+			return raw, nil
+		}
 		without, err := unchained(raw)
 		if err != nil {
 			return nil, err
@@ -164,6 +171,21 @@ type list struct{ plugins []span }
 type span struct {
 	start, end int
 	ours       bool
+	bpfDir     string
+}
+
+// chainedOnce says that our plugin is there as it should be, whoever wrote it.
+func (l list) chainedOnce(bpfDir string) bool {
+	at := -1
+	for i, p := range l.plugins {
+		if p.ours && (at >= 0 || i == 0 || p.bpfDir != bpfDir) {
+			return false
+		}
+		if p.ours {
+			at = i
+		}
+	}
+	return at > 0
 }
 
 func parseList(raw []byte) (list, error) {
@@ -207,12 +229,18 @@ func spans(dec *json.Decoder) ([]span, error) {
 		var is struct {
 			Type    string `json:"type"`
 			Chained bool   `json:"chained"`
+			BPFDir  string `json:"bpfDir"`
 		}
 		if err := json.Unmarshal(raw, &is); err != nil {
 			return nil, err
 		}
+		if is.BPFDir == "" {
+			is.BPFDir = DefaultBPFDir
+		}
 		end := int(dec.InputOffset())
-		out = append(out, span{start: end - len(raw), end: end, ours: is.Type == PluginName && is.Chained})
+		out = append(out, span{
+			start: end - len(raw), end: end, ours: is.Type == PluginName && is.Chained, bpfDir: is.BPFDir,
+		})
 	}
 	return out, delim(dec, ']')
 }

@@ -102,6 +102,25 @@ func TestChainPutsThePluginBehindTheOthers(t *testing.T) {
 	}
 }
 
+// Whoever manages the file may write the plugin's part too.
+func TestAPluginThatIsChainedAlreadyIsLeftAlone(t *testing.T) {
+	const byHand = `{"plugins": [{"type": "bridge"}, {"type": "fairlead-cni", "chained": true}, {"type": "portmap"}]}`
+	cfg := config(t)
+	cfg.BPFDir = cni.DefaultBPFDir
+	path := write(t, cfg, "10-x.conflist", byHand)
+	if err := cni.Chain(cfg); err != nil || read(t, path) != byHand {
+		t.Errorf("it became %s, %v", read(t, path), err)
+	}
+	cfg.BPFDir = "/sys/fs/bpf/elsewhere"
+	if err := cni.Chain(cfg); err != nil || strings.Count(read(t, path), "fairlead-cni") != 1 || !strings.Contains(read(t, path), cfg.BPFDir) {
+		t.Errorf("with another directory it became %s, %v", read(t, path), err)
+	}
+	first := write(t, cfg, "10-x.conflist", `{"plugins": [{"type": "fairlead-cni", "chained": true, "bpfDir": "/sys/fs/bpf/elsewhere"}, {"type": "bridge"}]}`)
+	if err := cni.Chain(cfg); err != nil || strings.Index(read(t, first), "fairlead-cni") < strings.Index(read(t, first), "bridge") {
+		t.Errorf("a plugin in front of the one that connects: %s, %v", read(t, first), err)
+	}
+}
+
 func TestUnchainFindsThePluginAnywhere(t *testing.T) {
 	const ours, chained, other = `{"type":"fairlead-cni","podCIDRs":["10.1.0.0/24"]}`, `{"type":"fairlead-cni","chained":true}`, `{"type":"bridge"}`
 	for text, want := range map[string]string{
