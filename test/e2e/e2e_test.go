@@ -55,7 +55,7 @@ func TestStory(t *testing.T) {
 			t.Errorf("take the clusters down: %v", err)
 		}
 	})
-	for _, steps := range [][]story.Step{story.Setup, story.Story, badInput} {
+	for _, steps := range [][]story.Step{story.Setup, story.Story, firstPacket, badInput} {
 		for _, step := range steps {
 			world.Out = writer{t}
 			if !t.Run(step.Name, func(t *testing.T) {

@@ -103,7 +103,7 @@ func listen(t *testing.T, ns *nstest.NS, addr string) mailbox {
 	t.Helper()
 	m := mailbox{t: t}
 	ns.Do(t, func() (err error) {
-		m.conn, err = net.ListenPacket("udp", net.JoinHostPort(addr, "0")) //nolint:noctx // it waits for nothing
+		m.conn, err = net.ListenPacket("udp", net.JoinHostPort(addr, "0"))
 		return err
 	})
 	t.Cleanup(func() { m.conn.Close() })
@@ -113,7 +113,7 @@ func listen(t *testing.T, ns *nstest.NS, addr string) mailbox {
 func (m mailbox) send(from *nstest.NS, text string) {
 	m.t.Helper()
 	from.Do(m.t, func() error {
-		c, err := net.Dial("udp", m.conn.LocalAddr().String()) //nolint:noctx // it waits for nothing
+		c, err := net.Dial("udp", m.conn.LocalAddr().String())
 		if err != nil {
 			return err
 		}
