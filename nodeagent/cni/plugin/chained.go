@@ -30,10 +30,6 @@ func addChained(conf *cni.NetConf, args *skel.CmdArgs) error {
 	f := foreign(conf, args)
 	for _, ip := range prev.IPs {
 		f.Addresses = append(f.Addresses, addrs(ip.Address.IP)...)
-		f.Gateways = append(f.Gateways, addrs(ip.Gateway)...)
-	}
-	for _, r := range prev.Routes {
-		f.Gateways = append(f.Gateways, addrs(r.GW)...)
 	}
 	if err := pod.CloseForeign(f); err != nil {
 		return notReady(err)

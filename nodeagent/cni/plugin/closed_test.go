@@ -38,6 +38,9 @@ func (r *runtime) agent(mode datapath.Mode) *datapath.Datapath {
 	return d
 }
 
+// somebody is the identity of all pods here.
+const somebody = 65800
+
 // learns does what an agent does that hears of a pod: it finds the interface, writes who is behind it, attaches.
 func (r *runtime) learns(d *datapath.Datapath, pods ...*current.Result) {
 	r.t.Helper()
@@ -53,8 +56,18 @@ func (r *runtime) learns(d *datapath.Datapath, pods ...*current.Result) {
 				return err
 			}
 		}
+		// A policy that allows the identity everything with the world, which everybody else is here.
+		for _, dir := range []bpf.Direction{bpf.DirEgress, bpf.DirIngress} {
+			key := bpf.SubjectKey{Identity: somebody, Dir: dir}
+			if err := errors.Join(d.Subjects().Update(ctx, []bpf.SubjectKey{key}, []bpf.Subject{{}})...); err != nil {
+				return err
+			}
+		}
+		if err := errors.Join(d.Members().Update(ctx, []uint32{bpf.IdentityWorld}, []bpf.IdentityClass{{Class: 1}})...); err != nil {
+			return err
+		}
 		for _, p := range pods {
-			iface := bpf.Iface{Identity: 65800}
+			iface := bpf.Iface{Identity: somebody}
 			var ifindex uint32
 			for _, ip := range p.IPs {
 				a := addrs(ip.Address.IP)[0]
@@ -82,14 +95,15 @@ func (r *runtime) learns(d *datapath.Datapath, pods ...*current.Result) {
 	})
 }
 
-// dropped counts the packets from and to interfaces that nobody is known behind.
-func dropped(t *testing.T, d *datapath.Datapath) (from, to uint64) {
+// dropped counts the packets from and to pods, by reason: that of a closed interface is ReasonNoEndpoint, or ReasonNoPolicy if
+// its addresses are known.
+func dropped(t *testing.T, d *datapath.Datapath, r bpf.Reason) (from, to uint64) {
 	t.Helper()
 	all, err := d.Counters()
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := func(h bpf.Hook) uint64 { return all[datapath.Counter{Reason: bpf.ReasonNoEndpoint, Hook: h}].Packets }
+	count := func(h bpf.Hook) uint64 { return all[datapath.Counter{Reason: r, Hook: h}].Packets }
 	return count(bpf.HookPodEgress), count(bpf.HookPodIngress)
 }
 
@@ -163,14 +177,11 @@ func TestNoPacketBeforePolicy(t *testing.T) {
 			}
 			d := r.agent(mode)
 			defer d.Close()
-			if from, to := dropped(t, d); from < 3 || to < 2 {
+			if from, to := dropped(t, d, bpf.ReasonNoEndpoint); from < 3 || to < 2 {
 				t.Errorf("dropped: %d packets from the pod, %d to it; want 3 and 2 at least", from, to)
 			}
 			r.learns(d, res)
-			for i, b := range boxes {
-				if i == 2 {
-					continue // the world: these maps know of no policy that allows it
-				}
+			for _, b := range boxes {
 				b.send(b.from, "in time")
 				if got := b.next(); got != "in time" {
 					t.Errorf("at %s came %q", b.conn.LocalAddr(), got)
@@ -192,12 +203,23 @@ func TestAnAllowedConnectionIsOnlyLate(t *testing.T) {
 	defer d.Close()
 	pod := nstest.New(t)
 	res := r.add("a", pod)
-	connected := make(chan netip.Addr)
-	go func() { connected <- talk(t, pod, r.node, "192.0.2.1") }()
+	late(t, d, bpf.ReasonNoEndpoint, func() netip.Addr { return talk(t, pod, r.node, "192.0.2.1") }, func() { r.learns(d, res) })
+}
+
+// late calls, waits until a packet of the call was dropped for that reason, lets the agent learn, and wants the call to succeed.
+func late(t *testing.T, d *datapath.Datapath, why bpf.Reason, call func() netip.Addr, learn func()) {
+	t.Helper()
+	connected := make(chan netip.Addr, 1)
+	go func() {
+		defer close(connected) // also when the call has failed the test
+		connected <- call()
+	}()
 	for from := uint64(0); from == 0; time.Sleep(time.Millisecond) {
-		from, _ = dropped(t, d)
+		if from, _ = dropped(t, d, why); len(connected) > 0 || t.Failed() {
+			t.Fatal("the call ended before the agent knew the pod")
+		}
 	}
-	r.learns(d, res)
+	learn()
 	if seen := <-connected; seen.String() != "10.1.0.2" {
 		t.Errorf("the server saw %s", seen)
 	}

@@ -6,12 +6,10 @@ package pod
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 
 	"github.com/containernetworking/plugins/pkg/ns"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/firstdrop"
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/links"
@@ -21,7 +19,6 @@ import (
 type Foreign struct {
 	NetNS, IfName string
 	Addresses     []netip.Addr
-	Gateways      []netip.Addr
 	BPFDir        string
 }
 
@@ -29,8 +26,11 @@ type Foreign struct {
 // which its packets could be judged.
 var ErrNoHostSide = errors.New("the pod's interface has no host side that programs could be attached to")
 
-// CloseForeign closes the pod's interface, and marks it for the agent. It may
-// be called again.
+// CloseForeign closes the pod's interface, but for questions about neighbours,
+// and marks it for the agent. It may be called again.
+//
+// Without answers to its questions the pod's first connections would fail with
+// "no route to host" after three seconds, instead of being late.
 func CloseForeign(f Foreign) error {
 	podNS, err := ns.GetNS(f.NetNS)
 	if err != nil {
@@ -44,14 +44,20 @@ func CloseForeign(f Foreign) error {
 	if err := firstdrop.Close(f.BPFDir, uint32(host.Attrs().Index)); err != nil {
 		return err
 	}
-	if err := links.Mark(host, f.Addresses, inner.Attrs().HardwareAddr); err != nil {
+	// A bridge is what the pod knows as its gateway.
+	known := firstdrop.Pod{Addresses: f.Addresses, MAC: inner.Attrs().HardwareAddr, HostMAC: host.Attrs().HardwareAddr}
+	if master := host.Attrs().MasterIndex; master != 0 {
+		bridge, err := netlink.LinkByIndex(master)
+		if err != nil {
+			return fmt.Errorf("looking up the bridge of %s: %w", host.Attrs().Name, err)
+		}
+		known.HostMAC = bridge.Attrs().HardwareAddr
+	}
+	if err := firstdrop.LetNeighbours(f.BPFDir, uint32(host.Attrs().Index), known); err != nil {
 		return err
 	}
-	known, err := neighbours(host, f.Gateways)
-	if err != nil {
-		return err
-	}
-	return podNS.Do(func(ns.NetNS) error { return introduce(inner.Attrs().Index, known) })
+	// The agent may have removed that row when it looks for the pod.
+	return links.Mark(host, f.Addresses, inner.Attrs().HardwareAddr)
 }
 
 // VerifyForeign says whether the pod's interface bears our programs.
@@ -90,47 +96,4 @@ func peers(podNS ns.NetNS, ifName string) (host, inner netlink.Link, err error) 
 		return nil, nil, fmt.Errorf("%w: the other end of %s is not on the node", ErrNoHostSide, ifName)
 	}
 	return host, inner, nil
-}
-
-// neighbours are the MAC addresses of the pod's gateways, as far as they are
-// the node's own: those of a bridge that has such an address, or of the host
-// side where there is no bridge.
-func neighbours(host netlink.Link, gateways []netip.Addr) (map[netip.Addr]net.HardwareAddr, error) {
-	out := map[netip.Addr]net.HardwareAddr{}
-	for _, gateway := range gateways {
-		if host.Attrs().MasterIndex == 0 {
-			out[gateway] = host.Attrs().HardwareAddr
-			continue
-		}
-		bridge, err := netlink.LinkByIndex(host.Attrs().MasterIndex)
-		if err != nil {
-			return nil, fmt.Errorf("looking up the bridge of %s: %w", host.Attrs().Name, err)
-		}
-		addrs, err := netlink.AddrList(bridge, family(gateway))
-		if err != nil {
-			return nil, fmt.Errorf("listing the addresses of %s: %w", bridge.Attrs().Name, err)
-		}
-		for _, a := range addrs {
-			if a.IP.Equal(gateway.AsSlice()) {
-				out[gateway] = bridge.Attrs().HardwareAddr
-			}
-		}
-	}
-	return out, nil
-}
-
-// introduce gives the pod its gateways' MAC addresses, since nobody answers it
-// while its interface is closed: an address that nobody answers for makes a
-// connection fail within three seconds, while a packet that is lost is sent
-// again. The entries age like those that the pod would have learnt.
-func introduce(device int, known map[netip.Addr]net.HardwareAddr) error {
-	for ip, mac := range known {
-		err := netlink.NeighSet(&netlink.Neigh{
-			LinkIndex: device, Family: family(ip), State: netlink.NUD_REACHABLE, IP: ip.AsSlice(), HardwareAddr: mac,
-		})
-		if err != nil && !errors.Is(err, unix.ENETDOWN) {
-			return fmt.Errorf("telling the pod the MAC address of its gateway %s: %w", ip, err)
-		}
-	}
-	return nil
 }

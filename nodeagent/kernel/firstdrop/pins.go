@@ -15,8 +15,8 @@
 //
 // A clsact filter needs no pin: it stays on its device.
 //
-// The package is part of a program that starts for every pod. It must not import package bpf, which holds all programs and
-// parses them.
+// The package is part of a program that starts for every pod. Of package bpf it uses names and layouts alone: what parses the
+// programs there would make that program large and slow.
 package firstdrop
 
 import (
