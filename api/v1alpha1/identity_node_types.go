@@ -83,6 +83,9 @@ type NodePolicy struct {
 	Revision string `json:"revision,omitempty"`
 	// +optional
 	Error string `json:"error,omitempty"`
+	// Warning of a policy that is enforced, and not quite as its author meant it.
+	// +optional
+	Warning string `json:"warning,omitempty"`
 }
 
 // NodeTunnels are the tunnels from a node to the nodes of one cluster.

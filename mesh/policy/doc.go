@@ -23,6 +23,10 @@
 //     verdict is AuditDeny: let through, and reported.
 //   - A policy that can't be understood isolates its subjects and allows nothing; a deny rule of it that can't be
 //     understood denies everything. Opening what somebody meant to close is the one mistake that must not happen.
+//   - Whether a pod meets a requirement on a label that identities leave out is unknown, whatever the operator. A policy
+//     whose subjects are selected so selects all pods that may be meant: it isolates them as it says, its deny rules apply to
+//     them, its allow rules don't. As a peer, an allow rule means nobody by such a selector, and a deny rule all who may be
+//     meant. The policy has a warning then.
 //
 // Two kinds of traffic are never judged by policies: packets between a node and its own pods always pass, packets of
 // unknown identity never do. What has no room in a map is closed, never open: see Engine.Problems.

@@ -91,11 +91,9 @@ func NewEngine(c Config) *Engine {
 func (e *Engine) Problems() []Problem {
 	var out []Problem
 	for p := range e.policies.troubled {
-		for _, text := range p.model.Problems() {
-			out = append(out, Problem{p.model.key, text})
-		}
+		out = append(out, p.model.Problems()...)
 		if p.problem != "" {
-			out = append(out, Problem{p.model.key, p.problem})
+			out = append(out, Problem{PolicyKey: p.model.key, Message: p.problem})
 		}
 	}
 	out = append(out, e.roomProblems()...)

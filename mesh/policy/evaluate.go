@@ -75,15 +75,13 @@ func NewReference(w *World) *Reference {
 	rules, ids := registerAll(models)
 	r.Rules = rules.rules
 	for i, m := range models {
-		for _, text := range m.Problems() {
-			r.Problems = append(r.Problems, Problem{m.key, text})
-		}
+		r.Problems = append(r.Problems, m.Problems()...)
 		if m.nobody {
 			continue
 		}
 		applies, problem := r.clusters.applies(m)
 		if problem != "" {
-			r.Problems = append(r.Problems, Problem{m.key, problem})
+			r.Problems = append(r.Problems, Problem{PolicyKey: m.key, Message: problem})
 		}
 		if applies {
 			r.policies = append(r.policies, numbered{m, ids[i]})

@@ -56,6 +56,9 @@ func TestLabelsThatIdentitiesLeaveOut(t *testing.T) {
 			var said []string
 			for _, p := range r.Problems {
 				said = append(said, p.PolicyKey+": "+p.Message)
+				if !p.Warning {
+					t.Errorf("%q is no warning", p.Message)
+				}
 			}
 			all := strings.Join(said, "\n")
 			for _, want := range tt.want {

@@ -29,7 +29,16 @@ type Model struct {
 func (m *Model) Key() string { return m.key }
 
 // Problems are what the policy's author should know, with the names of the fields.
-func (m *Model) Problems() []string { return slices.Concat(m.problems, m.warnings) }
+func (m *Model) Problems() []Problem {
+	out := make([]Problem, 0, len(m.problems)+len(m.warnings))
+	for _, text := range m.problems {
+		out = append(out, Problem{PolicyKey: m.key, Message: text})
+	}
+	for _, text := range m.warnings {
+		out = append(out, Problem{PolicyKey: m.key, Message: text, Warning: true})
+	}
+	return out
+}
 
 // Key names a policy as Model.Key does.
 func Key(p *record.Policy) string {

@@ -207,7 +207,7 @@ func (e *Engine) roomProblems() []Problem {
 		}
 	}
 	for key := range starved {
-		out = append(out, Problem{key, fmt.Sprintf("the node has no room for all of its rules' peers (%d sets for all namespaces, classes, or %d CIDRs): some of its rules deny everybody or allow nobody",
+		out = append(out, Problem{PolicyKey: key, Message: fmt.Sprintf("the node has no room for all of its rules' peers (%d sets for all namespaces, classes, or %d CIDRs): some of its rules deny everybody or allow nobody",
 			e.limits.Sets-1, e.cidrs.limit)})
 	}
 	if closed > 0 {

@@ -30,7 +30,7 @@ func (m *Model) isolationText(dir Direction) string {
 		return fmt.Sprintf("the policy is not valid, so it allows no %s: %s", dir, m.problems[0])
 	}
 	if m.widened {
-		return fmt.Sprintf("isolates all pods that may be meant, and allows no %s: %s", dir, m.warnings[0])
+		return fmt.Sprintf("isolates and allows no %s: %s", dir, m.warnings[0])
 	}
 	return fmt.Sprintf("isolates: %s that no rule allows is denied", dir)
 }

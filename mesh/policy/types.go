@@ -119,4 +119,5 @@ type Rule struct {
 type Problem struct {
 	PolicyKey string // empty if it is about no single policy
 	Message   string
+	Warning   bool // the policy is valid, and can't be enforced quite as its author meant it
 }

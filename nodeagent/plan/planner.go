@@ -49,7 +49,8 @@ type Planner struct {
 type Policy struct {
 	Key      string // of its record
 	Revision string // where it came from
-	Problem  string // what its author should know; empty if nothing
+	Problem  string // why it is not in force as it is written; empty if it is
+	Warning  string // what else its author should know
 }
 
 // Stats counts the keys that steps emitted, of each part.

@@ -5,6 +5,7 @@ package plan
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -136,27 +137,43 @@ func (p *policyPlan) step() *policy.Delta {
 
 func (p *policyPlan) collectProblems() {
 	p.said = nil
-	found := map[string]string{}
+	problems, warnings := map[string][]string{}, map[string][]string{}
 	for _, problem := range p.engine.Problems() {
 		key := p.recordPrefix() + problem.PolicyKey
-		if problem.PolicyKey == "" {
+		switch {
+		case problem.PolicyKey == "":
 			p.said = append(p.said, problem.Message)
-		} else if found[key] == "" {
-			found[key] = problem.Message
-			p.blamed[key] = true
+			continue
+		case problem.Warning:
+			warnings[key] = append(warnings[key], problem.Message)
+		default:
+			problems[key] = append(problems[key], problem.Message)
 		}
+		p.blamed[key] = true
 	}
 	for key := range p.blamed {
 		pol, held := p.policies[key]
-		if held && pol.Problem != found[key] {
+		now := pol
+		now.Problem, now.Warning = first(problems[key]), first(warnings[key])
+		if held && pol != now {
 			p.unshare()
-			pol.Problem = found[key]
-			p.policies[key] = pol
+			p.policies[key] = now
 		}
-		if !held || pol.Problem == "" {
+		if !held || now.Problem == "" && now.Warning == "" {
 			delete(p.blamed, key)
 		}
 	}
+}
+
+// first of the messages about a policy, which may have thousands of rules.
+func first(messages []string) string {
+	switch len(messages) {
+	case 0:
+		return ""
+	case 1:
+		return messages[0]
+	}
+	return fmt.Sprintf("%s (and %d more)", messages[0], len(messages)-1)
 }
 
 func describe(r *policy.Rule) table.Rule {

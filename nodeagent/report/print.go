@@ -4,6 +4,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -51,7 +52,7 @@ func (s State) Print(w io.Writer) error {
 		line("Peer %s/%s\t%s at %s, %s, %d bytes in, %d out", p.Cluster, p.Node, state, p.Endpoint, handshake, p.ReceivedBytes, p.SentBytes)
 	}
 	for _, p := range s.Policies {
-		line("Policy %s\t%s %s", p.Key, orNone(p.Revision), p.Error)
+		line("Policy %s\t%s %s", p.Key, orNone(p.Revision), cmp.Or(p.Error, p.Warning))
 	}
 	for _, d := range s.Drops {
 		line("Dropped\t%d packets: %s (%s)", d.Packets, d.Reason, d.Hook)

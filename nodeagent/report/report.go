@@ -71,11 +71,13 @@ type Table struct {
 	Failed  int    `json:"failed,omitempty"`
 }
 
-// Policy is enforced on this node, or the error says why not.
+// Policy is enforced on this node, or the error says why not. The warning is of one that is enforced, and not quite as its
+// author meant it.
 type Policy struct {
 	Key      string `json:"key"`
 	Revision string `json:"revision,omitempty"`
 	Error    string `json:"error,omitempty"`
+	Warning  string `json:"warning,omitempty"`
 }
 
 // Drop counts packets.
@@ -128,7 +130,7 @@ func (s State) Request() *relayv1.ReportRequest {
 		r.Applied = &relayv1.ResumePoint{Epoch: s.Applied.Epoch, Revision: s.Applied.Revision}
 	}
 	for _, p := range s.Policies {
-		r.Policies = append(r.Policies, &relayv1.PolicyRealization{Key: p.Key, Revision: p.Revision, Error: shorten(p.Error)})
+		r.Policies = append(r.Policies, &relayv1.PolicyRealization{Key: p.Key, Revision: p.Revision, Error: shorten(p.Error), Warning: shorten(p.Warning)})
 	}
 	for _, t := range s.Tunnels {
 		r.Tunnels = append(r.Tunnels, t.message())

@@ -97,6 +97,10 @@ func TestReportsAreWrittenWhenSomebodyNeedsThem(t *testing.T) {
 	step("the same in another order", time.Millisecond, func() {
 		req.Policies = []*relayv1.PolicyRealization{{Key: "k", Revision: "1"}, {Key: "z"}}
 	}, 0)
+	step("a policy with a warning", time.Millisecond, func() { req.Policies[1].Warning = "label x" }, 1)
+	if got := d.node(t).Status.Policies[1]; got.Key != "z" || got.Warning != "label x" {
+		t.Errorf("policy %+v", got)
+	}
 	step("tunnels", time.Millisecond, func() { req.Tunnels = []*relayv1.Tunnels{{Cluster: "w", Wanted: 2, Ready: 2}} }, 1)
 	step("a handshake", time.Millisecond, func() { req.Tunnels[0].Connected, req.Tunnels[0].LatestHandshakeUnix = 1, 77 }, 0)
 	step("a tunnel down", time.Millisecond, func() {

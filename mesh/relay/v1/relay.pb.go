@@ -522,12 +522,14 @@ func (x *ReportRequest) GetTunnels() []*Tunnels {
 	return nil
 }
 
-// PolicyRealization says that a policy at a revision is enforced by this node (or why not).
+// PolicyRealization says that a policy at a revision is enforced by this node (or why not). A warning is of a policy that is
+// enforced, and not quite as its author meant it.
 type PolicyRealization struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`           // record key of the policy
 	Revision      string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"` // its provenance revision
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
+	Warning       string                 `protobuf:"bytes,4,opt,name=warning,proto3" json:"warning,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -579,6 +581,13 @@ func (x *PolicyRealization) GetRevision() string {
 func (x *PolicyRealization) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *PolicyRealization) GetWarning() string {
+	if x != nil {
+		return x.Warning
 	}
 	return ""
 }
@@ -1014,11 +1023,12 @@ const file_mesh_relay_v1_relay_proto_rawDesc = "" +
 	"encryption\x12)\n" +
 	"\x11pods_in_pod_cidrs\x18\x0e \x01(\bR\x0epodsInPodCidrs\x12\x1a\n" +
 	"\bdatapath\x18\x0f \x01(\tR\bdatapath\x124\n" +
-	"\atunnels\x18\x10 \x03(\v2\x1a.fairlead.relay.v1.TunnelsR\atunnels\"W\n" +
+	"\atunnels\x18\x10 \x03(\v2\x1a.fairlead.relay.v1.TunnelsR\atunnels\"q\n" +
 	"\x11PolicyRealization\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\xdc\x01\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12\x18\n" +
+	"\awarning\x18\x04 \x01(\tR\awarning\"\xdc\x01\n" +
 	"\aTunnels\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06wanted\x18\x02 \x01(\rR\x06wanted\x12\x14\n" +
