@@ -79,6 +79,9 @@ func report(t *rapid.T) v1alpha1.NodePolicy {
 	if rapid.IntRange(0, 4).Draw(t, "fails") == 0 {
 		p.Error = rapid.SampledFrom([]string{"map is full", "no such kind"}).Draw(t, "error")
 	}
+	if rapid.IntRange(0, 4).Draw(t, "warns") == 0 {
+		p.Warning = rapid.SampledFrom([]string{"label a", "label b"}).Draw(t, "warning")
+	}
 	return p
 }
 

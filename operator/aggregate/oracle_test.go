@@ -75,6 +75,19 @@ func (w *world) policy(key string) Policy {
 	if len(nodes.Failing) > 0 {
 		out.Why = nodes.Failing[0] + ": " + why[nodes.Failing[0]]
 	}
+	var warnings []string
+	for name := range w.nodes {
+		if a := w.agents[name]; a != nil {
+			if at := slices.IndexFunc(a.Status.Policies, func(p v1alpha1.NodePolicy) bool { return p.Key == key }); at >= 0 {
+				if p := a.Status.Policies[at]; p.Error == "" && p.Warning != "" {
+					warnings = append(warnings, p.Warning)
+				}
+			}
+		}
+	}
+	if len(warnings) > 0 {
+		out.Warning = slices.Min(warnings)
+	}
 	return out
 }
 

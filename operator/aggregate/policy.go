@@ -34,6 +34,7 @@ type policy struct {
 	want     Version
 	at       map[Version]int   // nodes without an error
 	failing  map[string]string // node → error
+	warnings map[string]int    // warning → nodes without an error
 	sources  map[SourceName]*source
 }
 
@@ -43,6 +44,7 @@ type Policy struct {
 	Want     Version
 	Nodes    v1alpha1.PolicyNodes
 	Why      string // the error of the first failing node; empty: none fails
+	Warning  string // the first warning of the nodes without an error; empty: none warns
 }
 
 // SetPolicy says which version of a policy agents are given, by its record's key.
@@ -75,6 +77,9 @@ func (x *Index) Policy(key string) Policy {
 		if v.is(p.want) {
 			out.Nodes.Realized += int32(n)
 		}
+	}
+	if len(p.warnings) > 0 {
+		out.Warning = slices.Min(slices.Collect(maps.Keys(p.warnings)))
 	}
 	if len(p.failing) > 0 {
 		out.Nodes.Failing = firstNames(maps.Keys(p.failing))
@@ -120,6 +125,12 @@ func (p *policy) add(node string, is *v1alpha1.NodePolicy) {
 			p.at = map[Version]int{}
 		}
 		p.at[versionOf(is)]++
+		if is.Warning != "" {
+			if p.warnings == nil {
+				p.warnings = map[string]int{}
+			}
+			p.warnings[is.Warning]++
+		}
 	}
 }
 
@@ -130,6 +141,9 @@ func (p *policy) remove(node string, was *v1alpha1.NodePolicy) {
 		delete(p.failing, node)
 	default:
 		decrement(p.at, versionOf(was))
+		if was.Warning != "" {
+			decrement(p.warnings, was.Warning)
+		}
 	}
 }
 

@@ -93,6 +93,9 @@ func setPolicyStatus(st *v1alpha1.MeshPolicyStatus, generation int64, sum aggreg
 	}
 	set := condition.Setter{Conditions: &st.Conditions, Generation: generation}
 	summarize(set, p, "in force on all %d nodes", sum.Nodes.Total)
+	if p == nil && sum.Warning != "" {
+		set.True(condition.Ready, "Warning", "in force on all %d nodes, and not quite as written: %s", sum.Nodes.Total, sum.Warning)
+	}
 }
 
 // writeSource writes on how many nodes everything of a PolicySource is in force. The rest of its status belongs to the

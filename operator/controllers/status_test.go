@@ -228,6 +228,13 @@ func TestPolicyStatus(t *testing.T) {
 			on(x, "n1", "main@sha1:2", "map is full")
 			on(x, "n2", "main@sha1:2", "")
 		}, "False NodesFailing: n1: " + key + ": map is full", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2, Realized: 1, Failing: []string{"n1"}}},
+		{"with a warning", func(x *aggregate.Index) {
+			for _, node := range []string{"n1", "n2"} {
+				a := agent(node, 0)
+				a.Status.Policies = []v1alpha1.NodePolicy{{Key: key, Revision: "main@sha1:2", Warning: "spec.podSelector: label pod-template-hash"}}
+				x.SetAgent(node, a)
+			}
+		}, "True Warning: in force on all 2 nodes, and not quite as written: spec.podSelector: label pod-template-hash", "main@sha1:2", v1alpha1.PolicyNodes{Total: 2, Realized: 2}},
 		{"a node without an agent", func(x *aggregate.Index) { on(x, "n1", "main@sha1:2", ""); x.SetAgent("n2", nil) }, "False Progressing: in force on 1 of 2 nodes", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2, Realized: 1}},
 		{"not exported", func(x *aggregate.Index) { x.RemovePolicy(key) }, "False Progressing: generation 4 is not with the agents yet", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2}},
 		{"edited, and not exported yet", func(x *aggregate.Index) {
