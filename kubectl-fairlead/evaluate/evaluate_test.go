@@ -96,6 +96,21 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 		{"policy not on all nodes", func(s *evaluate.Snapshot) {
 			s.Policies[0].Status.Nodes = v1alpha1.PolicyNodes{Total: 2, Realized: 1, Failing: []string{"east-2"}}
 		}, "fl-policies-realized", evaluate.Failing, "not on east-2", nil},
+		{"policy not understood", func(s *evaluate.Snapshot) {
+			s.Policies[0].Status.Nodes = v1alpha1.PolicyNodes{Total: 2, Failing: []string{"east-1", "east-2"}}
+			s.Nodes[0].Status.Policies = []v1alpha1.NodePolicy{{Key: "east/policies/MeshNetworkPolicy/" + s.Policies[0].Namespace + "/" + s.Policies[0].Name, Error: "spec.mode: no"}}
+		}, "fl-policies-realized", evaluate.Failing, "  east-1: spec.mode: no", nil},
+		{"policy that selects by a label that is left out", func(s *evaluate.Snapshot) {
+			s.Nodes[0].Status.Policies = []v1alpha1.NodePolicy{{Key: "east/policies/MeshNetworkPolicy/" + s.Policies[0].Namespace + "/" + s.Policies[0].Name, Warning: "spec.podSelector: label x"}}
+		}, "fl-policies-realized", evaluate.Warning, ": spec.podSelector: label x", nil},
+		{"NetworkPolicy that selects by a label that is left out", func(s *evaluate.Snapshot) {
+			for i := range s.Nodes {
+				s.Nodes[i].Status.Policies = []v1alpha1.NodePolicy{{Key: "east/policies/NetworkPolicy/shop/db", Warning: "spec.podSelector: label x"}}
+			}
+		}, "fl-policies-realized", evaluate.Warning, "NetworkPolicy shop/db: spec.podSelector: label x", nil},
+		{"NetworkPolicy that is not understood", func(s *evaluate.Snapshot) {
+			s.Nodes[1].Status.Policies = []v1alpha1.NodePolicy{{Key: "east/policies/NetworkPolicy/shop/db", Error: "spec.podSelector: no"}}
+		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy shop/db: east-2: spec.podSelector: no", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := fixture.Healthy("east")

@@ -4,7 +4,10 @@
 package evaluate
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -55,15 +58,53 @@ func source(f *finding, name string, src v1alpha1.PolicySource) {
 	}
 }
 
-// policiesCheck judges whether each policy is in the kernel of every node.
+// saying is what the first node that says something of a policy says.
+type saying struct{ problem, warning string }
+
+// sayings are what nodes say of policies, by their kinds and names as people write them.
+func sayings(nodes []v1alpha1.MeshNode) map[string]saying {
+	out := map[string]saying{}
+	for _, n := range nodes {
+		for _, p := range n.Status.Policies {
+			name, ok := policyName(p.Key)
+			if !ok || p.Error == "" && p.Warning == "" {
+				continue
+			}
+			was := out[name]
+			if was.problem == "" && p.Error != "" {
+				was.problem = n.Name + ": " + p.Error
+			}
+			was.warning = cmp.Or(was.warning, p.Warning)
+			out[name] = was
+		}
+	}
+	return out
+}
+
+// policyName reads a record's key: cluster/policies/kind/namespace/name, with - for no namespace.
+func policyName(key string) (string, bool) {
+	parts := strings.Split(key, "/")
+	if len(parts) != 5 {
+		return "", false
+	}
+	kind, namespace, name := parts[2], parts[3], parts[4]
+	if namespace == "-" {
+		return kind + " " + name, true
+	}
+	return kind + " " + namespace + "/" + name, true
+}
+
+// policiesCheck judges whether each policy is in the kernel of every node. NetworkPolicies have no status of ours, so of them
+// only what nodes say is known.
 func policiesCheck(s Snapshot) Check {
 	var f finding
 	var realized, audit int
+	said := sayings(s.Nodes)
 	one := func(name string, mode v1alpha1.PolicyMode, generation int64, st v1alpha1.MeshPolicyStatus) {
 		if mode == v1alpha1.PolicyAudit {
 			audit++
 		}
-		if policy(&f, name, generation, st) {
+		if policy(&f, name, generation, st, said[name]) {
 			realized++
 		}
 	}
@@ -72,6 +113,16 @@ func policiesCheck(s Snapshot) Check {
 	}
 	for _, p := range s.ClusterPolicies {
 		one("ClusterMeshNetworkPolicy "+p.Name, p.Spec.Mode, p.Generation, p.Status)
+	}
+	for _, name := range slices.Sorted(maps.Keys(said)) {
+		if !strings.HasPrefix(name, v1alpha1.KindNetworkPolicy+" ") {
+			continue
+		}
+		if say := said[name]; say.problem != "" {
+			f.fail("the message says what to correct in the policy, or what the node lacks", name+": "+say.problem)
+		} else {
+			f.warn(warningHint, name+": "+say.warning)
+		}
 	}
 	all := len(s.Policies) + len(s.ClusterPolicies)
 	summary := "no mesh policy"
@@ -84,7 +135,9 @@ func policiesCheck(s Snapshot) Check {
 	return f.check("fl-policies-realized", SectionPolicy, summary)
 }
 
-func policy(f *finding, name string, generation int64, st v1alpha1.MeshPolicyStatus) bool {
+const warningHint = "select pods by labels that identities have: docs/concepts/identity.md"
+
+func policy(f *finding, name string, generation int64, st v1alpha1.MeshPolicyStatus, say saying) bool {
 	ready := meta.FindStatusCondition(st.Conditions, "Ready")
 	switch {
 	case ready != nil && ready.Status == metav1.ConditionFalse && st.Nodes.Realized >= st.Nodes.Total:
@@ -94,7 +147,13 @@ func policy(f *finding, name string, generation int64, st v1alpha1.MeshPolicySta
 	case st.Nodes.Realized < st.Nodes.Total:
 		f.fail("see the agents' logs on those nodes", fmt.Sprintf("%s: on %d of %d nodes, not on %s", name,
 			st.Nodes.Realized, st.Nodes.Total, strings.Join(st.Nodes.Failing, ", ")))
+		if say.problem != "" {
+			f.fail("", "  "+say.problem)
+		}
 	default:
+		if say.warning != "" {
+			f.warn(warningHint, name+": "+say.warning)
+		}
 		return true
 	}
 	return false
