@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -98,6 +99,18 @@ func TestExcludedLabelsSayWhy(t *testing.T) {
 	for _, k := range ExcludedKeys() {
 		if why, is := Excluded(k); !is || !strings.Contains(why, "identity") {
 			t.Errorf("%s: %q, %t", k, why, is)
+		}
+	}
+}
+
+func TestTheDocumentationListsExcludedLabels(t *testing.T) {
+	text, err := os.ReadFile("../../docs/concepts/identity.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range ExcludedKeys() {
+		if !strings.Contains(string(text), "`"+k+"`") {
+			t.Errorf("docs/concepts/identity.md doesn't list %s", k)
 		}
 	}
 }
