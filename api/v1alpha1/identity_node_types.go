@@ -81,6 +81,9 @@ type NodePolicy struct {
 	Key string `json:"key"`
 	// +optional
 	Revision string `json:"revision,omitempty"`
+	// Digest of the spec that is enforced.
+	// +optional
+	Digest string `json:"digest,omitempty"`
 	// +optional
 	Error string `json:"error,omitempty"`
 	// Warning of a policy that is enforced, and not quite as its author meant it.

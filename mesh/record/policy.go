@@ -4,6 +4,8 @@
 package record
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"strings"
 
@@ -26,6 +28,13 @@ type Provenance struct {
 	URL      string // of the repository
 	Revision string // branch@sha1:commit, as Flux writes it
 	Path     string // file within the repository
+}
+
+// PolicyDigest tells contents of a policy apart: which of them a node enforces. It is of the spec as the record carries it, so
+// that an object that was deleted and made anew alike is the same, and an edited one at the same commit is not.
+func PolicyDigest(spec []byte) string {
+	sum := sha256.Sum256(spec)
+	return hex.EncodeToString(sum[:8])
 }
 
 // Kind is KindPolicy.

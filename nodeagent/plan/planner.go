@@ -49,6 +49,7 @@ type Planner struct {
 type Policy struct {
 	Key      string // of its record
 	Revision string // where it came from
+	Digest   string // of its content
 	Problem  string // why it is not in force as it is written; empty if it is
 	Warning  string // what else its author should know
 }

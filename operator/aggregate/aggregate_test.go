@@ -76,6 +76,7 @@ func (m *machine) agent(t *rapid.T) {
 
 func report(t *rapid.T) v1alpha1.NodePolicy {
 	p := v1alpha1.NodePolicy{Key: rapid.SampledFrom(policyKeys).Draw(t, "key"), Revision: rapid.SampledFrom(revisions).Draw(t, "revision")}
+	p.Digest = rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "digest")
 	if rapid.IntRange(0, 4).Draw(t, "fails") == 0 {
 		p.Error = rapid.SampledFrom([]string{"map is full", "no such kind"}).Draw(t, "error")
 	}
@@ -98,7 +99,9 @@ func (m *machine) policy(t *rapid.T) {
 		m.x.RemovePolicy(key)
 		return
 	}
-	m.w.policies[key] = Version{rapid.SampledFrom(revisions).Draw(t, "revision"), rapid.Int64Range(1, 2).Draw(t, "generation")}
+	m.w.policies[key] = Version{
+		rapid.SampledFrom(revisions).Draw(t, "revision"), rapid.SampledFrom([]string{"a", "b"}).Draw(t, "digest"), rapid.Int64Range(1, 2).Draw(t, "generation"),
+	}
 	m.x.SetPolicy(key, m.w.policies[key])
 }
 
@@ -257,10 +260,10 @@ func TestVersions(t *testing.T) {
 		reported, want Version
 		is             bool
 	}{
-		{Version{"r", 2}, Version{"r", 2}, true},
-		{Version{"r", 1}, Version{"r", 2}, false}, // an edited object
-		{Version{"q", 2}, Version{"r", 2}, false},
-		{Version{"r", 0}, Version{"r", 2}, true}, // an agent that doesn't report generations
+		{Version{"r", "a", 0}, Version{"r", "a", 2}, true},
+		{Version{"r", "a", 0}, Version{"r", "b", 3}, false}, // an edited object
+		{Version{"q", "a", 0}, Version{"r", "a", 2}, false},
+		{Version{"r", "", 0}, Version{"r", "a", 2}, false}, // an agent that proves nothing
 	} {
 		if got := tt.reported.is(tt.want); got != tt.is {
 			t.Errorf("%+v reported, %+v wanted: %t", tt.reported, tt.want, got)

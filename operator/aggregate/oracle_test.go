@@ -23,6 +23,9 @@ type inventory struct {
 	keys     []string
 }
 
+// anyDigest is wanted where only the revision counts.
+const anyDigest = "any"
+
 func newWorld() *world {
 	return &world{nodes: map[string]bool{}, agents: map[string]*v1alpha1.MeshNode{}, policies: map[string]Version{}, sources: map[SourceName]inventory{}}
 }
@@ -60,7 +63,7 @@ func onNode(wanted map[string]Version, agent *v1alpha1.MeshNode) (all bool, erro
 		if there && p.Error != "" {
 			errors = append(errors, key+": "+p.Error)
 		}
-		all = all && there && p.Error == "" && p.Revision == wanted[key].Revision
+		all = all && there && p.Error == "" && p.Revision == wanted[key].Revision && (wanted[key].Digest == anyDigest || p.Digest == wanted[key].Digest)
 	}
 	return all, errors
 }
@@ -95,7 +98,7 @@ func (w *world) source(name SourceName) v1alpha1.PolicyNodes {
 	inv := w.sources[name]
 	wanted := map[string]Version{}
 	for _, key := range inv.keys {
-		wanted[key] = Version{Revision: inv.revision}
+		wanted[key] = Version{Revision: inv.revision, Digest: anyDigest}
 	}
 	nodes, _ := w.realized(wanted)
 	return nodes

@@ -13,20 +13,21 @@ import (
 // maxFailing is how many nodes a status names, which is the API's limit.
 const maxFailing = 10
 
-// Version is a state of a policy: the revision of the repository it came from, empty if it was applied by hand, and the
-// object's generation, 0 where nobody knows it.
+// Version is a state of a policy: the revision of the repository it came from, empty if it was applied by hand, what it says
+// (record.PolicyDigest), and the object's generation, which nodes don't know.
 type Version struct {
 	Revision   string
+	Digest     string
 	Generation int64
 }
 
-// is says whether a version that a node reports is the wanted one.
-func (v Version) is(want Version) bool {
-	return v.Revision == want.Revision && (v.Generation == want.Generation || v.Generation == 0 || want.Generation == 0)
-}
+// is says whether a version that a node reports is the wanted one. An agent that reports no digest proves nothing.
+func (v Version) is(want Version) bool { return v.Revision == want.Revision && v.Digest == want.Digest }
 
-// versionOf is what a node reports. Agents don't report generations yet.
-func versionOf(p *v1alpha1.NodePolicy) Version { return Version{Revision: p.Revision} }
+// versionOf is what a node reports.
+func versionOf(p *v1alpha1.NodePolicy) Version {
+	return Version{Revision: p.Revision, Digest: p.Digest}
+}
 
 // policy counts nodes by what they report of a policy.
 type policy struct {

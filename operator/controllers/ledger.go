@@ -71,7 +71,9 @@ func (l *ledger) export(cluster string, changes []export.Change) bool {
 			l.index.RemovePolicy(c.Key)
 			continue
 		}
-		l.index.SetPolicy(c.Key, aggregate.Version{Revision: p.GetProvenance().GetRevision(), Generation: p.GetGeneration()})
+		l.index.SetPolicy(c.Key, aggregate.Version{
+			Revision: p.GetProvenance().GetRevision(), Digest: record.PolicyDigest(p.GetSpecJson()), Generation: p.GetGeneration(),
+		})
 	}
 	if joined {
 		for name, src := range l.sources {

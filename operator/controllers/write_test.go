@@ -146,7 +146,7 @@ func TestOnlyWhatChangedIsWritten(t *testing.T) {
 	d.wantPass("nothing new", 0)
 
 	at := func(name, revision string) v1alpha1.NodePolicy {
-		return v1alpha1.NodePolicy{Key: policyKey(name), Revision: revision}
+		return v1alpha1.NodePolicy{Key: policyKey(name), Revision: revision, Digest: record.PolicyDigest(nil)}
 	}
 	d.ledger.setAgent("n1", reporting("n1", at("a", "1")))
 	d.wantPass("one policy in force", 1)
@@ -180,7 +180,7 @@ func TestAPolicyFromFluxBecomesReady(t *testing.T) {
 	d := newDesk(t, p)
 	d.ledger.setNode("n1", true)
 	d.Changed(&mesh().Spec, export.Delta{Local: []export.Change{exported("a", "main@sha1:1")}})
-	d.ledger.setAgent("n1", reporting("n1", v1alpha1.NodePolicy{Key: policyKey("a"), Revision: "main@sha1:1"}))
+	d.ledger.setAgent("n1", reporting("n1", v1alpha1.NodePolicy{Key: policyKey("a"), Revision: "main@sha1:1", Digest: record.PolicyDigest(nil)}))
 	d.wantPass("in force", 1)
 	st := d.policy("a").Status
 	if got := line(st.Conditions, "Ready"); got != "True Ready: in force on all 1 nodes" || st.AppliedRevision != "main@sha1:1" {
