@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -319,4 +320,77 @@ func TestHooksHaveTheirNames(t *testing.T) {
 	if n, ok := firstdrop.PodIngress.Ifindex(firstdrop.PodIngress.Link(12)); !ok || n != 12 {
 		t.Errorf("the pin of interface 12 is read as %d, %t", n, ok)
 	}
+}
+
+// arp is a question of the pod who has an address, or its answer to one.
+func arp(op byte, sender netip.Addr) []byte {
+	frame := make([]byte, 14, 60)
+	copy(frame, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2})
+	binary.BigEndian.PutUint16(frame[12:], unix.ETH_P_ARP)
+	frame = append(frame, 0, 1, 8, 0, 6, 4, 0, op, 2, 0, 0, 0, 0, 0)
+	frame = append(frame, sender.AsSlice()...)
+	return append(frame, 0, 0, 0, 0, 0, 0, 10, 9, 0, 1)
+}
+
+// A pod with addresses that are known, but not who it is, may ask its neighbours and answer them, with its own address. The node
+// talks to it as under every policy; nobody else does.
+func TestAPodThatNobodyKnowsMayAskItsNeighbours(t *testing.T) {
+	node(t, func(t *testing.T, dir string) {
+		d := open(t, dir, TCX)
+		defer d.Close()
+		host, pod := pair(t)
+		check(t, firstdrop.Close(dir, host))
+		check(t, firstdrop.LetNeighbours(dir, host, firstdrop.Pod{Addresses: []netip.Addr{firstPod, firstPod6}}))
+		check(t, put(d.Addresses(), firstHost, bpf.Remote{Identity: bpf.IdentityHost, Flags: bpf.RemoteHost}))
+		expect := func(what string, r bpf.Reason, from, to uint64, packets func()) {
+			t.Helper()
+			before := counted(t, d, r)
+			packets()
+			if after := counted(t, d, r); after[0]-before[0] != from || after[1]-before[1] != to {
+				t.Errorf("%s: %s counts %d packets from the pod and %d to it, want %d and %d", what, r, after[0]-before[0], after[1]-before[1], from, to)
+			}
+		}
+		expect("ARP", bpf.ReasonNeighbor, 2, 1, func() {
+			send(t, pod, arp(1, firstPod))
+			send(t, pod, arp(2, firstPod))
+			send(t, host, arp(1, netip.MustParseAddr("10.9.0.1")))
+		})
+		expect("ARP in another pod's name", bpf.ReasonInvalidSource, 1, 0, func() { send(t, pod, arp(2, netip.MustParseAddr("10.9.0.3"))) })
+		expect("the node", bpf.ReasonHost, 1, 1, func() {
+			send(t, pod, datagram(firstPod, firstHost))
+			send(t, host, datagram(firstHost, firstPod))
+		})
+		other, other6 := netip.MustParseAddr("10.9.0.3"), netip.MustParseAddr("fd00:9::3")
+		expect("another pod", bpf.ReasonNoPolicy, 2, 2, func() {
+			send(t, pod, datagram(firstPod, other))
+			send(t, pod, datagram(firstPod6, other6))
+			send(t, host, datagram(other, firstPod))
+			send(t, host, datagram(other6, firstPod6))
+		})
+
+		known(t, d, host)
+		check(t, firstdrop.LetNeighbours(dir, host, firstdrop.Pod{})) // ADD once more, late
+		if rows, err := have(d.Ifaces()); err != nil || rows[host].Identity != 65800 {
+			t.Errorf("the agent's row became %+v, %v", rows[host], err)
+		}
+	})
+}
+
+// The plugin is older or newer than the map: it keeps its hands off.
+func TestAMapOfAnotherLayoutGetsNoRow(t *testing.T) {
+	node(t, func(t *testing.T, dir string) {
+		check(t, firstdrop.LetNeighbours(dir, 7, firstdrop.Pod{})) // no map at all
+		check(t, open(t, dir, TCX).Close())
+		path := filepath.Join(dir, bpf.MapIfaces)
+		check(t, os.Remove(path))
+		m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 48, MaxEntries: 8})
+		check(t, err)
+		defer m.Close()
+		check(t, m.Pin(path))
+		check(t, firstdrop.LetNeighbours(dir, 7, firstdrop.Pod{}))
+		var key uint32
+		if err := m.NextKey(nil, &key); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			t.Errorf("interface %d has a row in a map of another layout: %v", key, err)
+		}
+	})
 }
