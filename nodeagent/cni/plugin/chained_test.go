@@ -81,10 +81,13 @@ func chainedList(t *testing.T, r *runtime, version string, first map[string]any)
 // Beside the reference bridge plugin, in every version of the specification: nothing passes before the agent knows the pod; the
 // agent finds it although it answers nobody; what is allowed passes then, over the same links.
 func TestNoPacketBeforePolicyBesideAnotherCNI(t *testing.T) {
-	for _, version := range []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
-		t.Run(version, func(t *testing.T) {
-			r := newChained(t, version)
-			if err := r.agent(datapath.TCX).Close(); err != nil {
+	for _, c := range []struct {
+		version string
+		mode    datapath.Mode
+	}{{"0.3.1", datapath.TCX}, {"0.4.0", datapath.TCX}, {"1.0.0", datapath.TCX}, {"1.1.0", datapath.TCX}, {"1.0.0", datapath.Clsact}} {
+		t.Run(fmt.Sprintf("%s %s", c.version, c.mode), func(t *testing.T) {
+			r := newChained(t, c.version)
+			if err := r.agent(c.mode).Close(); err != nil {
 				t.Fatal(err)
 			}
 			pod := nstest.New(t)
@@ -92,7 +95,7 @@ func TestNoPacketBeforePolicyBesideAnotherCNI(t *testing.T) {
 			if len(res.IPs) != 2 || len(res.Interfaces) != 3 {
 				t.Errorf("the result has %d addresses and %d interfaces, the bridge plugin's had 2 and 3", len(res.IPs), len(res.Interfaces))
 			}
-			if version != "0.3.1" { // CHECK came later
+			if c.version != "0.3.1" { // CHECK came later
 				if err := r.check("a", pod); err != nil {
 					t.Errorf("CHECK of a closed pod: %v", err)
 				}
@@ -107,7 +110,7 @@ func TestNoPacketBeforePolicyBesideAnotherCNI(t *testing.T) {
 			for _, b := range boxes {
 				b.send(b.from, "too early")
 			}
-			d := r.agent(datapath.TCX)
+			d := r.agent(c.mode)
 			defer d.Close()
 			if from, to := dropped(t, d, bpf.ReasonNoPolicy); from < 2 || to < 2 {
 				t.Errorf("dropped: %d packets from the pod, %d to it, want 2 each at least", from, to)
