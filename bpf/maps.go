@@ -97,6 +97,7 @@ func closeAll(maps map[string]*ebpf.Map) {
 var sets = [][]string{
 	{
 		MapConfig, MapSubjects, MapGroups, MapClasses, MapSets, MapIdentities, MapIpcache4, MapIpcache6, MapCIDR4, MapCIDR6,
+		MapBlocks4, MapBlocks6,
 		MapGuard4, MapGuard6, MapAddressEpochs, MapIfaces, MapLocals4, MapLocals6, MapPeers,
 	},
 	{MapServices4, MapServices6, MapSlots, MapAffinity},
