@@ -104,6 +104,10 @@ bench: ## Measure the datapath and the control plane (on the demo's clusters; st
 	@go run ./hack/lab status | grep -q '^instance' || go run ./hack/demo up
 	go run ./test/bench/controlplane
 
+.PHONY: conformance-policy
+conformance-policy: demo ## Run Kubernetes' own NetworkPolicy tests on the demo's clusters, into docs/conformance (root; 15 minutes after the first time)
+	go run ./test/conformance
+
 .PHONY: bench-scale
 bench-scale: ## Measure the control path at 1 to 250 clusters into docs/scale.md (root; SIZES=1,10 for less, LABEL names the result)
 	go run ./test/bench/scale -sizes '$(SIZES)' -label '$(LABEL)'

@@ -31,8 +31,10 @@ type Tool struct {
 	CGO      bool
 }
 
+// KubernetesVersion is what the lab's clusters run.
+const KubernetesVersion = "v1.37.2"
+
 const (
-	kubeVersion       = "v1.37.2"
 	etcdVersion       = "v3.7.3"
 	containerdVersion = "v2.4.2"
 	runcVersion       = "v1.5.2"
@@ -52,10 +54,10 @@ func Tools() []Tool {
 	)
 	return []Tool{
 		{
-			Name: "hyperkube", Version: kubeVersion,
+			Name: "hyperkube", Version: KubernetesVersion,
 			Programs: same("hyperkube", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"),
 			Tags:     "selinux,grpcnotrace",
-			LDFlags:  "-X " + version + "gitVersion=" + kubeVersion + " -X " + version + "gitMajor=1 -X " + version + "gitMinor=37",
+			LDFlags:  "-X " + version + "gitVersion=" + KubernetesVersion + " -X " + version + "gitMajor=1 -X " + version + "gitMinor=37",
 		},
 		{
 			Name: "etcd", Version: etcdVersion,
