@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
@@ -372,4 +373,41 @@ func TestHiddenClientsAreUnknown(t *testing.T) {
 		f.bumpEpoch()
 		passed(4003).passes(t, "an allow of everybody", HookPodIngress, ReasonForwarded)
 	})
+}
+
+// forget empties the table of flows, as a flood of others does, or an agent that comes new.
+func (n *netNode) forget() {
+	n.t.Helper()
+	for _, m := range []*ebpf.Map{n.maps.CT4, n.maps.CT6} {
+		key := make([]byte, m.KeySize())
+		for m.NextKey(nil, &key) == nil {
+			n.must(m.Delete(key))
+		}
+	}
+}
+
+// Of a connection that the table has lost, tracking knows who opened it: it goes on if that side may, and only then.
+func TestTrackingKnowsWhoOpenedALostFlow(t *testing.T) {
+	tr := newTranslated(t, newNetNode(t, tcx, 0, "10.1.0.10", "fd00:1::10"))
+	serveName(t, tr.outside, ":81")
+	for family := range tr.node {
+		tr.policies[DirIngress] = &testPolicy{}
+		tr.publish(podIdentity, DirIngress)
+		tr.bumpEpoch()
+		pod := netip.AddrPortFrom([]netip.Addr{tr.pod4, tr.pod6}[family], 80)
+		out, ok := call(t, tr.podNS, netip.AddrPortFrom(tr.client[family], 81))
+		in, ok2 := call(t, tr.outside, pod)
+		if !ok || !ok2 {
+			t.Fatalf("family %d: connections without policy: %t, %t", family, ok, ok2)
+		}
+		tr.isolate(DirIngress, 0)
+		tr.bumpEpoch()
+		tr.forget()
+		if !sendLine(out) {
+			t.Errorf("family %d: the pod's own connection ends", family)
+		}
+		if sendLine(in) {
+			t.Errorf("family %d: a connection to the pod goes on that is no longer allowed", family)
+		}
+	}
 }

@@ -11,6 +11,34 @@
 #include "context.h"
 #include "tracking.h"
 
+enum opener {
+	FL_OPENER_UNKNOWN = 0,
+	FL_OPENER_SENDER = 1, /* of this packet */
+	FL_OPENER_OTHER = 2,
+};
+
+/* Which side opened the connection of a packet, if tracking has seen it. What
+ * goes through the tunnel it has not. */
+FL_GLOBAL int fl_opener_find(struct __sk_buff *skb, const struct packet *p)
+{
+	struct bpf_ct_opts opts = { .netns_id = -1 };
+	struct nf_conn *ct;
+	bool turned = false;
+
+	if (!p)
+		return FL_OPENER_UNKNOWN;
+	opts.l4proto = p->proto;
+	ct = track_find(skb, p->saddr, p->sport, p->daddr, p->dport, p->family, &opts);
+	if (!ct) { /* translated: known by the packets the other way */
+		turned = true;
+		ct = track_find(skb, p->daddr, p->dport, p->saddr, p->sport, p->family, &opts);
+	}
+	if (!ct)
+		return FL_OPENER_UNKNOWN;
+	bpf_ct_release(ct);
+	return (opts.dir == FL_TRACK_REPLY) != turned ? FL_OPENER_OTHER : FL_OPENER_SENDER;
+}
+
 struct client {
 	__u8 addr[16] __attribute__((aligned(8))); /* IPv4: the first four bytes */
 };

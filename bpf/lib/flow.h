@@ -19,24 +19,33 @@ static __always_inline bool mid_stream(const struct packet *p)
 	return p->proto == IPPROTO_TCP && !is_syn(p);
 }
 
-/* A TCP flow that the table doesn't know and that doesn't begin: it ran before the
- * agent came, or the table lost it. Which side opened it nobody knows, so it must
- * be allowed either way: else a connection that policy cut, and the table then
- * forgot, would go on as if the other side had opened it. Judges it as if this
- * packet were an answer. */
-static __always_inline bool may_be_answer(struct __sk_buff *skb, struct pod_ctx *c, struct judging *s)
+/* How a flow that the other side opened is judged. Of a connection to this node's
+ * address, tracking knows the client. */
+static __always_inline __u32 opened_by_other(const struct pod_ctx *c)
 {
-	struct judgement *j = &s->j;
-	/* Of a connection to this node's address, tracking knows who opened it. */
-	__u32 flags = ctx_from_pod(c) ? FL_CT_REPLACING | FL_CT_TRANSLATED : FL_CT_REPLACING | FL_CT_BY_POD;
+	return FL_CT_REPLACING | (ctx_from_pod(c) ? FL_CT_TRANSLATED : FL_CT_BY_POD);
+}
 
-	fl_judge(skb, c, c->p.sport, flags, s);
+/* Which side opened a TCP flow that the table doesn't know and that doesn't begin
+ * here: it ran before the agent came, or the table lost it. Where nobody knows,
+ * it must be allowed either way, else a connection that policy cut, and the table
+ * then forgot, would go on as if the other side had opened it. False: it isn't. */
+static __always_inline bool opener_known(struct __sk_buff *skb, struct pod_ctx *c, struct judging *s,
+					 bool *other)
+{
+	enum opener opener = fl_opener_find(skb, &c->p);
+	struct judgement *j = &s->j;
+
+	*other = opener == FL_OPENER_OTHER;
+	if (opener != FL_OPENER_UNKNOWN)
+		return true;
+	fl_judge(skb, c, c->p.sport, opened_by_other(c), s);
 	/* Nothing answers from a service's address but what the pod asked. */
 	if (j->verdict != FL_VERDICT_DENY || j->remote.flags & FL_REMOTE_SERVICE) {
 		__builtin_memset(j, 0, sizeof(*j));
 		return true;
 	}
-	note(c, j->identity, j->rule_id, flags & FL_CT_BY_POD ? FL_DIR_EGRESS : FL_DIR_INGRESS,
+	note(c, j->identity, j->rule_id, ctx_from_pod(c) ? FL_DIR_INGRESS : FL_DIR_EGRESS,
 	     FL_VERDICT_DENY, FL_EVENT_NEW);
 	return false;
 }
@@ -46,15 +55,16 @@ static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_c
 					     const struct denied_slot *denied)
 {
 	struct judging *s = judging_begin();
-	bool from_pod = ctx_from_pod(c);
+	bool from_pod = ctx_from_pod(c), other = false, by_pod;
 	struct judgement *j;
 
 	if (!s)
 		return FL_REASON_FLOW_TABLE;
 	j = &s->j;
-	if (mid_stream(&c->p) && !may_be_answer(skb, c, s))
+	if (mid_stream(&c->p) && !opener_known(skb, c, s, &other))
 		return FL_REASON_NOT_OPENED;
-	fl_judge(skb, c, c->p.dport, 0, s);
+	by_pod = from_pod != other;
+	fl_judge(skb, c, other ? c->p.sport : c->p.dport, other ? opened_by_other(c) : 0, s);
 	/* The address says "believe me only from the tunnel": in the clear it
 	 * is either forged or leaked. */
 	if (!from_pod && !c->from_tunnel && (j->remote.flags & FL_REMOTE_REQUIRE_TUNNEL)) {
@@ -64,16 +74,19 @@ static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_c
 	}
 	/* Node traffic is not policy's: no event for each probe. */
 	if (j->reason != FL_REASON_HOST)
-		note(c, j->identity, j->rule_id, c->dir, j->verdict, FL_EVENT_NEW);
+		note(c, j->identity, j->rule_id, by_pod ? FL_DIR_EGRESS : FL_DIR_INGRESS, j->verdict,
+		     FL_EVENT_NEW);
 	if (j->verdict == FL_VERDICT_DENY) {
 		/* What hides behind the node's address is not all denied. */
-		if (!j->translated && !j->by_service)
+		if (!j->translated && !j->by_service && !other)
 			denied_remember(c, denied, j->identity, j->rule_id, j->reason);
 		return j->reason;
 	}
-	judged_entry(c, j, from_pod, c->from_tunnel, &s->fresh);
+	judged_entry(c, j, by_pod, c->from_tunnel, &s->fresh);
 	if (c->p.tcp_flags & TCP_RST)
 		s->fresh.flags |= from_pod ? FL_CT_RST_POD : FL_CT_RST_PEER;
+	if (other)
+		s->fresh.flags |= FL_CT_REPLIED;
 	/* Without an entry the answer would be judged as a flow of its own. */
 	if (ct_store(c->p.family, k, &s->fresh))
 		return FL_REASON_FLOW_TABLE;

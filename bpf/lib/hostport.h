@@ -9,9 +9,6 @@
 #include "service.h"
 #include "tracking.h"
 
-/* IP_CT_DIR_REPLY */
-#define FL_TRACK_REPLY 1
-
 /* Where the program runs as another type than tc, as in tests, no socket can be
  * looked up: set, and all is closed. */
 const volatile bool fl_no_sockets = false;

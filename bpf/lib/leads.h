@@ -76,7 +76,7 @@ static __always_inline void leads_judge(struct leads *l, const struct service *s
 		l->service = svc->id;
 	if (!l->unknown)
 		bpf_loop(backends, leads_backend, &loop, 0);
-	if (l->unknown && l->worst.verdict != FL_VERDICT_DENY) {
+	if (l->worst.verdict == FL_VERDICT_NONE || (l->unknown && l->worst.verdict != FL_VERDICT_DENY)) {
 		l->q.peer = FL_IDENTITY_UNKNOWN;
 		leads_add(l);
 	}

@@ -6,6 +6,8 @@
 
 #include "packet.h"
 
+#define FL_TRACK_REPLY 1 /* IP_CT_DIR_REPLY */
+
 struct bpf_ct_opts {
 	__s32 netns_id;
 	__s32 error;
