@@ -53,6 +53,7 @@ const (
 	podIngressMapFlSockRev       = "fl_sock_rev"
 	podIngressMapFlSubjects      = "fl_subjects"
 	podIngressProgFlPodIngress   = "fl_pod_ingress"
+	podIngressVarFlTracking      = "fl_tracking"
 )
 
 // loadPodIngress returns the embedded CollectionSpec for podIngress.
@@ -146,6 +147,7 @@ type podIngressMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type podIngressVariableSpecs struct {
+	FlTracking *ebpf.VariableSpec `ebpf:"fl_tracking"`
 }
 
 // podIngressObjects contains all objects after they have been loaded into the kernel.
@@ -251,6 +253,7 @@ func (m *podIngressMaps) Close() error {
 //
 // It can be passed to loadPodIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type podIngressVariables struct {
+	FlTracking *ebpf.Variable `ebpf:"fl_tracking"`
 }
 
 // podIngressPrograms contains all programs after they have been loaded into the kernel.

@@ -54,6 +54,7 @@ const (
 	tunnelIngressMapFlSubjects       = "fl_subjects"
 	tunnelIngressProgFlTunnelIngress = "fl_tunnel_ingress"
 	tunnelIngressVarFlNoSockets      = "fl_no_sockets"
+	tunnelIngressVarFlTracking       = "fl_tracking"
 )
 
 // loadTunnelIngress returns the embedded CollectionSpec for tunnelIngress.
@@ -148,6 +149,7 @@ type tunnelIngressMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type tunnelIngressVariableSpecs struct {
 	FlNoSockets *ebpf.VariableSpec `ebpf:"fl_no_sockets"`
+	FlTracking  *ebpf.VariableSpec `ebpf:"fl_tracking"`
 }
 
 // tunnelIngressObjects contains all objects after they have been loaded into the kernel.
@@ -254,6 +256,7 @@ func (m *tunnelIngressMaps) Close() error {
 // It can be passed to loadTunnelIngressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type tunnelIngressVariables struct {
 	FlNoSockets *ebpf.Variable `ebpf:"fl_no_sockets"`
+	FlTracking  *ebpf.Variable `ebpf:"fl_tracking"`
 }
 
 // tunnelIngressPrograms contains all programs after they have been loaded into the kernel.

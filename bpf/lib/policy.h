@@ -120,7 +120,7 @@ static __always_inline bool line_decides(struct scan *s, const struct policy_lin
 }
 
 /* Scans a chunk of the group. Returns 1 when a line has decided. */
-FL_GLOBAL int fl_scan_chunk(struct scan *s, __u32 chunk)
+static __always_inline int scan_chunk(struct scan *s, __u32 chunk)
 {
 	struct class_sets *sets, *block;
 	struct group_chunk *c;
@@ -156,14 +156,21 @@ FL_GLOBAL int fl_scan_chunk(struct scan *s, __u32 chunk)
 	return 0;
 }
 
-/* For bpf_loop, which takes static functions and a context on the stack. */
+FL_GLOBAL int fl_scan_chunk(struct scan *s, __u32 chunk)
+{
+	return scan_chunk(s, chunk);
+}
+
+/* For bpf_loop, which takes static functions and a context on the stack. The
+ * scan is in here once more: another call would be too deep for kernels that
+ * count 32 bytes of stack for each. */
 struct scan_loop {
 	struct scan *s;
 };
 
 static long scan_rest(__u32 i, struct scan_loop *loop)
 {
-	return fl_scan_chunk(loop->s, i + 1) ? 1 : 0;
+	return scan_chunk(loop->s, i + 1) ? 1 : 0;
 }
 
 /* False: no group can have so many lines. Most have one chunk. */

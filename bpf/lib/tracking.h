@@ -6,6 +6,10 @@
 
 #include "packet.h"
 
+/* Set by the loader where the kernel has both kfuncs. No test of their addresses:
+ * a kfunc of a module has none that the verifier takes. */
+const volatile bool fl_tracking = false;
+
 #define FL_TRACK_REPLY 1 /* IP_CT_DIR_REPLY */
 
 struct bpf_ct_opts {
@@ -48,7 +52,7 @@ static __always_inline struct nf_conn *track_find(struct __sk_buff *skb, const _
 {
 	struct bpf_sock_tuple t = {};
 
-	if (!bpf_skb_ct_lookup || !bpf_ct_release)
+	if (!fl_tracking)
 		return NULL;
 	if (family == AF_INET) {
 		t.ipv4.saddr = *(const __u32 *)from;
