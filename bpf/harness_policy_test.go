@@ -12,6 +12,7 @@ type line struct {
 	from, to uint16  // to 0: only from
 	verdict  Verdict // NONE: allow
 	rule     uint32
+	ends     bool // no line: the first tier ends here, and with it a chunk
 }
 
 // testPolicy is the pod's policy in one direction.
@@ -54,7 +55,11 @@ func (f *fixture) publish(subject uint32, dir Direction) {
 	p := f.policies[dir]
 	lines := make([]PolicyLine, 0, len(p.lines))
 	for _, l := range p.lines {
-		lines = append(lines, l.compile())
+		if l.ends {
+			lines = endChunk(lines)
+		} else {
+			lines = append(lines, l.compile())
+		}
 	}
 	flags := p.flags
 	for _, l := range p.lines {
@@ -66,6 +71,14 @@ func (f *fixture) publish(subject uint32, dir Direction) {
 	for bank := range uint8(2) {
 		f.must(f.maps.Subjects.Put(&SubjectKey{Identity: subject, Dir: dir, Bank: bank}, &row))
 	}
+}
+
+// endChunk adds lines that match nothing until a chunk is full.
+func endChunk(lines []PolicyLine) []PolicyLine {
+	for len(lines)%GroupLines > 0 {
+		lines = append(lines, PolicyLine{PortFrom: 1})
+	}
+	return lines
 }
 
 func (l line) compile() PolicyLine {

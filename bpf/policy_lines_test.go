@@ -71,12 +71,14 @@ func TestGroupsOfManyChunks(t *testing.T) {
 	})
 }
 
-// What audit lines and audit subjects do to each other, spelled out; TestPolicyAgreesWithOracle has the rest.
+// What audit lines, passes and audit subjects do to each other, spelled out; TestPolicyAgreesWithOracle has the rest.
 func TestAuditCombinations(t *testing.T) {
 	const isolated, audit = SubjectIsolated, SubjectAudit
 	allow, deny := line{rule: 1}, line{verdict: VerdictDeny, rule: 2}
 	watch, watchToo := line{verdict: VerdictAuditDeny, rule: 3}, line{verdict: VerdictAuditDeny, rule: 4}
 	elsewhere := line{peer: blockIdentity, rule: 5}
+	auditAllow := line{verdict: VerdictAuditAllow, rule: 7}
+	pass, auditPass, end := line{verdict: VerdictPass, rule: 1}, line{verdict: VerdictAuditPass, rule: 1}, line{ends: true}
 	for _, tc := range []struct {
 		what  string
 		flags uint32
@@ -98,6 +100,23 @@ func TestAuditCombinations(t *testing.T) {
 		{"deny without isolation", 0, []line{elsewhere, deny}, answer{VerdictDeny, 2, ReasonPolicyDenied}},
 		{"allow before deny", 0, []line{allow, deny}, answer{VerdictAllow, 1, ReasonForwarded}},
 		{"allow of others only", isolated | audit, []line{elsewhere}, answer{VerdictAuditDeny, defaultRule, ReasonAudited}},
+		{"audited allow before audit", 0, []line{auditAllow, watch}, answer{VerdictAllow, 0, ReasonForwarded}},
+		{"audited allow, isolated, audited", isolated | audit, []line{auditAllow}, answer{VerdictAllow, 0, ReasonForwarded}},
+		{"audited allow opens nothing", isolated, []line{auditAllow}, answer{VerdictDeny, defaultRule, ReasonDefaultDenied}},
+		{"audited allow before deny", 0, []line{auditAllow, deny}, answer{VerdictDeny, 2, ReasonPolicyDenied}},
+		{"pass over a deny", 0, []line{pass, deny, end, allow}, answer{VerdictAllow, 1, ReasonForwarded}},
+		{"pass over an allow", isolated, []line{pass, allow, end, elsewhere}, answer{VerdictDeny, defaultRule, ReasonDefaultDenied}},
+		{"pass over all there is", isolated, []line{pass, allow}, answer{VerdictDeny, defaultRule, ReasonDefaultDenied}},
+		{"pass over an audit line", 0, []line{pass, watch, end, allow}, answer{VerdictAllow, 1, ReasonForwarded}},
+		{"pass of others only", 0, []line{{peer: blockIdentity, verdict: VerdictPass, rule: 1}, deny, end, allow}, answer{VerdictDeny, 2, ReasonPolicyDenied}},
+		{"audit before pass", 0, []line{watch, pass, deny, end, allow}, answer{VerdictAuditDeny, 3, ReasonAudited}},
+		{"audited pass over an allow, to a deny", 0, []line{auditPass, allow, end, deny}, answer{VerdictAuditDeny, 2, ReasonAudited}},
+		{"audited pass over an allow, to an allow", isolated, []line{auditPass, allow, end, {rule: 6}}, answer{VerdictAllow, 1, ReasonForwarded}},
+		{"audited pass over an allow, to an audited allow", isolated, []line{auditPass, allow, end, auditAllow}, answer{VerdictAllow, 1, ReasonForwarded}},
+		{"audited pass over an allow, isolated", isolated, []line{auditPass, allow, end, elsewhere}, answer{VerdictAuditDeny, defaultRule, ReasonAudited}},
+		{"audited pass over a deny", 0, []line{auditPass, deny, end, allow}, answer{VerdictDeny, 2, ReasonPolicyDenied}},
+		{"audited pass over an audit line", 0, []line{auditPass, watch, end, allow}, answer{VerdictAllow, 1, ReasonForwarded}},
+		{"audited pass, then a pass", 0, []line{auditPass, pass, deny, end, watch, allow}, answer{VerdictAuditDeny, 3, ReasonAudited}},
 	} {
 		t.Run(tc.what, func(t *testing.T) {
 			eachFamily(t, func(t *testing.T, f *fixture, c cast) {
@@ -107,6 +126,41 @@ func TestAuditCombinations(t *testing.T) {
 					if got := f.asked(c, c.friend, dir, 6, 80); got != tc.want {
 						t.Errorf("%s: %+v, want %+v", dir, got, tc.want)
 					}
+				}
+			})
+		})
+	}
+}
+
+// Nobody knows whether a pass of somebody means a peer that nobody vouches for: it denies, and names no rule. TestPolicyAgreesWithOracle
+// has the rest.
+func TestPassesOfSomebodyDenyTheUnknown(t *testing.T) {
+	const isolated = SubjectIsolated
+	allow, end := line{rule: 1}, line{ends: true}
+	pass, passSome := line{verdict: VerdictPass, rule: 1}, line{peer: friendIdentity, verdict: VerdictPass, rule: 1}
+	auditSome := line{peer: friendIdentity, verdict: VerdictAuditPass, rule: 1}
+	for _, tc := range []struct {
+		what  string
+		flags uint32
+		lines []line
+		want  answer
+	}{
+		{"pass of everybody", isolated, []line{pass, allow}, answer{VerdictDeny, defaultRule, ReasonDefaultDenied}},
+		{"pass of somebody", 0, []line{passSome, allow}, answer{VerdictDeny, 0, ReasonPolicyDenied}},
+		{"pass of somebody, to an allow", 0, []line{passSome, end, allow}, answer{VerdictDeny, 0, ReasonPolicyDenied}},
+		{"pass of somebody on another port", 0, []line{{peer: friendIdentity, proto: 6, from: 81, verdict: VerdictPass, rule: 1}, allow}, answer{VerdictAllow, 1, ReasonForwarded}},
+		{"allow before it", 0, []line{allow, passSome}, answer{VerdictAllow, 1, ReasonForwarded}},
+		{"audited pass of somebody", 0, []line{auditSome, allow}, answer{VerdictAuditDeny, 0, ReasonAudited}},
+		{"audited pass of somebody, then a deny", 0, []line{auditSome, {verdict: VerdictDeny, rule: 2}}, answer{VerdictDeny, 2, ReasonPolicyDenied}},
+		{"allow and audited allow of somebody", isolated, []line{{peer: friendIdentity, rule: 1}, {peer: friendIdentity, verdict: VerdictAuditAllow, rule: 1}}, answer{VerdictDeny, defaultRule, ReasonDefaultDenied}},
+		{"audited deny of somebody", 0, []line{{peer: friendIdentity, verdict: VerdictAuditDeny, rule: 3}, allow}, answer{VerdictAuditDeny, 3, ReasonAudited}},
+	} {
+		t.Run(tc.what, func(t *testing.T) {
+			eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+				f.policies[DirEgress] = &testPolicy{flags: tc.flags, lines: tc.lines}
+				f.publish(podIdentity, DirEgress)
+				if got := f.asked(c, c.unvouched, DirEgress, 6, 80); got != tc.want {
+					t.Errorf("%+v, want %+v", got, tc.want)
 				}
 			})
 		})
@@ -129,6 +183,22 @@ func TestImpossibleNumbersDontOpen(t *testing.T) {
 	f.egress(syn).drops(t, "nobody is in a set that can't be", HookPodEgress, ReasonDefaultDenied)
 	put(0, 1, PolicyLine{Set: 65535, Verdict: VerdictDeny, RuleID: 1})
 	f.egress(syn).drops(t, "a denial of it is for everybody", HookPodEgress, ReasonPolicyDenied)
+	put(0, 2, PolicyLine{Set: 65535, Verdict: VerdictPass, RuleID: 1}, PolicyLine{Verdict: VerdictAllow, RuleID: 1})
+	f.egress(syn).drops(t, "whom a pass of it is about, nobody knows", HookPodEgress, ReasonPolicyDenied)
+	put(0, 2, PolicyLine{Set: 65535, Verdict: VerdictAuditPass, RuleID: 1}, PolicyLine{Verdict: VerdictAllow, RuleID: 1})
+	f.egress(syn).passes(t, "nor whom an audited pass is about", HookPodEgress, ReasonAudited)
+	put(SubjectIsolated|SubjectAudit, 1, PolicyLine{Set: 65535, Verdict: VerdictAuditAllow, RuleID: 1})
+	f.egress(syn).passes(t, "nor whom an audited allow is about", HookPodEgress, ReasonAudited)
+	for _, verdict := range []Verdict{VerdictNone, VerdictAuditPass + 1, 32 + VerdictAllow, 64 + VerdictAuditDeny, 255} {
+		put(0, 1, PolicyLine{Verdict: verdict, RuleID: 1})
+		f.egress(syn).drops(t, "a verdict that can't be", HookPodEgress, ReasonPolicyDenied)
+	}
+	put(0, GroupLines+1, append(endChunk([]PolicyLine{{Verdict: VerdictPass, RuleID: 1}}), PolicyLine{Verdict: VerdictPass, RuleID: 0})...)
+	f.egress(syn).drops(t, "a pass behind a pass", HookPodEgress, ReasonNoPolicy)
+	put(0, 1, PolicyLine{Verdict: VerdictPass, RuleID: 0})
+	f.egress(syn).drops(t, "a pass to itself", HookPodEgress, ReasonNoPolicy)
+	put(SubjectIsolated, 1, PolicyLine{Verdict: VerdictPass, RuleID: 1 << 31})
+	f.egress(syn).drops(t, "a pass to nowhere", HookPodEgress, ReasonDefaultDenied)
 	full := make([]PolicyLine, GroupLines)
 	for i := range full {
 		full[i] = PolicyLine{Set: 1, Verdict: VerdictAllow, RuleID: 1}

@@ -37,42 +37,60 @@ func oraclePeers(c cast) []oraclePeer {
 	}
 }
 
+// decide asks twice: what enforcing lines say, and what all of them would say if audit lines enforced. Where only the second
+// denies, the packet passes and is reported.
 func (o oracle) decide(peer oraclePeer, proto uint8, dport uint16) answer {
-	var audit *PolicyLine
-	for _, l := range o.lines {
+	enforced := o.walk(false, peer, proto, dport)
+	if enforced.verdict == VerdictDeny {
+		return enforced
+	}
+	if all := o.walk(true, peer, proto, dport); all.verdict == VerdictDeny {
+		return answer{VerdictAuditDeny, all.rule, ReasonAudited}
+	}
+	return enforced
+}
+
+// walk goes through the lines, with or without those of audit.
+func (o oracle) walk(audit bool, peer oraclePeer, proto uint8, dport uint16) answer {
+	for i := 0; i < len(o.lines); i++ {
+		l := o.lines[i]
 		if !o.matches(l, peer, proto, dport) {
 			continue
 		}
-		switch l.Verdict {
+		verdict := l.Verdict
+		if enforcing, is := audits[verdict]; is {
+			if !audit {
+				continue
+			}
+			verdict = enforcing
+		}
+		if verdict == VerdictPass && l.Set != 0 && peer.identity == IdentityUnknown {
+			return answer{VerdictDeny, 0, ReasonPolicyDenied} // nobody knows whether it is passed
+		}
+		switch verdict {
 		case VerdictDeny:
 			return answer{VerdictDeny, l.RuleID, ReasonPolicyDenied}
-		case VerdictAuditDeny:
-			if audit == nil {
-				audit = &l
-			}
 		case VerdictAllow:
-			if audit != nil {
-				return answer{VerdictAuditDeny, audit.RuleID, ReasonAudited}
-			}
 			return answer{VerdictAllow, l.RuleID, ReasonForwarded}
+		case VerdictPass:
+			i = int(l.RuleID)*GroupLines - 1
 		}
 	}
-	isolated, auditing := o.flags&SubjectIsolated != 0, o.flags&SubjectAudit != 0
-	switch {
-	case isolated && !auditing:
+	if o.flags&SubjectIsolated != 0 && (audit || o.flags&SubjectAudit == 0) {
 		return answer{VerdictDeny, defaultRule, ReasonDefaultDenied}
-	case audit != nil:
-		return answer{VerdictAuditDeny, audit.RuleID, ReasonAudited}
-	case isolated:
-		return answer{VerdictAuditDeny, defaultRule, ReasonAudited}
 	}
 	return answer{VerdictAllow, 0, ReasonForwarded}
+}
+
+// audits are the verdicts of policies in Audit mode, with what they would be if these enforced.
+var audits = map[Verdict]Verdict{
+	VerdictAuditDeny: VerdictDeny, VerdictAuditAllow: VerdictAllow, VerdictAuditPass: VerdictPass,
 }
 
 func (o oracle) matches(l PolicyLine, peer oraclePeer, proto uint8, dport uint16) bool {
 	in := l.Set == 0 || o.members[peer.identity][l.Set] || o.flags&SubjectBlocks != 0 && o.members[peer.block][l.Set]
 	if peer.identity == IdentityUnknown { // it could be anybody
-		in = l.Set == 0 || l.Verdict != VerdictAllow
+		in = l.Set == 0 || l.Verdict != VerdictAllow && l.Verdict != VerdictAuditAllow
 	}
 	if !in || l.Proto != 0 && l.Proto != proto {
 		return false
@@ -105,15 +123,28 @@ func drawPolicy(rt *rapid.T) oracle {
 	}
 	// Mostly a few lines; at times more than one chunk, and the ends of chunks.
 	n := rapid.OneOf(rapid.IntRange(0, 8), rapid.SampledFrom([]int{31, 32, 33, 64, 70})).Draw(rt, "lines")
-	for i := range n {
+	add := func(rule int, verdicts ...Verdict) {
 		from, to := rapid.SampledFrom(oraclePorts).Draw(rt, "from"), rapid.SampledFrom(oraclePorts).Draw(rt, "to")
 		o.lines = append(o.lines, PolicyLine{
 			Set:      rapid.SampledFrom(oracleSets).Draw(rt, "set"),
 			Proto:    rapid.SampledFrom([]uint8{0, 6, 17, 1}).Draw(rt, "proto"),
 			PortFrom: min(from, to), PortTo: max(from, to),
-			RuleID:  uint32(i + 1),
-			Verdict: rapid.SampledFrom([]Verdict{VerdictAllow, VerdictDeny, VerdictAuditDeny}).Draw(rt, "verdict"),
+			RuleID:  uint32(rule),
+			Verdict: rapid.SampledFrom(verdicts).Draw(rt, "verdict"),
 		})
+	}
+	// Only the first tier has lines that pass, all to the chunk behind it.
+	tier := rapid.OneOf(rapid.Just(0), rapid.IntRange(0, 8), rapid.SampledFrom([]int{31, 32, 33})).Draw(rt, "first tier")
+	chunk := (tier + GroupLines - 1) / GroupLines
+	for i := range tier {
+		add(i+1000, VerdictAllow, VerdictDeny, VerdictAuditDeny, VerdictAuditAllow, VerdictPass, VerdictAuditPass)
+		if l := &o.lines[i]; l.Verdict == VerdictPass || l.Verdict == VerdictAuditPass {
+			l.RuleID = uint32(chunk)
+		}
+	}
+	o.lines = endChunk(o.lines)
+	for i := range n {
+		add(i+1, VerdictAllow, VerdictDeny, VerdictAuditDeny, VerdictAuditAllow)
 	}
 	return o
 }

@@ -190,17 +190,23 @@ func (v Direction) String() string { return nameOf(namesDirection, v) }
 type Verdict uint8
 
 const (
-	VerdictNone      Verdict = 0
-	VerdictAllow     Verdict = 1
-	VerdictDeny      Verdict = 2
-	VerdictAuditDeny Verdict = 3
+	VerdictNone       Verdict = 0
+	VerdictAllow      Verdict = 1
+	VerdictDeny       Verdict = 2
+	VerdictAuditDeny  Verdict = 3
+	VerdictPass       Verdict = 4
+	VerdictAuditAllow Verdict = 5
+	VerdictAuditPass  Verdict = 6
 )
 
 var namesVerdict = map[Verdict]string{
-	VerdictNone:      "none",
-	VerdictAllow:     "allow",
-	VerdictDeny:      "deny",
-	VerdictAuditDeny: "audit-deny",
+	VerdictNone:       "none",
+	VerdictAllow:      "allow",
+	VerdictDeny:       "deny",
+	VerdictAuditDeny:  "audit-deny",
+	VerdictPass:       "pass",
+	VerdictAuditAllow: "audit-allow",
+	VerdictAuditPass:  "audit-pass",
 }
 
 // String returns the value's name in lower case, as metrics and logs show it.

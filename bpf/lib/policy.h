@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR Apache-2.0) */
 /* The one place that decides by policy. A subject's lines are scanned in order:
- * the first deny or allow that matches decides, an audit line before it turns
- * the allow into an audit-deny, and without an allow the subject's default
- * decides. Whatever is absent (the agent late, a map full) denies.
+ * the first deny or allow that matches decides, a pass goes on behind its tier,
+ * and where no line decides the subject's default does. Two questions are asked
+ * in one scan: what lines that enforce say, and what all lines would say if
+ * those of audit enforced, too. Where only the second answer is deny, the
+ * verdict is audit-deny (docs/decisions/0010). Whatever is absent (the agent
+ * late, a map full) denies.
  *
  * A peer is in the sets of its identity and in those of the CIDR around its
  * address. One that nobody vouches for could be in any: no line about a set
@@ -38,10 +41,15 @@ struct decision {
 	__u8 subject_flags;
 };
 
+/* Audit lines of chunks before this one don't count: none does any more. */
+#define FL_AUDIT_SETTLED 0xffffffff
+
 /* The state of a scan. */
 struct scan {
 	__u32 group;
 	__u32 lines;
+	__u32 chunk; /* the next to look at */
+	__u32 audit_from; /* the first chunk that audit has not passed over */
 	__u32 class;
 	__u32 block_class; /* or class once more */
 	__u32 rule_id;
@@ -49,7 +57,8 @@ struct scan {
 	__u32 port;
 	__u8 proto;
 	__u8 unknown; /* the peer could be anybody */
-	__u8 audited;
+	__u8 audited; /* with all lines enforced it is denied, by audit_rule */
+	__u8 allowed; /* by lines that enforce; audit passed them over and goes on */
 	enum verdict verdict; /* NONE until something decides */
 	enum reason reason;
 };
@@ -74,114 +83,174 @@ static __always_inline struct identity_class *class_find(__u32 identity)
 /* Protocols without ports are given this one, which is in no range. */
 #define FL_NO_PORT 0x10000
 
+/* Whom a set means that can't be, nobody knows, nor whether somebody unknown is
+ * in a set. 1 or 0. */
+static __always_inline __u64 peers_unclear(__u64 set, __u64 unknown)
+{
+	return ((FL_SET_COUNT - 1 - set) | (-set & -unknown)) >> 63;
+}
+
+/* A verdict that we don't know is none, and denies. */
+static __always_inline __u64 verdict_known(__u64 verdict)
+{
+	__u64 known = (__s64)(verdict - FL_VERDICT_AUDIT_PASS - 1) >> 63;
+
+	barrier_var(known);
+	return verdict & known;
+}
+
+/* What is asked of a line comes one after another: all at once takes more
+ * registers than there are, and no room is left on the stack. */
+#define IN_TURN(v) asm volatile("" : "+r"(v) : : "memory")
+
 /* Whether the line is about this packet. One branch for the whole line, at the
  * caller: half of these would be mispredicted, and the verifier would follow
  * each of them in each of a chunk's lines. Differences are 64 bits wide, so
  * their sign says which side is larger. */
-static __always_inline bool line_matches(const struct policy_line *l, const struct class_sets *c,
-					 const struct class_sets *block, __u64 unknown, __u64 proto,
-					 __u64 port)
+static __always_inline bool line_matches(const struct scan *s, const struct policy_line *l,
+					 const struct class_sets *sets, const struct class_sets *block)
 {
-	__u64 set = l->set, from = l->port_from, to = l->port_to, want = l->proto;
-	__u64 outside = (__s64)((port - from) | (to - port)) >> 63; /* all ones or none */
-	__u64 member = (c->sets[set / 64 % FL_SET_WORDS] | block->sets[set / 64 % FL_SET_WORDS]) >>
-		       (set % 64);
-	__u64 anybody = unknown & (l->verdict != FL_VERDICT_ALLOW);
-	/* Negative: set 0 is everybody, and one that can't be is tried on all. */
-	__u64 always = (set - 1) | (FL_SET_COUNT - 1 - set), mismatch;
+	const __u64 allows = 1 << FL_VERDICT_ALLOW | 1 << FL_VERDICT_AUDIT_ALLOW;
+	__u64 from = l->port_from, to = l->port_to, port = s->port;
+	/* All ones outside of the range, unless that is all ports. */
+	__u64 mismatch = (__s64)((port - from) | (to - port)) >> 63 & (from | to), want, set, in, unclear;
 
-	barrier_var(always); /* or its sign becomes a branch again */
-	mismatch = (want ^ proto) * want; /* 0: the same, or any */
-	mismatch |= outside & (from | to);
-	mismatch |= ~(member | always >> 63 | anybody) & 1;
+	IN_TURN(mismatch);
+	want = l->proto;
+	mismatch |= (want ^ s->proto) * want; /* 0: the same, or any */
+	IN_TURN(mismatch);
+	set = l->set;
+	in = sets->sets[set / 64 % FL_SET_WORDS];
+	in |= block->sets[set / 64 % FL_SET_WORDS];
+	in = in >> set % 64 | (set - 1) >> 63; /* set 0 is everybody */
+	IN_TURN(in);
+	unclear = peers_unclear(set, s->unknown);
+	IN_TURN(unclear);
+	mismatch |= ~(in | unclear) & 1;
+	/* It allows nobody, and denies everybody. */
+	mismatch |= unclear & allows >> verdict_known(l->verdict);
 	return !mismatch;
 }
 
-/* Whether the scan ends with this line, which matches. */
-static __always_inline bool line_decides(struct scan *s, const struct policy_line *l)
+/* What a line does that matches. A pass, of which nobody knows whether it means
+ * the peer, denies: what is behind it may be open to others. */
+static __always_inline __u32 line_verdict(const struct scan *s, const struct policy_line *l, __u32 *rule_id)
 {
-	/* Whom a set means that can't be, nobody knows: it allows nobody, and
-	 * denies everybody. */
-	if (l->set >= FL_SET_COUNT && l->verdict == FL_VERDICT_ALLOW)
-		return false;
-	if (l->verdict == FL_VERDICT_AUDIT_DENY) {
-		if (!s->audited)
-			s->audit_rule = l->rule_id;
-		s->audited = true;
-		return false;
-	}
-	s->rule_id = l->rule_id;
-	s->verdict = FL_VERDICT_ALLOW;
-	if (l->verdict != FL_VERDICT_ALLOW) { /* a deny, or what we don't know */
-		s->verdict = FL_VERDICT_DENY;
-		s->reason = FL_REASON_POLICY_DENIED;
-	}
-	return true;
+	__u32 verdict = verdict_known(l->verdict), closed = peers_unclear(l->set, s->unknown) & verdict >> 2;
+
+	barrier_var(closed);
+	*rule_id = l->rule_id & (closed - 1); /* a pass has none */
+	return verdict >> closed; /* from PASS to DENY, in audit as well */
 }
 
-/* Scans a chunk of the group. Returns 1 when a line has decided. */
-static __always_inline int scan_chunk(struct scan *s, __u32 chunk)
+/* A line of audit: the first one settles what is reported, but for a pass, which
+ * leads to the chunk from which on it is settled. True where that was all that
+ * the scan still had to find out. Verdicts are told apart by their bits (deny 3,
+ * allow 5, pass 6): the scan goes on behind such lines, and the verifier would
+ * follow each branch through all of them. */
+static __always_inline bool line_audits(struct scan *s, __u32 verdict, __u32 rule_id)
 {
-	struct class_sets *sets, *block;
-	struct group_chunk *c;
-	struct group_key k;
-	__u32 class, left;
-	__u64 proto, port, unknown;
+	if (s->chunk < s->audit_from)
+		return false;
+	s->audit_from = rule_id | -(verdict & 1); /* FL_AUDIT_SETTLED but for a pass */
+	s->audit_rule = rule_id;
+	s->audited = verdict & verdict >> 1 & 1;
+	return s->allowed & verdict & 1;
+}
 
-	if (!s)
-		return 1;
-	k.group = s->group;
-	k.chunk = chunk;
-	class = s->class;
-	left = s->lines - chunk * FL_GROUP_LINES;
-	c = bpf_map_lookup_elem(&fl_groups, &k);
-	sets = bpf_map_lookup_elem(&fl_classes, &class);
-	class = s->block_class;
-	block = bpf_map_lookup_elem(&fl_classes, &class);
-	port = s->port;
-	proto = s->proto;
-	unknown = s->unknown;
-	if (!c || !sets || !block) {
-		s->verdict = FL_VERDICT_DENY;
-		s->reason = FL_REASON_NO_POLICY;
-		s->rule_id = 0;
-		return 1;
-	}
-	for (__u32 i = 0; i < FL_GROUP_LINES && i < left; i++) {
-		const struct policy_line *l = &c->line[i];
+static __always_inline long deny(struct scan *s, __u32 rule_id, enum reason reason)
+{
+	s->verdict = FL_VERDICT_DENY;
+	s->reason = reason;
+	s->rule_id = rule_id;
+	return 1;
+}
 
-		if (line_matches(l, sets, block, unknown, proto, port) && line_decides(s, l))
-			return 1;
-	}
+/* Another chunk goes on. Backwards no line passes. */
+static __always_inline long pass_to(struct scan *s, __u32 chunk)
+{
+	if (chunk <= s->chunk)
+		return deny(s, 0, FL_REASON_NO_POLICY);
+	s->chunk = chunk;
 	return 0;
 }
 
-FL_GLOBAL int fl_scan_chunk(struct scan *s, __u32 chunk)
+/* A line that matches, and is not of audit. 0: the scan goes on with s->chunk. */
+static __always_inline long line_decides(struct scan *s, __u32 verdict, __u32 rule_id)
 {
-	return scan_chunk(s, chunk);
+	if (verdict == FL_VERDICT_PASS)
+		return pass_to(s, rule_id);
+	if (s->allowed) {
+		/* By an enforcing line, which audit passed over: what is left to
+		 * find out is what this line would have done. */
+		if (verdict != FL_VERDICT_ALLOW) {
+			s->audited = true;
+			s->audit_rule = rule_id;
+		}
+		s->audit_from = FL_AUDIT_SETTLED;
+		return 1;
+	}
+	if (verdict != FL_VERDICT_ALLOW) /* a deny, or what we don't know */
+		return deny(s, rule_id, FL_REASON_POLICY_DENIED);
+	s->rule_id = rule_id;
+	if (s->audit_from != FL_AUDIT_SETTLED && s->chunk < s->audit_from) {
+		s->allowed = true;
+		return pass_to(s, s->audit_from);
+	}
+	s->verdict = FL_VERDICT_ALLOW;
+	return 1;
 }
 
-/* For bpf_loop, which takes static functions and a context on the stack. The
- * scan is in here once more: another call would be too deep for kernels that
- * count 32 bytes of stack for each. */
+/* bpf_loop takes static functions, and a context on the stack. */
 struct scan_loop {
 	struct scan *s;
 };
 
-static long scan_rest(__u32 i, struct scan_loop *loop)
+/* Scans the next chunk of the group. 1: that was enough. What a line does that
+ * decides is found behind the loop: the verifier goes there once for all lines. */
+static long scan_chunk(__u32 n, struct scan_loop *loop)
 {
-	return scan_chunk(loop->s, i + 1) ? 1 : 0;
+	const __u32 audits = 1 << FL_VERDICT_AUDIT_DENY | 1 << FL_VERDICT_AUDIT_ALLOW | 1 << FL_VERDICT_AUDIT_PASS;
+	struct scan *s = loop->s;
+	struct group_key k = { .group = s->group, .chunk = s->chunk };
+	__u32 class = s->class, left = s->lines - k.chunk * FL_GROUP_LINES;
+	struct class_sets *sets, *block;
+	struct group_chunk *c;
+
+	(void)n;
+	if (k.chunk > (s->lines - 1) / FL_GROUP_LINES)
+		return 1; /* passed over all that there is */
+	c = bpf_map_lookup_elem(&fl_groups, &k);
+	sets = bpf_map_lookup_elem(&fl_classes, &class);
+	class = s->block_class;
+	block = bpf_map_lookup_elem(&fl_classes, &class);
+	if (!c || !sets || !block)
+		return deny(s, 0, FL_REASON_NO_POLICY);
+	for (__u32 i = 0; i < FL_GROUP_LINES && i < left; i++) {
+		const struct policy_line *l = &c->line[i];
+		__u32 verdict, rule_id;
+
+		if (!line_matches(s, l, sets, block))
+			continue;
+		verdict = line_verdict(s, l, &rule_id);
+		if (!(audits >> verdict & 1))
+			return line_decides(s, verdict, rule_id);
+		if (line_audits(s, verdict, rule_id))
+			return 1;
+	}
+	s->chunk++;
+	return 0;
 }
 
-/* False: no group can have so many lines. Most have one chunk. */
+/* False: no group can have so many lines. */
 static __always_inline bool scan_group(struct scan *s)
 {
 	struct scan_loop loop = { .s = s };
 
-	if (!s->lines || fl_scan_chunk(s, 0) || s->lines <= FL_GROUP_LINES)
+	if (!s->lines)
 		return true;
 	/* An int: inlined (5.18 on), it returns -E2BIG in 32 bits only. */
-	return (int)bpf_loop((s->lines - 1) / FL_GROUP_LINES, scan_rest, &loop, 0) >= 0;
+	return (int)bpf_loop((s->lines - 1) / FL_GROUP_LINES + 1, scan_chunk, &loop, 0) >= 0;
 }
 
 static __always_inline void decide(struct decision *d, enum verdict verdict, __u32 rule_id,
@@ -192,21 +261,23 @@ static __always_inline void decide(struct decision *d, enum verdict verdict, __u
 	d->reason = reason;
 }
 
-/* No line decided: the subject's default does. */
+/* No line decided, or none did with those of audit: the subject's default does. */
 static __always_inline void decide_by_default(const struct subject *s, const struct scan *scan,
 					      struct decision *d)
 {
 	bool isolated = s->flags & FL_SUBJECT_ISOLATED, audit = s->flags & FL_SUBJECT_AUDIT;
 
-	d->by_default = isolated && (!audit || !scan->audited);
-	if (isolated && !audit)
+	if (isolated && !audit && !scan->allowed) {
+		d->by_default = true;
 		decide(d, FL_VERDICT_DENY, s->default_rule, FL_REASON_DEFAULT_DENIED);
-	else if (scan->audited)
+	} else if (scan->audited) {
 		decide(d, FL_VERDICT_AUDIT_DENY, scan->audit_rule, FL_REASON_NONE);
-	else if (isolated)
+	} else if (isolated && scan->audit_from != FL_AUDIT_SETTLED) {
+		d->by_default = true;
 		decide(d, FL_VERDICT_AUDIT_DENY, s->default_rule, FL_REASON_NONE);
-	else
-		decide(d, FL_VERDICT_ALLOW, 0, FL_REASON_NONE);
+	} else {
+		decide(d, FL_VERDICT_ALLOW, scan->allowed ? scan->rule_id : 0, FL_REASON_NONE);
+	}
 }
 
 /* The classes of the peer and of the CIDR around its address. False: a row is

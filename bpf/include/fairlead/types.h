@@ -40,12 +40,15 @@ enum direction {
 	FL_DIR_INGRESS = 2,
 } __attribute__((packed));
 
-/* What a policy line says, and what became of a flow. */
+/* What a policy line says, and (the first four) what became of a flow. */
 enum verdict {
 	FL_VERDICT_NONE = 0,
 	FL_VERDICT_ALLOW = 1,
 	FL_VERDICT_DENY = 2,
 	FL_VERDICT_AUDIT_DENY = 3, /* let through, reported as would-be denied */
+	FL_VERDICT_PASS = 4, /* go on with the chunk of number rule_id */
+	FL_VERDICT_AUDIT_ALLOW = 5, /* these two settle only what is reported */
+	FL_VERDICT_AUDIT_PASS = 6,
 } __attribute__((packed));
 
 /* Why a packet went on or was dropped. Stable: dashboards and alerts use them,

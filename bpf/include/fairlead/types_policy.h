@@ -42,7 +42,7 @@ struct policy_line {
 	__u16 port_to;
 	__u8 proto; /* 0: any */
 	enum verdict verdict;
-	__u32 rule_id;
+	__u32 rule_id; /* of a pass: the chunk behind its tier */
 };
 
 struct group_chunk {
