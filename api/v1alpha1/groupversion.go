@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 var (
@@ -23,7 +24,7 @@ var (
 	// SchemeBuilder registers the kinds.
 	SchemeBuilder = runtime.NewSchemeBuilder(addKinds)
 
-	// AddToScheme adds the kinds to a scheme.
+	// AddToScheme adds the kinds to a scheme, and those of others that client-go doesn't know and policies are written in.
 	AddToScheme = SchemeBuilder.AddToScheme
 )
 
@@ -38,5 +39,5 @@ func addKinds(s *runtime.Scheme) error {
 		&PolicySource{}, &PolicySourceList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
-	return nil
+	return npav1alpha2.Install(s)
 }

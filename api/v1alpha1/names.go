@@ -13,6 +13,8 @@ const (
 	ConditionTunnelHealthy         = "TunnelHealthy"
 	// ConditionMembersAccepted is only there, and False, while a cluster of the shared etcd is not let in.
 	ConditionMembersAccepted = "MembersAccepted"
+	// ConditionPolicyReady is ours on policies of others' kinds, beside what other implementations write there.
+	ConditionPolicyReady = "fairlead.dev/Ready"
 )
 
 // Annotations that Fairlead reads on Services. Cilium's service.cilium.io/{global,shared,affinity} and its older

@@ -17,6 +17,16 @@ const (
 	PolicyAudit   PolicyMode = "Audit"
 )
 
+// PolicyTier is where a policy of the whole cluster is judged: before or after those of the namespaces.
+// +kubebuilder:validation:Enum=Admin;Baseline
+type PolicyTier string
+
+// Tiers: Admin can't be overridden by policies of a namespace, Baseline is asked where none of them isolates a pod.
+const (
+	PolicyTierAdmin    PolicyTier = "Admin"
+	PolicyTierBaseline PolicyTier = "Baseline"
+)
+
 // MeshPolicyPeer selects who is at the other end. Exactly one of pods (by any of the selectors) or cidr.
 // +kubebuilder:validation:XValidation:rule="has(self.cidr) != (has(self.podSelector) || has(self.namespaceSelector) || has(self.clusterSelector))",message="a peer is either a cidr or pods chosen by podSelector, namespaceSelector and clusterSelector"
 // +kubebuilder:validation:XValidation:rule="!has(self.except) || has(self.cidr)",message="except needs cidr"
@@ -86,6 +96,12 @@ type MeshPolicyDirection struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	Deny []MeshPolicyRule `json:"deny,omitempty"`
+	// Pass leaves what no rule above matches to the next tier, and skips the policies after this one in its own. Only in a
+	// ClusterMeshNetworkPolicy with a tier.
+	// +optional
+	// +kubebuilder:validation:MaxItems=64
+	Pass []MeshPolicyRule `json:"pass,omitempty"`
+	// DefaultAction is what becomes of connections that no rule matches. Allow: this policy has no say in them.
 	// +optional
 	// +kubebuilder:validation:Enum=Allow;Deny
 	// +kubebuilder:default=Deny
@@ -111,8 +127,22 @@ type MeshNetworkPolicySpec struct {
 }
 
 // ClusterMeshNetworkPolicySpec is the same for pods of many namespaces.
+// +kubebuilder:validation:XValidation:rule="has(self.tier) == has(self.priority)",message="tier and priority need each other"
+// +kubebuilder:validation:XValidation:rule="has(self.tier) || !((has(self.ingress) && has(self.ingress.pass)) || (has(self.egress) && has(self.egress.pass)))",message="pass needs a tier: without one there is none to pass to"
 type ClusterMeshNetworkPolicySpec struct {
 	MeshNetworkPolicySpec `json:",inline"`
+	// Tier says when this policy is judged. Absent: together with those of the namespaces, where a deny wins over every
+	// allow. Admin: before them; what it allows or denies is decided. Baseline: after them, for pods that none of them
+	// isolates. Within a tier the first rule that matches decides: of the policies in the order of their priority, and in
+	// each of deny, allow, pass and the default action, in this order.
+	// +optional
+	Tier PolicyTier `json:"tier,omitempty"`
+	// Priority orders the policies of a tier, together with ClusterNetworkPolicies: lower ones are asked first. Of equal
+	// ones, the first by name.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	Priority *int32 `json:"priority,omitempty"`
 	// NamespaceSelector chooses the subjects' namespaces. Absent or {}: all.
 	// +optional
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
@@ -146,6 +176,7 @@ type PolicyNodes struct {
 
 // MeshNetworkPolicy is a network policy that can name pods of other clusters.
 // +kubebuilder:object:root=true
+// +kubebuilder:validation:XValidation:rule="!((has(self.spec.ingress) && has(self.spec.ingress.pass)) || (has(self.spec.egress) && has(self.spec.egress.pass)))",message="pass is for a ClusterMeshNetworkPolicy with a tier"
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:shortName=mnp
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
@@ -173,6 +204,8 @@ type MeshNetworkPolicyList struct {
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=cmnp
+// +kubebuilder:printcolumn:name="Tier",type=string,JSONPath=`.spec.tier`
+// +kubebuilder:printcolumn:name="Priority",type=integer,JSONPath=`.spec.priority`
 // +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
 // +kubebuilder:printcolumn:name="Nodes",type=integer,JSONPath=`.status.nodes.total`
 // +kubebuilder:printcolumn:name="Realized",type=integer,JSONPath=`.status.nodes.realized`

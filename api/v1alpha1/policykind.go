@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 )
 
 // Names of the policy kinds, as they are in objects, in records and in inventories.
@@ -15,6 +16,7 @@ const (
 	KindNetworkPolicy            = "NetworkPolicy"
 	KindMeshNetworkPolicy        = "MeshNetworkPolicy"
 	KindClusterMeshNetworkPolicy = "ClusterMeshNetworkPolicy"
+	KindClusterNetworkPolicy     = "ClusterNetworkPolicy"
 )
 
 // PolicyObject is an object of any policy kind.
@@ -31,12 +33,16 @@ type PolicyKind struct {
 	Name         string
 	GroupVersion schema.GroupVersion
 	Namespaced   bool
+	// CRD names the definition of a kind that is others' and may not be installed; empty for kinds that are always there.
+	CRD string
 	// New makes an empty object.
 	New func() PolicyObject
 	// Spec gives an object's spec, nil if the object is of another kind.
 	Spec func(PolicyObject) any
 	// Status gives the part of an object that says where it is in force; nil for kinds whose status isn't ours.
 	Status func(PolicyObject) *MeshPolicyStatus
+	// Conditions gives those of an object of others' that has room for one of ours; nil for other kinds.
+	Conditions func(PolicyObject) *[]metav1.Condition
 
 	is func(PolicyObject) bool
 }
@@ -51,6 +57,10 @@ var policyKinds = []PolicyKind{
 	policyKind(KindClusterMeshNetworkPolicy, GroupVersion, false,
 		func(p *ClusterMeshNetworkPolicy) any { return p.Spec },
 		func(p *ClusterMeshNetworkPolicy) *MeshPolicyStatus { return &p.Status }),
+	others(policyKind(KindClusterNetworkPolicy, schema.GroupVersion(npav1alpha2.GroupVersion), false,
+		func(p *npav1alpha2.ClusterNetworkPolicy) any { return p.Spec }, nil),
+		"clusternetworkpolicies.policy.networking.k8s.io",
+		func(p *npav1alpha2.ClusterNetworkPolicy) *[]metav1.Condition { return &p.Status.Conditions }),
 }
 
 // PolicyKinds lists the kinds of policies that Fairlead reads, in a stable order.
@@ -75,6 +85,18 @@ func PolicyKindOf(o PolicyObject) (PolicyKind, bool) {
 		}
 	}
 	return PolicyKind{}, false
+}
+
+// others completes a kind that is not ours.
+func others[P PolicyObject](k PolicyKind, crd string, conditions func(P) *[]metav1.Condition) PolicyKind {
+	k.CRD = crd
+	k.Conditions = func(o PolicyObject) *[]metav1.Condition {
+		if p, ok := o.(P); ok {
+			return conditions(p)
+		}
+		return nil
+	}
+	return k
 }
 
 func policyKind[T any, P interface {

@@ -46,6 +46,10 @@ func TestPolicyKindsAreWhatTheyAreCalled(t *testing.T) {
 			t.Errorf("%s: status %v, namespaced %t", kind.Name, kind.Status(o), kind.Namespaced)
 		}
 	}
+	kind, _ := v1alpha1.PolicyKindNamed(v1alpha1.KindClusterNetworkPolicy)
+	if kind.CRD == "" || kind.Conditions == nil || kind.Conditions(kind.New()) == nil || kind.Conditions(&v1alpha1.MeshNetworkPolicy{}) != nil {
+		t.Errorf("a ClusterNetworkPolicy has no conditions, or is always there: %+v", kind)
+	}
 	if _, ok := v1alpha1.PolicyKindOf(&v1alpha1.MeshNode{}); ok {
 		t.Error("a MeshNode is taken for a policy")
 	}

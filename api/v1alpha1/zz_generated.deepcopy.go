@@ -154,6 +154,11 @@ func (in *ClusterMeshNetworkPolicyList) DeepCopyObject() runtime.Object {
 func (in *ClusterMeshNetworkPolicySpec) DeepCopyInto(out *ClusterMeshNetworkPolicySpec) {
 	*out = *in
 	in.MeshNetworkPolicySpec.DeepCopyInto(&out.MeshNetworkPolicySpec)
+	if in.Priority != nil {
+		in, out := &in.Priority, &out.Priority
+		*out = new(int32)
+		**out = **in
+	}
 	if in.NamespaceSelector != nil {
 		in, out := &in.NamespaceSelector, &out.NamespaceSelector
 		*out = new(v1.LabelSelector)
@@ -683,6 +688,13 @@ func (in *MeshPolicyDirection) DeepCopyInto(out *MeshPolicyDirection) {
 	}
 	if in.Deny != nil {
 		in, out := &in.Deny, &out.Deny
+		*out = make([]MeshPolicyRule, len(*in))
+		for i := range *in {
+			(*in)[i].DeepCopyInto(&(*out)[i])
+		}
+	}
+	if in.Pass != nil {
+		in, out := &in.Pass, &out.Pass
 		*out = make([]MeshPolicyRule, len(*in))
 		for i := range *in {
 			(*in)[i].DeepCopyInto(&(*out)[i])

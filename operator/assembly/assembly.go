@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/recorder"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/relay"
 	"github.com/fairlead-mesh/fairlead/operator/controllers"
 	"github.com/fairlead-mesh/fairlead/operator/federate"
@@ -80,6 +81,7 @@ func New(cfg Config) (*Operator, error) {
 
 	// Kubernetes → records.
 	o.Observer = observe.New(cfg.Cache, cfg.Version, log)
+	o.Observer.Optional(cfg.Live, func(kind v1alpha1.PolicyKind) error { return sources.Watch(policies, cfg.Cache, kind) })
 	flux := &observe.Kustomizations{Live: cfg.Live, Observer: o.Observer}
 	warnings := controllers.NewWarnings(cfg.Client, cfg.Events, log)
 	allocator := identities.New(cfg.Client, o.Observer, log)

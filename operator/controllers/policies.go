@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
@@ -55,7 +56,7 @@ func (s *Status) writePolicies(ctx context.Context) (more bool, err error) {
 
 func (s *Status) writePolicy(ctx context.Context, r policyRef, sum aggregate.Policy) error {
 	kind, known := v1alpha1.PolicyKindNamed(r.kind)
-	if !known || kind.Status == nil {
+	if !known || kind.Status == nil && kind.Conditions == nil {
 		return nil
 	}
 	o := kind.New()
@@ -69,7 +70,11 @@ func (s *Status) writePolicy(ctx context.Context, r policyRef, sum aggregate.Pol
 	if !ok {
 		return fmt.Errorf("%s %s/%s: its copy is a %T", r.kind, r.namespace, r.name, o)
 	}
-	setPolicyStatus(kind.Status(o), o.GetGeneration(), sum)
+	if kind.Status != nil {
+		setPolicyStatus(kind.Status(o), o.GetGeneration(), sum)
+	} else {
+		setPolicyCondition(kind.Conditions(o), o.GetGeneration(), sum)
+	}
 	return s.patch(ctx, before, o)
 }
 
@@ -82,20 +87,44 @@ func setPolicyStatus(st *v1alpha1.MeshPolicyStatus, generation int64, sum aggreg
 	if complete {
 		st.AppliedRevision = sum.Want.Revision
 	}
-	var p *problem
+	set := condition.Setter{Conditions: &st.Conditions, Generation: generation}
+	p := policyProblem(generation, sum)
+	summarize(set, p, "in force on all %d nodes", sum.Nodes.Total)
+	if p == nil {
+		inForce(set, condition.Ready, sum)
+	}
+}
+
+// setPolicyCondition says in one condition whether a policy of others' is in force. The rest of its status is theirs.
+func setPolicyCondition(conditions *[]metav1.Condition, generation int64, sum aggregate.Policy) {
+	set := condition.Setter{Conditions: conditions, Generation: generation}
+	if p := policyProblem(generation, sum); p != nil {
+		set.False(v1alpha1.ConditionPolicyReady, p.reason, "%s", p.message)
+		return
+	}
+	inForce(set, v1alpha1.ConditionPolicyReady, sum)
+}
+
+// inForce says so in a condition, and what nodes warn about.
+func inForce(set condition.Setter, typ string, sum aggregate.Policy) {
+	if sum.Warning != "" {
+		set.True(typ, "Warning", "in force on all %d nodes, and not quite as written: %s", sum.Nodes.Total, sum.Warning)
+		return
+	}
+	set.True(typ, "Ready", "in force on all %d nodes", sum.Nodes.Total)
+}
+
+func policyProblem(generation int64, sum aggregate.Policy) *problem {
+	given := sum.Exported && sum.Want.Generation == generation
 	switch {
 	case sum.Why != "":
-		p = &problem{"NodesFailing", sum.Why, true}
+		return &problem{"NodesFailing", sum.Why, true}
 	case !given:
-		p = &problem{reason: "Progressing", message: fmt.Sprintf("generation %d is not with the agents yet", generation)}
-	case !complete:
-		p = &problem{reason: "Progressing", message: fmt.Sprintf("in force on %d of %d nodes", sum.Nodes.Realized, sum.Nodes.Total)}
+		return &problem{reason: "Progressing", message: fmt.Sprintf("generation %d is not with the agents yet", generation)}
+	case sum.Nodes.Realized != sum.Nodes.Total:
+		return &problem{reason: "Progressing", message: fmt.Sprintf("in force on %d of %d nodes", sum.Nodes.Realized, sum.Nodes.Total)}
 	}
-	set := condition.Setter{Conditions: &st.Conditions, Generation: generation}
-	summarize(set, p, "in force on all %d nodes", sum.Nodes.Total)
-	if p == nil && sum.Warning != "" {
-		set.True(condition.Ready, "Warning", "in force on all %d nodes, and not quite as written: %s", sum.Nodes.Total, sum.Warning)
-	}
+	return nil
 }
 
 // writeSource writes on how many nodes everything of a PolicySource is in force. The rest of its status belongs to the

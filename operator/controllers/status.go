@@ -45,6 +45,7 @@ type StatusConfig struct {
 // that they were given.
 //
 // +kubebuilder:rbac:groups=fairlead.dev,resources=clustermeshes/status;meshclusters/status;meshnetworkpolicies/status;clustermeshnetworkpolicies/status;policysources/status,verbs=get;patch;update
+// +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies/status,verbs=get;patch;update
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch;update
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch;update
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,verbs=get;list;watch;create;update;patch,namespace=fairlead-system

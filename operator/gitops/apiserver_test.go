@@ -142,7 +142,11 @@ func installKinds(cfg *rest.Config) (client.Client, error) {
 	if err != nil || len(files) == 0 {
 		return nil, fmt.Errorf("find the CRDs: %v, %w", files, err)
 	}
-	for _, f := range files {
+	others, err := filepath.Glob("../../test/crd/*.yaml")
+	if err != nil || len(others) == 0 {
+		return nil, fmt.Errorf("find others' CRDs: %v, %w", others, err)
+	}
+	for _, f := range append(files, others...) {
 		if err := installKind(c, f); err != nil {
 			return nil, fmt.Errorf("install %s: %w", f, err)
 		}

@@ -38,6 +38,7 @@ const (
 // +kubebuilder:rbac:groups=fairlead.dev,resources=policysources/finalizers,verbs=update
 // +kubebuilder:rbac:groups=fairlead.dev,resources=meshnetworkpolicies;clustermeshnetworkpolicies,verbs=get;list;watch;create;patch;update;delete
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;update;delete
+// +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies,verbs=get;list;watch;create;patch;update;delete
 // +kubebuilder:rbac:groups=source.toolkit.fluxcd.io,resources=gitrepositories;ocirepositories;buckets;externalartifacts,verbs=get;list;watch
 // +kubebuilder:rbac:groups="",resources=secrets,verbs=get
 type Reconciler struct {

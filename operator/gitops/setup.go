@@ -35,13 +35,24 @@ func (r *Reconciler) Controller(c cache.Cache) (controller.Controller, error) {
 	if err := ctl.Watch(source.Kind[client.Object](c, &v1alpha1.PolicySource{}, &handler.EnqueueRequestForObject{}, worth)); err != nil {
 		return nil, fmt.Errorf("watch PolicySources: %w", err)
 	}
-	back := handler.EnqueueRequestsFromMapFunc(r.sourceOfDrifted)
 	for _, kind := range v1alpha1.PolicyKinds() {
-		if err := ctl.Watch(source.Kind[client.Object](c, kind.New(), back)); err != nil {
-			return nil, fmt.Errorf("watch objects of kind %s: %w", kind.Name, err)
+		if kind.CRD != "" {
+			continue // may not be installed
+		}
+		if err := r.Watch(ctl, c, kind); err != nil {
+			return nil, err
 		}
 	}
 	return ctl, nil
+}
+
+// Watch has a controller watch policies of a kind, too.
+func (r *Reconciler) Watch(ctl controller.Controller, c cache.Cache, kind v1alpha1.PolicyKind) error {
+	back := handler.EnqueueRequestsFromMapFunc(r.sourceOfDrifted)
+	if err := ctl.Watch(source.Kind[client.Object](c, kind.New(), back)); err != nil {
+		return fmt.Errorf("watch objects of kind %s: %w", kind.Name, err)
+	}
+	return nil
 }
 
 // requested lets updates pass that ask for a look now (flux reconcile, an annotation set by hand).

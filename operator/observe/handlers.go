@@ -46,6 +46,7 @@ func on[T client.Object](o *Observer, set, gone func(*export.State, T)) cache.Re
 // +kubebuilder:rbac:groups="",resources=pods;nodes;namespaces;services,verbs=get;list;watch
 // +kubebuilder:rbac:groups=discovery.k8s.io,resources=endpointslices,verbs=get;list;watch
 // +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch
+// +kubebuilder:rbac:groups=policy.networking.k8s.io,resources=clusternetworkpolicies,verbs=get;list;watch
 // +kubebuilder:rbac:groups=fairlead.dev,resources=clustermeshes;meshidentities;meshnodes;meshnetworkpolicies;clustermeshnetworkpolicies,verbs=get;list;watch
 func (o *Observer) feeds() []feed {
 	feeds := []feed{
@@ -70,14 +71,18 @@ func (o *Observer) feeds() []feed {
 			func(s *export.State, e *discoveryv1.EndpointSlice) { s.SetSlice(e.Namespace, e.Name, e) },
 			func(s *export.State, e *discoveryv1.EndpointSlice) { s.SetSlice(e.Namespace, e.Name, nil) })},
 	}
-	for _, kind := range v1alpha1.PolicyKinds() {
-		feeds = append(feeds, feed{kind.New(), on(o,
-			func(s *export.State, p v1alpha1.PolicyObject) { s.SetPolicy(export.PolicyOf(kind, p)) },
-			func(s *export.State, p v1alpha1.PolicyObject) {
-				s.RemovePolicy(kind.Name, p.GetNamespace(), p.GetName())
-			})})
+	for _, kind := range o.kinds {
+		feeds = append(feeds, o.policies(kind))
 	}
 	return feeds
+}
+
+func (o *Observer) policies(kind v1alpha1.PolicyKind) feed {
+	return feed{kind.New(), on(o,
+		func(s *export.State, p v1alpha1.PolicyObject) { s.SetPolicy(export.PolicyOf(kind, p)) },
+		func(s *export.State, p v1alpha1.PolicyObject) {
+			s.RemovePolicy(kind.Name, p.GetNamespace(), p.GetName())
+		})}
 }
 
 // setMesh takes a ClusterMesh; its status changes often and touches no record.

@@ -16,8 +16,10 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/tools/cache"
 	ctrlcache "sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/wakeup"
@@ -39,9 +41,13 @@ type Observer struct {
 	log   *slog.Logger
 	sinks []Sink
 
+	live  client.Reader // nil: optional kinds are not looked for
+	found []func(v1alpha1.PolicyKind) error
+
 	mu     sync.Mutex
 	state  *export.State
 	mesh   *v1alpha1.ClusterMeshSpec
+	kinds  []v1alpha1.PolicyKind // that are watched
 	synced bool
 	wake   wakeup.Signal
 
@@ -63,17 +69,17 @@ func (o *Observer) NeedLeaderElection() bool { return false }
 
 // Start runs until ctx ends.
 func (o *Observer) Start(ctx context.Context) error {
+	missing, err := o.addInstalled(ctx)
+	if err != nil {
+		return err
+	}
 	var ready []cache.InformerSynced
 	for _, f := range o.feeds() {
-		informer, err := o.cache.GetInformer(ctx, f.object)
+		synced, err := o.watch(ctx, f)
 		if err != nil {
-			return fmt.Errorf("watch %T: %w", f.object, err)
+			return err
 		}
-		reg, err := informer.AddEventHandler(f.handler)
-		if err != nil {
-			return fmt.Errorf("watch %T: %w", f.object, err)
-		}
-		ready = append(ready, reg.HasSynced)
+		ready = append(ready, synced)
 	}
 	if !cache.WaitForCacheSync(ctx.Done(), ready...) {
 		return ctx.Err()
@@ -87,8 +93,22 @@ func (o *Observer) Start(ctx context.Context) error {
 		o.log.Warn("there is no ClusterMesh named \"mesh\": this cluster belongs to no mesh yet, so there is nothing to serve; waiting for one")
 	}
 	o.wake.Raise()
+	var g errgroup.Group
+	g.Go(func() error { o.addLater(ctx, missing); return nil })
 	o.flushLoop(ctx)
-	return nil
+	return g.Wait()
+}
+
+func (o *Observer) watch(ctx context.Context, f feed) (cache.InformerSynced, error) {
+	informer, err := o.cache.GetInformer(ctx, f.object)
+	if err != nil {
+		return nil, fmt.Errorf("watch %T: %w", f.object, err)
+	}
+	reg, err := informer.AddEventHandler(f.handler)
+	if err != nil {
+		return nil, fmt.Errorf("watch %T: %w", f.object, err)
+	}
+	return reg.HasSynced, nil
 }
 
 func (o *Observer) flushLoop(ctx context.Context) {

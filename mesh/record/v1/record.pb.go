@@ -1105,7 +1105,7 @@ func (x *Provenance) GetPath() string {
 // Policy is a policy object in the dialect it was written in. spec_json is the object's spec as JSON.
 type Policy struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`           // NetworkPolicy | MeshNetworkPolicy | ClusterMeshNetworkPolicy
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`           // one of v1alpha1.PolicyKinds
 	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"` // empty for cluster-scoped kinds
 	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	SpecJson      []byte                 `protobuf:"bytes,4,opt,name=spec_json,json=specJson,proto3" json:"spec_json,omitempty"`
