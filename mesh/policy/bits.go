@@ -16,7 +16,7 @@ import (
 func (e *Engine) peerSet(owner string, r *rule) *set {
 	s := e.sets[r.key]
 	if s == nil {
-		s = e.newSet(&set{key: r.key, peers: r.peers, orUnknown: r.kind == RuleDeny})
+		s = e.newSet(&set{key: r.key, peers: r.peers, orUnknown: r.kind.denies()})
 	}
 	s.asks(owner)
 	return s

@@ -6,32 +6,39 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "sigs.k8s.io/json"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
+
+// dialects read the kinds of policies into models; false means that not even the subjects could be read. A new one is a line
+// here, a file of its own, and a line in v1alpha1.PolicyKinds.
+var dialects = map[string]func(*Model) bool{
+	KindNetworkPolicy:            decodeNetworkPolicy,
+	KindMeshNetworkPolicy:        decodeMeshPolicy,
+	KindClusterMeshNetworkPolicy: decodeMeshPolicy,
+	KindClusterNetworkPolicy:     decodeClusterNetworkPolicy,
+}
 
 // Parse understands a policy, as far as it can. It never fails: what is wrong is in Problems, and has closed the policy
 // rather than opened anything (see Model.close). A policy with subjects that can't be read applies to nobody.
 func Parse(rec *record.Policy) *Model {
 	m := &Model{key: Key(rec), rec: rec}
-	var ok bool
-	switch rec.PolicyKind {
-	case KindNetworkPolicy:
-		ok = decodeNetworkPolicy(m)
-	case KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy:
-		ok = decodeMeshPolicy(m)
-	default:
-		m.problem(fmt.Sprintf("kind %q is not known; known are %s, %s and %s",
-			rec.PolicyKind, KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy))
+	decode, known := dialects[rec.PolicyKind]
+	if !known {
+		m.problem(fmt.Sprintf("kind %q is not known; known are %s", rec.PolicyKind, strings.Join(slices.Sorted(maps.Keys(dialects)), ", ")))
 	}
-	if !ok {
+	if !known || !decode(m) {
 		m.nobody, m.dirs = true, [2]*direction{}
 	}
+	m.splitPasses()
 	if len(m.problems) > 0 {
 		m.close()
 	}
@@ -90,6 +97,9 @@ func (m *Model) salvage() bool {
 	if json.Unmarshal(fields["mode"], &mode) == nil {
 		m.audit = m.rec.PolicyKind != KindNetworkPolicy && mode == "Audit"
 	}
+	if m.rec.PolicyKind == KindClusterMeshNetworkPolicy {
+		m.salvageTier(fields)
+	}
 	_, ingress := fields["ingress"]
 	_, egress := fields["egress"]
 	if m.rec.PolicyKind == KindNetworkPolicy {
@@ -134,13 +144,13 @@ func salvageTypes(fields map[string]json.RawMessage, hasEgress bool) (ingress, e
 // selects all pods that may be meant: those that are would stay open else. It isolates them as it says, its deny rules apply
 // to them, and its allow rules don't, because they would open pods that aren't meant.
 func (m *Model) setSubjects(pods, namespaces, clusters *metav1.LabelSelector) bool {
-	clusterScoped := m.rec.PolicyKind == KindClusterMeshNetworkPolicy
-	if !clusterScoped && m.rec.Namespace == "" {
+	kind, _ := v1alpha1.PolicyKindNamed(m.rec.PolicyKind)
+	if kind.Namespaced && m.rec.Namespace == "" {
 		m.problem("a " + m.rec.PolicyKind + " needs a namespace")
 		return false
 	}
 	m.subjects = podSelector{local: true}
-	if !clusterScoped {
+	if kind.Namespaced {
 		m.subjects.namespace = m.rec.Namespace
 	}
 	var ok [3]bool
@@ -152,16 +162,21 @@ func (m *Model) setSubjects(pods, namespaces, clusters *metav1.LabelSelector) bo
 	return ok[0] && ok[1] && ok[2]
 }
 
-// podPeers compiles the selector of a peer's pods. Of one that asks for labels which identities leave out it is not known whom
-// it means: an allow rule means nobody by it, which is false here, and a deny rule all who may be meant.
-func (m *Model) podPeers(field string, kind RuleKind, s *metav1.LabelSelector) (*selector, bool) {
+// podPeers adds the selector of a peer's pods to what it means. Of one that asks for labels which identities leave out it is not
+// known whom it means: an allow rule means nobody by it, which is false here, and a deny rule all who may be meant. A pass is
+// unclear for all these.
+func (m *Model) podPeers(field string, kind RuleKind, s *metav1.LabelSelector, p *peer) bool {
 	exact, ok := m.selector(field, s)
-	what := "the rule allows nobody by it"
-	if kind == RuleDeny {
-		what = "the rule denies everybody who may be meant"
+	what := "the rule denies everybody who may be meant"
+	if kind == RuleAllow {
+		what = "the rule allows nobody by it"
+	} else if kind == RulePass && m.tier == TierBaseline {
+		what = "the rule passes nobody by it"
 	}
-	out, widened := m.meant(field, exact, what)
-	return out, ok && (kind == RuleDeny || !widened)
+	var widened bool
+	p.pods.pods, widened = m.meant(field, exact, what)
+	p.unclear = widened && kind == RulePass
+	return ok && !(widened && kind == RuleAllow)
 }
 
 // meant gives the selector of all pods that may be meant, and whether that is another one: then it warns, and says what is done.

@@ -103,99 +103,35 @@ func (r *Reference) countSubjects(m *Model) (n int) {
 // Evaluate decides what becomes of a connection.
 func (r *Reference) Evaluate(c Connection) Decision { return r.Explain(c).Decision }
 
-// opinion is what all policies together have to say about a connection.
-type opinion struct {
-	enforced, audited []uint32 // isolation rules
-	matches           []Match
-}
-
-func (r *Reference) ask(c Connection) opinion {
-	var s opinion
-	subject := r.world.Identities[c.Subject]
-	for _, p := range r.policies {
-		d := p.dirs[c.Dir]
-		if d == nil || !r.clusters.selects(&p.subjects, subject, true) {
-			continue
-		}
-		if d.isolates && p.audit {
-			s.audited = append(s.audited, p.ids.isolate[c.Dir])
-		} else if d.isolates {
-			s.enforced = append(s.enforced, p.ids.isolate[c.Dir])
-		}
-		for i := range d.rules {
-			if m, ok := r.match(&d.rules[i], c); ok {
-				m.Rule, m.Verdict = r.Rules[p.ids.rules[c.Dir][i]], verdict(&d.rules[i], p.audit)
-				s.matches = append(s.matches, m)
-			}
-		}
-	}
-	s.settle()
-	return s
-}
-
-// verdict of a rule, if it is the one that decides.
-func verdict(r *rule, audit bool) Verdict {
-	switch {
-	case r.kind == RuleAllow:
-		return Allow
-	case audit:
-		return AuditDeny
-	}
-	return Deny
-}
-
-// settle drops what has no say and puts the match that decides first. An audit policy opens nothing that an enforcing one
-// keeps closed, and reports only what passes otherwise.
-func (s *opinion) settle() {
-	if len(s.enforced) > 0 {
-		s.matches = slices.DeleteFunc(s.matches, func(m Match) bool { return m.Rule.Audit && m.Verdict == Allow })
-		if !slices.ContainsFunc(s.matches, func(m Match) bool { return m.Verdict == Allow }) {
-			s.matches = slices.DeleteFunc(s.matches, func(m Match) bool { return m.Verdict == AuditDeny })
-		}
-	}
-	slices.SortStableFunc(s.matches, func(a, b Match) int {
-		return cmp.Or(cmp.Compare(a.Verdict.level(), b.Verdict.level()), cmp.Compare(b.specific, a.specific))
-	})
-}
-
-func (s *opinion) decide() Decision {
-	switch {
-	case len(s.matches) > 0:
-		return Decision{Verdict: s.matches[0].Verdict, Rule: s.matches[0].Rule.ID}
-	case len(s.enforced) > 0:
-		return Decision{Verdict: Deny, Rule: s.enforced[0], ByDefault: true}
-	case len(s.audited) > 0:
-		return Decision{Verdict: AuditDeny, Rule: s.audited[0], ByDefault: true}
-	}
-	return Decision{Verdict: Allow, ByDefault: true}
-}
-
-// level orders verdicts: a deny wins over an audit-deny, which wins over an allow.
-func (v Verdict) level() int {
-	switch v {
-	case Allow:
-		return 2
-	case AuditDeny:
-		return 1
-	}
-	return 0
-}
-
-// match holds a rule against a connection. Of several ports the most specific counts.
-func (r *Reference) match(rule *rule, c Connection) (m Match, ok bool) {
-	if !rule.anyPeer && !slices.ContainsFunc(rule.peers, func(p peer) bool { return r.peerMatches(&p, rule.kind == RuleDeny, c) }) {
-		return m, false
+// match holds a rule against a connection. Of several ports the most specific counts. everybody says that the rule means it
+// whoever the peer is.
+func (r *Reference) match(rule *rule, c Connection) (m Match, everybody, ok bool) {
+	if !rule.anyPeer && !r.peersMatch(rule, c) {
+		return m, false, false
 	}
 	if rule.anyPort {
-		return Match{specific: specificity(rule.anyPeer, 0, 0, 0)}, true
+		return Match{specific: specificity(rule.anyPeer, 0, 0, 0)}, rule.anyPeer, true
 	}
 	for _, p := range rule.ports {
 		from, to, anyPeer, matches := r.portMatches(p, rule, c)
-		if s := specificity(anyPeer, p.proto, from, to); matches && (!ok || s > m.specific) {
+		if !matches {
+			continue
+		}
+		everybody = everybody || anyPeer
+		if s := specificity(anyPeer, p.proto, from, to); !ok || s > m.specific {
 			m, ok = Match{specific: s}, true
 		}
 	}
-	return m, ok
+	return m, everybody, ok
+}
+
+// peersMatch says whether any peer of a rule is meant. Somebody unknown is not meant by an allow; what a pass does then is for
+// the caller to say.
+func (r *Reference) peersMatch(rule *rule, c Connection) bool {
+	if c.Peer == identity.Unknown {
+		return rule.kind != RuleAllow && len(rule.peers) > 0
+	}
+	return slices.ContainsFunc(rule.peers, func(p peer) bool { return r.peerMatches(&p, rule.kind.denies(), c) })
 }
 
 func (r *Reference) portMatches(p port, rule *rule, c Connection) (from, to uint16, anyPeer, matches bool) {
@@ -211,11 +147,11 @@ func (r *Reference) portMatches(p port, rule *rule, c Connection) (from, to uint
 	case c.Dir == Ingress:
 		return c.Port, c.Port, anyPeer, slices.Contains(r.world.NamedPorts[c.Subject][p.name], c.Port)
 	case c.Peer == identity.Unknown: // any of those that the rule means
-		return c.Port, c.Port, false, rule.kind == RuleDeny && r.someListen(rule, p.name, c.Port)
+		return c.Port, c.Port, false, rule.kind != RuleAllow && r.someListen(rule, p.name, c.Port)
 	}
 	// A name has a number at pods that the rule selects as such: a CIDR selects addresses.
 	c.Addr = netip.Addr{}
-	meant := rule.anyPeer || slices.ContainsFunc(rule.peers, func(p peer) bool { return r.peerMatches(&p, rule.kind == RuleDeny, c) })
+	meant := rule.anyPeer || r.peersMatch(rule, c)
 	return c.Port, c.Port, false, meant && slices.Contains(r.world.NamedPorts[c.Peer][p.name], c.Port)
 }
 
@@ -229,7 +165,7 @@ func (r *Reference) someListen(rule *rule, name string, number uint16) bool {
 			continue
 		}
 		pod := Connection{Peer: id}
-		if rule.anyPeer || slices.ContainsFunc(rule.peers, func(p peer) bool { return r.peerMatches(&p, rule.kind == RuleDeny, pod) }) {
+		if rule.anyPeer || r.peersMatch(rule, pod) {
 			return true
 		}
 	}
@@ -239,8 +175,6 @@ func (r *Reference) someListen(rule *rule, name string, number uint16) bool {
 // peerMatches says whether a peer of a rule is meant. orUnknown is set for denies: who could be meant is.
 func (r *Reference) peerMatches(p *peer, orUnknown bool, c Connection) bool {
 	switch {
-	case c.Peer == identity.Unknown:
-		return orUnknown
 	case p.pods == nil:
 		return c.Addr.IsValid() && p.cidr.Contains(c.Addr) &&
 			!slices.ContainsFunc(p.except, func(e netip.Prefix) bool { return e.Contains(c.Addr) })

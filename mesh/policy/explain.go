@@ -3,23 +3,32 @@
 
 package policy
 
-import "github.com/fairlead-mesh/fairlead/mesh/identity"
+import (
+	"slices"
+	"strings"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+)
 
 // Explanation says why a connection passes or not.
 type Explanation struct {
 	Decision
-	// Rule that decided; nil if no policy selects the subject, or the peer is its own node or an identity that is not known.
+	// Rule that decided; nil if none had to, or the peer is the subject's own node or an identity that is not known. One without
+	// an ID is a pass of which nobody knows whether it means the peer.
 	Rule *Rule
-	// Matches are all rules that match the connection and count, the one that decided first.
+	// Passed is the rule of the Admin tier that left the connection to the next one; nil if none did.
+	Passed *Rule
+	// Matches are all rules that match the connection and have a say: the one that decided first (unless it is one of
+	// Isolation), then the others in the order in which they are asked.
 	Matches []Match
-	// Isolation are the rules that deny what nothing allows, whether or not it came to that.
+	// Isolation are the rules of namespaces' policies that deny what nothing allows, whether or not it came to that.
 	Isolation []Rule
 }
 
 // Match is a rule that matches a connection.
 type Match struct {
 	Rule     Rule
-	Verdict  Verdict // if this rule decides
+	Verdict  Verdict // if it comes to this rule
 	specific int
 }
 
@@ -38,15 +47,34 @@ func (r *Reference) Explain(c Connection) Explanation {
 		out.Decision, out.Rule, out.Isolation = Decision{Deny, rule.ID, true}, &rule, []Rule{rule}
 		return out
 	}
-	s := r.ask(c)
-	out.Decision, out.Matches = s.decide(), s.matches
-	if rule, ok := r.Rules[out.Decision.Rule]; ok {
-		out.Rule = &rule
-	}
-	for _, id := range append(s.enforced, s.audited...) {
-		out.Isolation = append(out.Isolation, r.Rules[id])
-	}
+	o := r.ask(c)
+	var a answer
+	out.Decision, a = o.decide()
+	out.Rule, out.Passed, out.Matches = a.by, a.passed, o.all(a)
+	out.Isolation = slices.Concat(o.enforced, o.audited)
 	return out
+}
+
+// String says in one sentence which rule decided, in which tier, and which one left it to that tier.
+func (x *Explanation) String() string {
+	var b strings.Builder
+	b.WriteString(x.Verdict.String())
+	if x.Rule != nil {
+		b.WriteString(" by " + x.Rule.title())
+	} else {
+		b.WriteString(": no policy has a say")
+	}
+	if x.Passed != nil {
+		b.WriteString("; passed to the next tier by " + x.Passed.title())
+	}
+	return b.String()
+}
+
+func (r *Rule) title() string {
+	if r.PolicyKey == "" {
+		return r.Text
+	}
+	return r.PolicyKey + ": " + r.Text
 }
 
 // knows says whether packets of an identity are judged by policies: those of others are dropped.

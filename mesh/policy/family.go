@@ -26,7 +26,7 @@ type family struct {
 
 func newFamily(key string, r *rule, name string) *family {
 	return &family{
-		key: key, name: name, anyPeer: r.anyPeer, orUnknown: r.kind == RuleDeny,
+		key: key, name: name, anyPeer: r.anyPeer, orUnknown: r.kind.denies(),
 		pods:    slices.DeleteFunc(slices.Clone(r.peers), func(p peer) bool { return p.pods == nil }),
 		members: map[uint32][]uint16{}, counts: map[uint16]int{}, sets: map[uint16]*set{}, users: map[*profile]struct{}{},
 	}

@@ -204,6 +204,7 @@ func genMeshPolicy(t *rapid.T, clusterScoped bool) *v1alpha1.ClusterMeshNetworkP
 	}
 	if clusterScoped {
 		spec.NamespaceSelector = maybe(t, "subject namespaces", genNS)
+		genTier(t, spec)
 	}
 	return spec
 }
@@ -214,6 +215,8 @@ type scene struct {
 	oracle oracle
 	pods   map[uint32]*oraclePod
 }
+
+var allKinds = []string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy, KindClusterNetworkPolicy}
 
 func genScene(t *rapid.T, networkOnly bool) *scene {
 	s := &scene{
@@ -227,7 +230,7 @@ func genScene(t *rapid.T, networkOnly bool) *scene {
 	for i := range rapid.IntRange(1, 5).Draw(t, "policies") {
 		kind := KindNetworkPolicy
 		if !networkOnly {
-			kind = rapid.SampledFrom([]string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy}).Draw(t, "kind")
+			kind = rapid.SampledFrom(allKinds).Draw(t, "kind")
 		}
 		s.addPolicy(t, kind, i)
 	}
@@ -271,10 +274,10 @@ func (s *scene) addPod(t *rapid.T, i int) {
 
 func (s *scene) addPolicy(t *rapid.T, kind string, i int) {
 	rec := &record.Policy{PolicyKind: kind, Name: fmt.Sprintf("p%d", i)}
-	if kind != KindClusterMeshNetworkPolicy {
+	if kind == KindNetworkPolicy || kind == KindMeshNetworkPolicy {
 		rec.Namespace = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "policy namespace")
 	}
-	o := oraclePolicy{namespace: rec.Namespace}
+	o := oraclePolicy{namespace: rec.Namespace, name: rec.Name}
 	var spec any
 	switch kind {
 	case KindNetworkPolicy:
@@ -283,6 +286,9 @@ func (s *scene) addPolicy(t *rapid.T, kind string, i int) {
 	case KindMeshNetworkPolicy:
 		o.mesh = genMeshPolicy(t, false)
 		spec = o.mesh.MeshNetworkPolicySpec
+	case KindClusterNetworkPolicy:
+		o.cluster = genClusterPolicy(t)
+		spec = o.cluster
 	default:
 		o.mesh = genMeshPolicy(t, true)
 		spec = o.mesh

@@ -166,7 +166,17 @@ func dumpSubject(k *kernel, s Subject) string {
 		text += " (audit)"
 	}
 	text += "\n"
-	for _, l := range k.groups[s.Group] {
+	for i, l := range k.groups[s.Group] {
+		switch l.Verdict {
+		case Pass, AuditPass:
+			text += fmt.Sprintf("      set %d %s: %s to chunk %d\n", l.Set, portText(l), l.Verdict, l.Rule)
+			continue
+		case 0: // matches nothing
+			if i%LinesPerChunk == LinesPerChunk-1 {
+				text += fmt.Sprintf("      chunk %d\n", i/LinesPerChunk+1)
+			}
+			continue
+		}
 		rule := k.rules[l.Rule]
 		text += fmt.Sprintf("      set %d %s: %s  by %s %s[%d]: %s\n", l.Set, portText(l), l.Verdict, rule.PolicyKey, rule.Kind, rule.Index, rule.Text)
 	}

@@ -4,6 +4,7 @@
 package policy
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,7 +37,7 @@ func tcp80(subject, peer uint32, dir Direction) Connection {
 
 // What can't be understood closes what it is about, in the directions it names, and says which field it is.
 func TestInvalidPoliciesClose(t *testing.T) {
-	const n, m, c = KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy
+	const n, m, c, k = KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy, KindClusterNetworkPolicy
 	tests := []struct {
 		name, kind, spec string
 		want             string // in the problem
@@ -83,16 +84,36 @@ func TestInvalidPoliciesClose(t *testing.T) {
 		{"mesh: cluster selector unreadable", m, `{"podSelector":{},"clusterSelector":"prod","ingress":{}}`, "spec is not readable", ""},
 		{"mesh: namespaceSelector is not of this kind", m, `{"podSelector":{},"namespaceSelector":{},"ingress":{"allow":[{}]}}`, "namespaceSelector", "i"},
 		{"cluster: bad peer", c, `{"podSelector":{},"ingress":{"allow":[{"peers":[{"clusterSelector":{"matchExpressions":[{"key":"env","operator":"=="}]}}]}]}}`, "clusterSelector", "i"},
+		{"cluster: tier unknown", c, `{"tier":"Top","priority":1,"podSelector":{},"ingress":{"allow":[{}]}}`, "spec.tier", "i"},
+		{"cluster: tier unreadable", c, `{"tier":1,"podSelector":{},"egress":{"allow":[{}]}}`, "spec is not readable", "e"},
+		{"cluster: no priority", c, `{"tier":"Baseline","podSelector":{},"ingress":{"allow":[{}]}}`, "spec.priority: is needed", "i"},
+		{"cluster: priority too high", c, `{"tier":"Admin","priority":1001,"podSelector":{},"ingress":{"allow":[{}]}}`, "between 0 and 1000", "i"},
+		{"cluster: priority unreadable", c, `{"tier":"Admin","priority":"1","podSelector":{},"ingress":{"allow":[{}]}}`, "spec is not readable", "i"},
+		{"cluster: priority alone", c, `{"priority":1,"podSelector":{},"ingress":{"allow":[{}]}}`, "needs a tier", "i"},
+		{"cluster: pass without a tier", c, `{"podSelector":{},"ingress":{"allow":[{}],"pass":[{}]}}`, "spec.ingress.pass", "i"},
+		{"mesh: pass", m, `{"podSelector":{},"ingress":{"allow":[{}],"pass":[{}]}}`, "spec.ingress.pass", "i"},
+		{"mesh: tier", m, `{"tier":"Admin","priority":1,"podSelector":{},"ingress":{"allow":[{}]}}`, "tier", "i"},
+		{"cluster: a pass that nobody can match", c, `{"tier":"Admin","priority":1,"podSelector":{},"ingress":{"pass":[{"peers":[{"podSelector":{"matchLabels":{"controller-uid":"1"}}}]}]}}`, "controller-uid", "i"},
+		{"upstream: no tier", k, `{"priority":1,"subject":{"namespaces":{}},"ingress":[{"action":"Accept","from":[{"namespaces":{}}]}]}`, "spec.tier", "i"},
+		{"upstream: no priority", k, `{"tier":"Admin","subject":{"namespaces":{}},"ingress":[{"action":"Accept","from":[{"namespaces":{}}]}]}`, "spec.priority", "i"},
+		{"upstream: unknown field", k, `{"tier":"Baseline","priority":1,"subject":{"namespaces":{}},"mode":"Audit","egress":[{"action":"Pass","to":[{"namespaces":{}}]}]}`, "mode", "e"},
+		{"upstream: wrong type", k, `{"tier":"Admin","priority":1,"subject":{"namespaces":{}},"ingress":{},"egress":[]}`, "spec is not readable", "ie"},
+		{"upstream: tier unreadable", k, `{"tier":[],"priority":1,"subject":{"namespaces":{}},"ingress":[]}`, "spec is not readable", "i"},
+		{"upstream: subject of a later version", k, `{"tier":"Admin","priority":1,"subject":{"nodes":{}},"ingress":[]}`, "spec.subject", ""},
+		{"upstream: two subjects", k, `{"tier":"Admin","priority":1,"subject":{"namespaces":{},"pods":{"namespaceSelector":{},"podSelector":{}}},"ingress":[]}`, "spec.subject", ""},
+		{"upstream: subject unreadable", k, `{"tier":"Admin","priority":1,"subject":7,"ingress":[]}`, "spec is not readable", ""},
+		{"upstream: subject's operator unknown", k, `{"tier":"Admin","priority":1,"subject":{"namespaces":{"matchExpressions":[{"key":"a","operator":"Is"}]}},"ingress":[]}`, "spec.subject.namespaces", ""},
 		{"kind unknown", "CiliumNetworkPolicy", `{"podSelector":{}}`, "is not known", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := &record.Policy{PolicyKind: tt.kind, Namespace: "shop", Name: "p", Spec: []byte(tt.spec)}
-			if tt.kind == c {
+			if tt.kind == c || tt.kind == k {
 				p.Namespace = ""
 			}
 			r := NewReference(smallWorld(p))
-			if len(r.Problems) == 0 || r.Problems[0].PolicyKey != Key(p) || !strings.Contains(r.Problems[0].Message, tt.want) {
+			named := slices.ContainsFunc(r.Problems, func(got Problem) bool { return strings.Contains(got.Message, tt.want) })
+			if len(r.Problems) == 0 || r.Problems[0].PolicyKey != Key(p) || !named {
 				t.Errorf("problems are %+v, want one that names %q", r.Problems, tt.want)
 			}
 			for dir, letter := range map[Direction]string{Ingress: "i", Egress: "e"} {
@@ -110,8 +131,14 @@ func TestBrokenAuditPolicyOnlyReports(t *testing.T) {
 	for _, spec := range []string{
 		`{"podSelector":{},"mode":"Audit","ingress":{"deny":[{"peers":[{}]}]}}`,
 		`{"podSelector":{},"mode":"Audit","ingress":[]}`,
+		`{"podSelector":{},"mode":"Audit","tier":"Admin","priority":-1,"ingress":{"allow":[{}]}}`,
+		`{"podSelector":{},"mode":"Audit","tier":"Baseline","priority":1,"ingress":[]}`,
 	} {
-		r := NewReference(smallWorld(&record.Policy{PolicyKind: KindMeshNetworkPolicy, Namespace: "shop", Name: "p", Spec: []byte(spec)}))
+		p := &record.Policy{PolicyKind: KindMeshNetworkPolicy, Namespace: "shop", Name: "p", Spec: []byte(spec)}
+		if strings.Contains(spec, "tier") {
+			p.PolicyKind, p.Namespace = KindClusterMeshNetworkPolicy, ""
+		}
+		r := NewReference(smallWorld(p))
 		if d := r.Evaluate(tcp80(web, db, Ingress)); d.Verdict != AuditDeny || len(r.Problems) == 0 {
 			t.Errorf("%s: %v, problems %v", spec, d.Verdict, r.Problems)
 		}
@@ -167,18 +194,22 @@ func FuzzSpec(f *testing.F) {
 	f.Add(uint8(1), []byte(`{"podSelector":{},"mode":"Audit","ingress":{"allow":[{"peers":[{"clusterSelector":{}}]}],"deny":[{"ports":[{"name":"http"}]}],"defaultAction":"Allow"}}`))
 	f.Add(uint8(2), []byte(`{"podSelector":{},"namespaceSelector":{},"clusterSelector":{"matchLabels":{"env":"prod"}},"egress":{"allow":[{"peers":[{"cidr":"::/0"}]}]}}`))
 	f.Add(uint8(2), []byte(`{"podSelector":null,"ingress":{"allow":null}}`))
+	f.Add(uint8(2), []byte(`{"tier":"Baseline","priority":7,"podSelector":{},"ingress":{"pass":[{}],"deny":[{"ports":[{"name":"http"}]}]}}`))
+	f.Add(uint8(3), []byte(`{"tier":"Admin","priority":1,"subject":{"pods":{"namespaceSelector":{},"podSelector":{}}},"egress":[{"action":"Pass","to":[{"networks":["10.0.0.0/8"]}],"protocols":[{"destinationNamedPort":"http"},{"tcp":{"destinationPort":{"range":{"start":1,"end":2}}}}]}]}`))
+	f.Add(uint8(3), []byte(`{"tier":"Baseline","priority":1,"subject":{"namespaces":{}},"ingress":[{"action":"Deny","from":[{}]},{"name":"x"}],"egress":[null]}`))
 	f.Add(uint8(1), []byte(`{"podSelector":{"matchLabels":{"pod-template-hash":"1"}},"ingress":{"allow":[{}],"deny":[{"peers":[{"podSelector":{"matchExpressions":[{"key":"controller-uid","operator":"Exists"}]}}]}]}}`))
+	f.Add(uint8(2), []byte(`{"tier":"Admin","priority":7,"podSelector":{"matchLabels":{"pod-template-hash":"1"}},"ingress":{"allow":[{}],"pass":[{"peers":[{"podSelector":{"matchLabels":{"controller-uid":"1"}}}]}]}}`))
 	f.Fuzz(func(t *testing.T, kind uint8, spec []byte) {
 		p := &record.Policy{Namespace: "shop", Name: "p", Spec: spec}
-		p.PolicyKind = []string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy}[kind%3]
-		if kind%3 == 2 {
+		p.PolicyKind = allKinds[kind%4]
+		if kind%4 >= 2 {
 			p.Namespace = ""
 		}
 		m := Parse(p)
 		_, k := build(smallWorld(p))
 		for id, lines := range k.groups {
 			for _, l := range lines {
-				if (len(m.problems) > 0 || m.widened) && l.Verdict == Allow {
+				if (len(m.problems) > 0 || m.widened) && (l.Verdict == Allow || l.Verdict == Pass) {
 					t.Fatalf("a policy with problems %v allows %+v in group %d", m.Problems(), l, id)
 				}
 			}

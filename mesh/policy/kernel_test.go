@@ -163,40 +163,50 @@ func (k *kernel) decide(c Connection) judgement {
 	if !ok || !known || s.Lines > 0 && (!held || len(lines) != int(s.Lines)) {
 		return judgement{Decision: Decision{Verdict: Deny, ByDefault: true}, noPolicy: true}
 	}
-	var audit *Line
-	for _, l := range lines[:s.Lines] {
-		if !l.matches(c, &bits) {
-			continue
+	lines = lines[:s.Lines]
+	j.Decision = s.walk(lines, false, c, &bits)
+	if j.Verdict != Deny {
+		if all := s.walk(lines, true, c, &bits); all.Verdict == Deny {
+			j.Decision = all
+			j.Verdict = AuditDeny
 		}
-		switch {
-		case l.Verdict == AuditDeny:
-			if audit == nil {
-				audit = &l
-			}
-			continue
-		case l.Verdict == Allow && audit != nil:
-			l = *audit
-		}
-		j.Decision = Decision{Verdict: l.Verdict, Rule: l.Rule}
-		return j
-	}
-	switch {
-	case s.Isolated && !s.Audit:
-		j.Decision = Decision{Deny, s.DefaultRule, true}
-	case audit != nil:
-		j.Decision = Decision{AuditDeny, audit.Rule, false}
-	case s.Isolated:
-		j.Decision = Decision{AuditDeny, s.DefaultRule, true}
-	default:
-		j.Decision = Decision{Allow, 0, true}
 	}
 	return j
+}
+
+// walk is the verdict of lines that enforce, or of all as if those of audit did. bpf's tests hold the datapath, which finds
+// out both in one scan, to the same two walks.
+func (s *Subject) walk(lines []Line, audit bool, c Connection, bits *Bitmap) Decision {
+	for i := 0; i < len(lines); i++ {
+		l := &lines[i]
+		v, counts := map[Verdict]Verdict{AuditDeny: Deny, AuditAllow: Allow, AuditPass: Pass}[l.Verdict]
+		if !counts {
+			v, counts = l.Verdict, true
+		} else {
+			counts = audit
+		}
+		switch {
+		case !counts || !l.matches(c, bits):
+		case v == Pass && l.Set != 0 && c.Peer == identity.Unknown: // nobody knows whether it is passed
+			return Decision{Verdict: Deny}
+		case v == Pass && int(l.Rule)*LinesPerChunk <= i:
+			panic("a line passes backwards")
+		case v == Pass:
+			i = int(l.Rule)*LinesPerChunk - 1
+		default:
+			return Decision{Verdict: v, Rule: l.Rule}
+		}
+	}
+	if s.Isolated && (audit || !s.Audit) {
+		return Decision{Deny, s.DefaultRule, true}
+	}
+	return Decision{Allow, 0, true}
 }
 
 func (l *Line) matches(c Connection, bits *Bitmap) bool {
 	in := l.Set == 0 || bits.Has(l.Set)
 	if c.Peer == identity.Unknown { // it could be anybody
-		in = l.Set == 0 || l.Verdict != Allow
+		in = l.Set == 0 || l.Verdict != Allow && l.Verdict != AuditAllow
 	}
 	if !in || l.Proto != 0 && l.Proto != c.Proto {
 		return false

@@ -22,6 +22,7 @@ func decodeMeshPolicy(m *Model) bool {
 	if !m.setSubjects(&spec.PodSelector, spec.NamespaceSelector, spec.ClusterSelector) {
 		return false
 	}
+	m.setTier(string(spec.Tier), spec.Priority)
 	switch spec.Mode {
 	case v1alpha1.PolicyEnforce, "":
 	case v1alpha1.PolicyAudit:
@@ -54,6 +55,13 @@ func meshDirection(m *Model, field string, in *v1alpha1.MeshPolicyDirection) *di
 	}
 	for i := range in.Allow {
 		d.rules = append(d.rules, meshRule(m, fmt.Sprintf("%s.allow[%d]", field, i), RuleAllow, i, &in.Allow[i]))
+	}
+	if len(in.Pass) > 0 && m.tier == TierNamespace {
+		m.problem(field + ".pass: is for a " + KindClusterMeshNetworkPolicy + " with a tier")
+		return d
+	}
+	for i := range in.Pass {
+		d.rules = append(d.rules, meshRule(m, fmt.Sprintf("%s.pass[%d]", field, i), RulePass, i, &in.Pass[i]))
 	}
 	return d
 }
@@ -98,14 +106,15 @@ func meshPeer(m *Model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer
 		return peer{}, false
 	}
 	out := &podSelector{local: in.ClusterSelector == nil}
+	is := peer{pods: out}
 	var ok [3]bool
-	out.pods, ok[0] = m.podPeers(field+".podSelector", kind, in.PodSelector)
+	ok[0] = m.podPeers(field+".podSelector", kind, in.PodSelector, &is)
 	out.namespaces, ok[1] = m.selector(field+".namespaceSelector", in.NamespaceSelector)
 	out.clusters, ok[2] = m.selector(field+".clusterSelector", in.ClusterSelector)
 	if in.NamespaceSelector == nil {
 		out.namespace = m.rec.Namespace // none for cluster-scoped policies: all namespaces
 	}
-	return peer{pods: out}, ok[0] && ok[1] && ok[2]
+	return is, ok[0] && ok[1] && ok[2]
 }
 
 func meshPort(m *Model, field string, in *v1alpha1.MeshPolicyPort) (port, bool) {

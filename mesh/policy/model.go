@@ -17,12 +17,14 @@ type Model struct {
 	rec      *record.Policy
 	nobody   bool // not even the subjects could be read
 	audit    bool
+	tier     Tier
+	priority int32     // in Admin and Baseline: lower ones are asked first
 	clusters *selector // in which clusters it has subjects; nil: all
 	subjects podSelector
 	widened  bool          // subjects are all pods that may be meant: which ones are is not known
 	dirs     [2]*direction // by Direction; nil: the policy says nothing about it
 	problems []string      // each makes the policy closed
-	warnings []string      // for the author: what the policy can't do as it says
+	warnings []string      // for the author: what the policy can't do as it says; what they are about is closed
 }
 
 // Key names the policy within its cluster: kind/namespace/name, with - for no namespace.
@@ -51,15 +53,16 @@ func Key(p *record.Policy) string {
 
 // direction holds the rules of one direction.
 type direction struct {
-	isolates bool
-	rules    []rule
+	isolates bool   // in Admin and Baseline: denies, as the policy's last rule
+	rules    []rule // in Admin and Baseline: the first that matches decides
 }
 
-// rule allows or denies connections with any of the peers on any of the ports.
+// rule allows, denies or passes connections with any of the peers on any of the ports.
 type rule struct {
 	kind    RuleKind
 	index   int
-	anyPeer bool // else peers
+	name    string // that the author gave it
+	anyPeer bool   // else peers
 	peers   []peer
 	anyPort bool // of any protocol; else ports
 	ports   []port
@@ -73,6 +76,8 @@ type peer struct {
 	pods   *podSelector
 	cidr   netip.Prefix // if pods is nil
 	except []netip.Prefix
+	// unclear says that pods are all that may be meant: who is, nobody knows. Only a pass has such peers, see splitPasses.
+	unclear bool
 }
 
 // podSelector chooses pods by cluster, namespace and labels.
@@ -104,11 +109,11 @@ func (m *Model) close() {
 	m.dropAllows()
 }
 
-// dropAllows leaves a policy its isolation and its deny rules.
+// dropAllows leaves a policy its isolation and the rules that deny.
 func (m *Model) dropAllows() {
 	for _, d := range m.dirs {
 		if d != nil {
-			d.rules = slices.DeleteFunc(d.rules, func(r rule) bool { return r.kind != RuleDeny })
+			d.rules = slices.DeleteFunc(d.rules, func(r rule) bool { return !r.kind.denies() })
 		}
 	}
 }

@@ -83,13 +83,14 @@ func networkPeer(m *Model, field string, p *networkingv1.NetworkPolicyPeer) (pee
 		return peer{}, false
 	}
 	out := &podSelector{local: true}
-	var ok1, ok2 bool
-	out.pods, ok1 = m.podPeers(field+".podSelector", RuleAllow, p.PodSelector)
+	is := peer{pods: out}
+	ok1 := m.podPeers(field+".podSelector", RuleAllow, p.PodSelector, &is)
+	var ok2 bool
 	out.namespaces, ok2 = m.selector(field+".namespaceSelector", p.NamespaceSelector)
 	if p.NamespaceSelector == nil {
 		out.namespace = m.rec.Namespace
 	}
-	return peer{pods: out}, ok1 && ok2
+	return is, ok1 && ok2
 }
 
 func networkPort(m *Model, field string, p *networkingv1.NetworkPolicyPort) (port, bool) {

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 )
 
@@ -38,6 +40,8 @@ type oraclePolicy struct {
 	namespace string
 	network   *networkingv1.NetworkPolicySpec
 	mesh      *v1alpha1.ClusterMeshNetworkPolicySpec // of both of our kinds; the namespace makes the difference
+	cluster   *npav1alpha2.ClusterNetworkPolicySpec
+	name      string
 }
 
 // subjects is the selector of a policy's subjects, as text.
@@ -45,7 +49,13 @@ func (p oraclePolicy) subjects() string {
 	if p.network != nil {
 		return p.network.PodSelector.String()
 	}
-	return p.mesh.PodSelector.String()
+	if p.mesh != nil {
+		return p.mesh.PodSelector.String()
+	}
+	if p.cluster.Subject.Pods != nil {
+		return p.cluster.Subject.Pods.PodSelector.String()
+	}
+	return ""
 }
 
 type oracle struct {
@@ -55,56 +65,6 @@ type oracle struct {
 	policies []oraclePolicy
 	// omniscient: it sees also the labels that identities leave out, as the policies' authors do.
 	omniscient bool
-}
-
-// leftOut are labels that identities leave out, of those that generated pods have. Whether a pod has one is unknown.
-var leftOut = []string{"statefulset.kubernetes.io/pod-name", "pod-template-hash", "fairlead.dev/forged"}
-
-func (o *oracle) seeingAll() *oracle {
-	all := *o
-	all.omniscient = true
-	return &all
-}
-
-// truth of a selector for a pod.
-type truth int
-
-const (
-	no truth = iota
-	unknown
-	yes
-)
-
-// pods says whether a selector of pods means one: no if a requirement that can be judged isn't met, else unknown if one can't
-// be judged.
-func (o *oracle) pods(s *metav1.LabelSelector, l map[string]string) truth {
-	if s == nil || o.omniscient {
-		return truthOf(has(s, l))
-	}
-	rest, left := s.DeepCopy(), false
-	for key := range s.MatchLabels {
-		if slices.Contains(leftOut, key) {
-			delete(rest.MatchLabels, key)
-			left = true
-		}
-	}
-	rest.MatchExpressions = slices.DeleteFunc(rest.MatchExpressions, func(r metav1.LabelSelectorRequirement) bool {
-		is := slices.Contains(leftOut, r.Key)
-		left = left || is
-		return is
-	})
-	out := truthOf(has(rest, l))
-	if out == yes && left {
-		return unknown
-	}
-	return out
-}
-
-func truthOf(is bool) truth {
-	if is {
-		return yes
-	}
-	return no
 }
 
 // connection as seen from the subject.
@@ -127,28 +87,48 @@ func (c connection) listener(peerSelectedAsPod bool) *oraclePod {
 	return c.peer.pod
 }
 
-// says is what one policy thinks of a connection.
-type says struct{ isolates, allows, denies, audit bool }
+// says is what one policy of a namespace thinks of a connection.
+type says struct{ isolates, allows, denies bool }
 
+// verdict is what enforcing policies make of a connection. Where they let it through and all policies together, those in
+// Audit mode included, would not, it is reported.
 func (o *oracle) verdict(c connection) Verdict {
-	var enforced, audited says
-	for _, p := range o.policies {
-		s := o.ask(p, c)
-		into := &enforced
-		if s.audit {
-			into = &audited
-		}
-		into.isolates = into.isolates || s.isolates
-		into.allows = into.allows || s.allows
-		into.denies = into.denies || s.denies
-	}
 	switch {
-	case enforced.denies, enforced.isolates && !enforced.allows:
+	case !o.passes(c, false):
 		return Deny
-	case audited.denies, audited.isolates && !audited.allows && !enforced.allows:
+	case !o.passes(c, true):
 		return AuditDeny
 	}
 	return Allow
+}
+
+// passes asks the tiers one after another, with or without the policies in Audit mode.
+func (o *oracle) passes(c connection, audit bool) bool {
+	switch o.ordered(c, audit, "Admin") {
+	case "Accept":
+		return true
+	case "Deny":
+		return false
+	}
+	var all says
+	for _, p := range o.policies {
+		if p.tier() != "" || p.audit() && !audit {
+			continue
+		}
+		s := o.ask(p, c)
+		all.isolates = all.isolates || s.isolates
+		all.allows = all.allows || s.allows
+		all.denies = all.denies || s.denies
+	}
+	switch {
+	case all.denies:
+		return false
+	case all.allows:
+		return true
+	case all.isolates:
+		return false
+	}
+	return o.ordered(c, audit, "Baseline") != "Deny"
 }
 
 func (o *oracle) ask(p oraclePolicy, c connection) says {
@@ -254,32 +234,50 @@ func (o *oracle) askMesh(p oraclePolicy, c connection) says {
 	if p.namespace != "" && c.subject.namespace != p.namespace {
 		return says{}
 	}
-	selected := o.pods(&spec.PodSelector, c.subject.labels)
-	if selected == no || !has(spec.NamespaceSelector, c.subject.namespaceLabels) ||
-		!has(spec.ClusterSelector, o.clusterLabels(o.local)) {
-		return says{}
-	}
-	d := spec.Ingress
-	if c.dir == Egress {
-		d = spec.Egress
-	}
+	d, selected := o.meshDirection(spec, c)
 	if d == nil {
 		return says{}
 	}
-	s := says{isolates: d.DefaultAction != "Allow", audit: spec.Mode == v1alpha1.PolicyAudit}
+	s := says{isolates: d.DefaultAction != "Allow"}
 	for _, r := range d.Allow {
-		s.allows = s.allows || selected == yes && o.meshRule(p.namespace, r, c, yes) && (!c.peer.unknown || len(r.Peers) == 0)
+		s.allows = s.allows || selected == yes && o.surely(p.namespace, r, c)
 	}
 	for _, r := range d.Deny {
-		s.denies = s.denies || o.meshRule(p.namespace, r, c, unknown)
-		for _, pod := range o.all { // it could be this one
-			if anyOf := c; c.peer.unknown {
-				anyOf.peer = oraclePeer{pod: pod, addr: pod.addr}
-				s.denies = s.denies || c.dir == Egress && o.meshRule(p.namespace, r, anyOf, unknown)
-			}
-		}
+		s.denies = s.denies || o.maybe(p.namespace, r, c)
 	}
 	return s
+}
+
+// meshDirection is what a policy says about the connection's direction, and whether it means the subject; nil if it doesn't.
+func (o *oracle) meshDirection(spec *v1alpha1.ClusterMeshNetworkPolicySpec, c connection) (*v1alpha1.MeshPolicyDirection, truth) {
+	selected := o.pods(&spec.PodSelector, c.subject.labels)
+	if selected == no || !has(spec.NamespaceSelector, c.subject.namespaceLabels) || !has(spec.ClusterSelector, o.clusterLabels(o.local)) {
+		return nil, no
+	}
+	if c.dir == Egress {
+		return spec.Egress, selected
+	}
+	return spec.Ingress, selected
+}
+
+// surely says whether a rule means a connection whoever the peer is.
+func (o *oracle) surely(namespace string, r v1alpha1.MeshPolicyRule, c connection) bool {
+	if c.peer.unknown && len(r.Peers) > 0 {
+		return false
+	}
+	return o.meshRule(namespace, r, c, yes)
+}
+
+// maybe says whether a rule may mean a connection: somebody unknown could be any pod, and listen where that does.
+func (o *oracle) maybe(namespace string, r v1alpha1.MeshPolicyRule, c connection) bool {
+	if o.meshRule(namespace, r, c, unknown) {
+		return true
+	}
+	return c.peer.unknown && c.dir == Egress && slices.ContainsFunc(o.all, func(pod *oraclePod) bool {
+		c := c
+		c.peer = oraclePeer{pod: pod, addr: pod.addr}
+		return o.meshRule(namespace, r, c, unknown)
+	})
 }
 
 // meshRule says whether a rule is about a connection, with a peer that is meant at least that surely.

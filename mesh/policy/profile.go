@@ -4,7 +4,6 @@
 package policy
 
 import (
-	"cmp"
 	"encoding/binary"
 	"maps"
 	"slices"
@@ -36,6 +35,7 @@ type draftLine struct {
 	Line
 	set    *set // nil: everybody
 	policy *installed
+	tier   Tier
 }
 
 // profileKey identifies the policies and ports of a profile.
@@ -78,30 +78,7 @@ func listeningPorts(policies []*installed, named map[string][]uint16) map[string
 func (e *Engine) draftProfile(p *profile) {
 	sets, families := p.sets, p.families
 	p.draft, p.sets, p.families, p.base = nil, nil, nil, Subject{}
-	var enforced, audited []uint32
-	for _, pol := range p.policies {
-		if id := pol.ids.isolate[p.dir]; id != 0 && pol.model.audit {
-			audited = append(audited, id)
-		} else if id != 0 {
-			enforced = append(enforced, id)
-		}
-	}
-	if blame := append(enforced, audited...); len(blame) > 0 {
-		p.base = Subject{Isolated: true, Audit: len(enforced) == 0, DefaultRule: blame[0]}
-	}
-	for _, pol := range p.policies {
-		rules := pol.model.dirs[p.dir].rules
-		for i := range rules {
-			v := verdict(&rules[i], pol.model.audit)
-			if v == Allow && pol.model.audit && len(enforced) > 0 {
-				continue // it opens nothing that an enforcing policy keeps closed
-			}
-			e.draftRule(p, pol, &rules[i], Line{Verdict: v, Rule: pol.ids.rules[p.dir][i]})
-		}
-	}
-	slices.SortStableFunc(p.draft, func(a, b draftLine) int {
-		return cmp.Or(cmp.Compare(a.Verdict.level(), b.Verdict.level()), cmp.Compare(b.specificity(), a.specificity()))
-	})
+	e.draftTiers(p)
 	for _, s := range p.sets {
 		s.users[p] = struct{}{}
 	}
@@ -120,7 +97,7 @@ func (l *draftLine) specificity() int {
 func (e *Engine) draftRule(p *profile, pol *installed, r *rule, l Line) {
 	add := func(s *set, proto uint8, from, to uint16) {
 		l.Proto, l.From, l.To = proto, from, to
-		p.draft = append(p.draft, draftLine{l, s, pol})
+		p.draft = append(p.draft, draftLine{l, s, pol, pol.model.tier})
 		if s != nil && !slices.Contains(p.sets, s) {
 			p.sets = append(p.sets, s)
 		}
@@ -157,22 +134,35 @@ func (e *Engine) draftRule(p *profile, pol *installed, r *rule, l Line) {
 }
 
 // finishProfile turns the draft into a group. A rule that has no bit is closed: its deny is about everybody, its allow about
-// nobody. Without room for the group all of the subject is closed.
+// nobody, and its pass denies everybody. Without room for the group all of the subject is closed.
 func (e *Engine) finishProfile(p *profile) {
 	old := p.group
 	p.starved, p.base.Blocks = nil, false
 	lines := make([]Line, 0, len(p.draft))
 	seen := make(map[Line]struct{}, len(p.draft))
+	first := 0 // how many lines Admin has
+	var passes bool
+	var tier Tier
 	for _, d := range p.draft {
 		l := d.Line
+		if d.tier != tier {
+			if tier == TierAdmin && passes {
+				lines = endChunk(lines)
+			}
+			tier = d.tier
+			clear(seen) // a pass may have skipped those of the tier before
+		}
 		if d.set != nil {
 			l.Set = d.set.bit
 			p.base.Blocks = p.base.Blocks || d.set.namesCIDRs()
 			if l.Set == 0 && !slices.Contains(p.starved, d.policy.model.key) {
 				p.starved = append(p.starved, d.policy.model.key)
 			}
-			if l.Set == 0 && l.Verdict == Allow {
-				continue
+			if l.Set == 0 {
+				var stays bool
+				if l.Verdict, stays = l.Verdict.aboutNobodyKnown(); !stays {
+					continue
+				}
 			}
 		}
 		match := l
@@ -182,6 +172,15 @@ func (e *Engine) finishProfile(p *profile) {
 		}
 		seen[match] = struct{}{}
 		lines = append(lines, l)
+		if tier == TierAdmin {
+			first = len(lines)
+			passes = passes || l.Verdict == Pass || l.Verdict == AuditPass
+		}
+	}
+	for i := range lines[:first] {
+		if v := lines[i].Verdict; v == Pass || v == AuditPass {
+			lines[i].Rule = uint32(chunks(lines[:first]))
+		}
 	}
 	row := ClosedSubject(p.dir)
 	var ok bool

@@ -89,7 +89,7 @@ func (g *registry) register(m *Model) *ruleIDs {
 		}
 		base := Rule{
 			PolicyKey: m.key, Namespace: m.rec.Namespace, Name: m.rec.Name, Direction: Direction(dir),
-			Audit: m.audit, Provenance: m.rec.Provenance,
+			Tier: m.tier, Audit: m.audit, Provenance: m.rec.Provenance,
 		}
 		if d.isolates {
 			r := base

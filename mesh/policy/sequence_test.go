@@ -172,7 +172,7 @@ func (s *sequence) setPorts(t *rapid.T) {
 
 func (s *sequence) setPolicy(t *rapid.T) {
 	g := &scene{}
-	kind := rapid.SampledFrom([]string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy}).Draw(t, "kind")
+	kind := rapid.SampledFrom(allKinds).Draw(t, "kind")
 	g.addPolicy(t, kind, rapid.IntRange(0, 3).Draw(t, "name"))
 	m := g.in.Policies[0]
 	s.world.Policies = append(slices.DeleteFunc(slices.Clone(s.world.Policies), func(o *Model) bool { return o.key == m.key }), m)

@@ -18,19 +18,22 @@ func (m *Model) describe() {
 		}
 		for i := range d.rules {
 			r := &d.rules[i]
-			r.text = ruleText(Direction(dir), r)
-			r.key = peersKey(r.peers, r.kind == RuleDeny)
-			r.pods = peersKey(slices.DeleteFunc(slices.Clone(r.peers), func(p peer) bool { return p.pods == nil }), r.kind == RuleDeny)
+			r.text = m.place() + ruleText(Direction(dir), r)
+			r.key = peersKey(r.peers, r.kind.denies())
+			r.pods = peersKey(slices.DeleteFunc(slices.Clone(r.peers), func(p peer) bool { return p.pods == nil }), r.kind.denies())
 		}
 	}
 }
 
 func (m *Model) isolationText(dir Direction) string {
 	if len(m.problems) > 0 {
-		return fmt.Sprintf("the policy is not valid, so it allows no %s: %s", dir, m.problems[0])
+		return m.place() + fmt.Sprintf("the policy is not valid, so it allows no %s: %s", dir, m.problems[0])
 	}
 	if m.widened {
-		return fmt.Sprintf("isolates and allows no %s: %s", dir, m.warnings[0])
+		return m.place() + fmt.Sprintf("isolates and allows no %s: %s", dir, m.warnings[0])
+	}
+	if m.tier != TierNamespace {
+		return m.place() + fmt.Sprintf("%s that no rule of the policy matches is denied", dir)
 	}
 	return fmt.Sprintf("isolates: %s that no rule allows is denied", dir)
 }
@@ -40,7 +43,23 @@ func ruleText(dir Direction, r *rule) string {
 	if dir == Egress {
 		side = "to"
 	}
-	return fmt.Sprintf("%s %s %s%s", r.kind, side, peersText(r), portsText(r))
+	kind := string(r.kind)
+	if r.kind == RuleUnclear {
+		kind = "deny, because nobody knows whom this passes: pass"
+	}
+	text := fmt.Sprintf("%s %s %s%s", kind, side, peersText(r), portsText(r))
+	if r.name != "" {
+		text += fmt.Sprintf(" (%q)", r.name)
+	}
+	return text
+}
+
+// place says where in the order of tiers a policy is judged; nothing for those of namespaces.
+func (m *Model) place() string {
+	if m.tier == TierNamespace {
+		return ""
+	}
+	return fmt.Sprintf("%s tier, priority %d: ", m.tier, m.priority)
 }
 
 func peersText(r *rule) string {

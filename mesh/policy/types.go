@@ -13,6 +13,7 @@ const (
 	KindNetworkPolicy            = v1alpha1.KindNetworkPolicy
 	KindMeshNetworkPolicy        = v1alpha1.KindMeshNetworkPolicy
 	KindClusterMeshNetworkPolicy = v1alpha1.KindClusterMeshNetworkPolicy
+	KindClusterNetworkPolicy     = v1alpha1.KindClusterNetworkPolicy
 )
 
 // Direction of a connection, seen from the subject.
@@ -39,6 +40,10 @@ const (
 	Allow     Verdict = 1
 	Deny      Verdict = 2
 	AuditDeny Verdict = 3
+	// Lines only: Pass goes on with the next tier, AuditAllow and AuditPass settle what is reported.
+	Pass       Verdict = 4
+	AuditAllow Verdict = 5
+	AuditPass  Verdict = 6
 )
 
 func (v Verdict) String() string {
@@ -49,6 +54,12 @@ func (v Verdict) String() string {
 		return "deny"
 	case AuditDeny:
 		return "audit-deny"
+	case Pass:
+		return "pass"
+	case AuditAllow:
+		return "audit-allow"
+	case AuditPass:
+		return "audit-pass"
 	}
 	return "none"
 }
@@ -77,14 +88,14 @@ func (s Subject) base() Subject {
 	return s
 }
 
-// Line is an element of a group. Lines are scanned in order (docs/decisions/0005): a deny that matches decides, an audit-deny
-// is remembered, the first allow decides.
+// Line is an element of a group. Lines are scanned in order (docs/decisions/0005 and 0010): the first deny or allow that
+// matches decides, a pass goes on behind its tier, lines of audit settle what is reported.
 type Line struct {
 	Set      uint16 // of peers; 0: everybody
 	Proto    uint8  // 0: any
 	From, To uint16 // destination ports, host order, inclusive; 0-0: any port, and protocols without ports
 	Verdict  Verdict
-	Rule     uint32
+	Rule     uint32 // of Pass and AuditPass: the number of the chunk to go on with
 }
 
 // RuleKind says what a rule does.
@@ -94,6 +105,8 @@ type RuleKind string
 const (
 	RuleAllow   RuleKind = "allow"
 	RuleDeny    RuleKind = "deny"
+	RulePass    RuleKind = "pass"    // the next tier decides
+	RuleUnclear RuleKind = "unclear" // a pass that may not mean the connection: denies
 	RuleIsolate RuleKind = "isolate" // the policy denies what nothing allows
 	// RuleUnknownSubject isolates pods with an identity of unknown labels (yet): no policy can be matched.
 	RuleUnknownSubject RuleKind = "unknown-subject"
@@ -106,6 +119,7 @@ type Rule struct {
 	ID         uint32
 	PolicyKey  string // as Model.Key gives it; empty for built-in rules
 	Kind       RuleKind
+	Tier       Tier
 	Namespace  string
 	Name       string
 	Direction  Direction

@@ -1,0 +1,115 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+)
+
+// A rule that is not understood is closed, as the API's definition wants it; the rules beside it stay in force.
+func TestUnknownRulesOfClusterNetworkPoliciesAreClosed(t *testing.T) {
+	const to80 = `{"action":"Accept","to":[{"namespaces":{}}],"protocols":[{"tcp":{"destinationPort":{"number":80}}}]}`
+	for _, tt := range []struct {
+		name, rule string
+		want       string // in the warning
+		first      Verdict
+		last       Verdict // where the rule stands behind one that accepts port 80
+	}{
+		{"accept nodes", `{"action":"Accept","to":[{"nodes":{}}]}`, "spec.egress[0].to[0]: nodes can't be enforced yet; the rule accepts nobody", Allow, Allow},
+		{"deny nodes", `{"action":"Deny","to":[{"nodes":{}}]}`, "nodes can't be enforced yet; the rule denies everybody", Deny, Allow},
+		{"pass nodes", `{"action":"Pass","to":[{"nodes":{}}]}`, "the rule denies everybody", Deny, Allow},
+		{"accept nodes and pods", `{"action":"Accept","to":[{"namespaces":{}},{"nodes":{}}]}`, "the rule accepts nobody", Allow, Allow},
+		{"deny nodes on another port", `{"action":"Deny","to":[{"nodes":{}}],"protocols":[{"tcp":{"destinationPort":{"number":81}}}]}`, "denies everybody", Allow, Allow},
+		{"deny names", `{"action":"Deny","to":[{"domainNames":["example.com"]}]}`, "domainNames can't be enforced yet", Deny, Allow},
+		{"a peer of a later version", `{"action":"Deny","to":[{"services":{}}]}`, "services", Deny, Allow},
+		{"a peer of a later version, accepted", `{"action":"Accept","to":[{"services":{}}]}`, "services", Allow, Allow},
+		{"no peers", `{"action":"Deny","to":[]}`, "needs to", Deny, Allow},
+		{"a direction's other list", `{"action":"Deny","from":[{"namespaces":{}}]}`, "needs to", Deny, Allow},
+		{"an action of a later version", `{"action":"Log","to":[{"namespaces":{}}]}`, `action "Log"`, Deny, Allow},
+		{"a protocol of a later version", `{"action":"Deny","to":[{"namespaces":{}}],"protocols":[{"icmp":{}}]}`, "icmp", Deny, Allow},
+		{"ports that can't be", `{"action":"Deny","to":[{"namespaces":{}}],"protocols":[{"tcp":{"destinationPort":{"range":{"start":90,"end":81}}}}]}`, "endPort 81", Deny, Allow},
+		{"two protocols in one", `{"action":"Deny","to":[{"namespaces":{}}],"protocols":[{"tcp":{},"udp":{}}]}`, "exactly one of", Deny, Allow},
+		{"a range that is none", `{"action":"Deny","to":[{"networks":["10.0.0.0"]}]}`, "is not a CIDR", Deny, Allow},
+		{"named ports of networks", `{"action":"Deny","to":[{"networks":["10.0.0.0/8"]}],"protocols":[{"destinationNamedPort":"http"}]}`, "no named ports", Deny, Allow},
+		{"an operator of a later version", `{"action":"Deny","to":[{"pods":{"namespaceSelector":{},"podSelector":{"matchExpressions":[{"key":"a","operator":"Gt"}]}}}]}`, "podSelector", Deny, Allow},
+		{"a label that identities leave out", `{"action":"Deny","to":[{"pods":{"namespaceSelector":{},"podSelector":{"matchLabels":{"controller-uid":"1"}}}}]}`, "the rule denies everybody who may be meant", Deny, Allow},
+		{"others with such a label", `{"action":"Deny","to":[{"pods":{"namespaceSelector":{},"podSelector":{"matchLabels":{"app":"web","controller-uid":"1"}}}}]}`, "controller-uid", Allow, Allow},
+		{"accept by such a label", `{"action":"Accept","to":[{"pods":{"namespaceSelector":{},"podSelector":{"matchLabels":{"controller-uid":"1"}}}}]}`, "the rule allows nobody by it", Allow, Allow},
+		{"pass by such a label", `{"action":"Pass","to":[{"pods":{"namespaceSelector":{},"podSelector":{"matchLabels":{"controller-uid":"1"}}}}]}`, "the rule denies everybody who may be meant", Deny, Allow},
+		{"no rule at all", `7`, "cannot unmarshal", Deny, Allow},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			first := policyOf(KindClusterNetworkPolicy, "", "p", `{"tier":"Admin","priority":5,"subject":{"namespaces":{}},"egress":[`+tt.rule+`]}`)
+			if problems := first.Problems(); !slices.ContainsFunc(problems, func(p Problem) bool { return p.Warning && strings.Contains(p.Message, tt.want) }) {
+				t.Errorf("problems are %+v, want a warning with %q", problems, tt.want)
+			}
+			if why := verdicts(t, tcp80(web, db, Egress), first); why.Verdict != tt.first {
+				t.Errorf("alone: %s", &why)
+			}
+			last := policyOf(KindClusterNetworkPolicy, "", "p", `{"tier":"Admin","priority":5,"subject":{"namespaces":{}},"egress":[`+to80+`,`+tt.rule+`]}`)
+			if why := verdicts(t, tcp80(web, db, Egress), last); why.Verdict != tt.last {
+				t.Errorf("behind another: %s", &why)
+			}
+		})
+	}
+}
+
+// Ranges of addresses mean whoever has an address in them: pods, nodes and what is outside; of unknown peers every deny.
+func TestNetworksOfClusterNetworkPolicies(t *testing.T) {
+	out4, out6, in4 := netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2600::1"), netip.MustParseAddr("10.1.2.3")
+	for _, tt := range []struct {
+		name, action, networks            string
+		toPod, toNode, to4, to6, toNobody Verdict
+	}{
+		{"deny a range outside", "Deny", `"192.0.2.0/24"`, Allow, Allow, Deny, Allow, Deny},
+		{"deny a range with pods", "Deny", `"10.0.0.0/8"`, Deny, Deny, Allow, Allow, Deny},
+		{"deny all of IPv4", "Deny", `"0.0.0.0/0"`, Deny, Deny, Deny, Allow, Deny},
+		{"deny all", "Deny", `"0.0.0.0/0","::/0"`, Deny, Deny, Deny, Deny, Deny},
+		{"accept all of IPv4", "Accept", `"0.0.0.0/0"`, Allow, Allow, Allow, Deny, Deny},
+		{"accept all", "Accept", `"0.0.0.0/0","::/0"`, Allow, Allow, Allow, Allow, Deny},
+		{"accept a range with pods", "Accept", `"10.0.0.0/8"`, Allow, Allow, Deny, Deny, Deny},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			policies := []*Model{policyOf(KindClusterNetworkPolicy, "", "p",
+				`{"tier":"Admin","priority":5,"subject":{"namespaces":{}},"egress":[{"action":"`+tt.action+`","to":[{"networks":[`+tt.networks+`]}]}]}`)}
+			if problems := policies[0].Problems(); len(problems) > 0 {
+				t.Errorf("problems are %v", problems)
+			}
+			if tt.action == "Accept" {
+				policies = append(policies, policyOf(KindNetworkPolicy, "shop", "closed", `{"podSelector":{},"policyTypes":["Egress"]}`))
+			}
+			for _, to := range []struct {
+				peer uint32
+				addr netip.Addr
+				want Verdict
+			}{{db, in4, tt.toPod}, {identity.RemoteNode, in4, tt.toNode}, {identity.World, out4, tt.to4}, {identity.World, out6, tt.to6}, {identity.Unknown, in4, tt.toNobody}} {
+				c := Connection{Subject: web, Peer: to.peer, Addr: to.addr, Dir: Egress, Proto: protoTCP, Port: 80}
+				if why := verdicts(t, c, policies...); why.Verdict != to.want {
+					t.Errorf("%+v: %s, want %s", c, &why, to.want)
+				}
+			}
+		})
+	}
+}
+
+func TestClusterNetworkPoliciesAreOfTheirOwnCluster(t *testing.T) {
+	m := policyOf(KindClusterNetworkPolicy, "", "p",
+		`{"tier":"Admin","priority":5,"subject":{"pods":{"namespaceSelector":{},"podSelector":{"matchLabels":{"app":"web"}}}},
+		"ingress":[{"name":"ours","action":"Deny","from":[{"namespaces":{}}]}]}`)
+	for peer, want := range map[uint32]Verdict{db: Deny, farWeb: Allow} {
+		if why := verdicts(t, tcp80(web, peer, Ingress), m); why.Verdict != want {
+			t.Errorf("from %s: %s", identity.Name(peer), &why)
+		} else if want == Deny && !strings.Contains(why.String(), `deny from all pods in all namespaces ("ours")`) {
+			t.Errorf("the rule's name is missing: %s", &why)
+		}
+	}
+	if why := verdicts(t, tcp80(db, web, Ingress), m); why.Verdict != Allow {
+		t.Errorf("db is no subject: %s", &why)
+	}
+}
