@@ -17,7 +17,6 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"sigs.k8s.io/yaml"
 
-	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
@@ -378,7 +377,11 @@ func runFailing(w *world, out io.Writer, args []string) error {
 			continue
 		}
 		for _, l := range row.Value.Line {
-			if l.Verdict != bpf.VerdictNone {
+			switch l.Verdict {
+			case bpf.VerdictNone:
+			case bpf.VerdictPass, bpf.VerdictAuditPass: // name a line, no rule
+				lines = append(lines, "line that passes: failed")
+			default:
 				lines = append(lines, "line of "+n.rule(l.RuleID)+": failed")
 			}
 		}
@@ -441,50 +444,6 @@ func runFederation(w *world, out io.Writer, args []string) error {
 	refused := c.operator.Discoverer.Refused()
 	for _, name := range slices.Sorted(maps.Keys(refused)) {
 		_, _ = fmt.Fprintf(out, "%s is refused: %s\n", name, refused[name])
-	}
-	return nil
-}
-
-// runPolicies shows the status of a cluster's mesh policies.
-func runPolicies(w *world, out io.Writer, args []string) error {
-	c, err := w.clusterOf(args)
-	if err != nil {
-		return err
-	}
-	var list v1alpha1.MeshNetworkPolicyList
-	if err := c.kube.List(context.Background(), &list); err != nil {
-		return err
-	}
-	for _, p := range list.Items {
-		_, _ = fmt.Fprintf(out, "%s/%s: in force on %d of %d nodes, revision %s\n",
-			p.Namespace, p.Name, p.Status.Nodes.Realized, p.Status.Nodes.Total, p.Status.AppliedRevision)
-		for _, cond := range p.Status.Conditions {
-			if cond.Type == "Ready" {
-				_, _ = fmt.Fprintf(out, "  Ready %s: %s\n", cond.Status, cond.Message)
-			}
-		}
-	}
-	return nil
-}
-
-// runSources shows the status of a cluster's policy sources.
-func runSources(w *world, out io.Writer, args []string) error {
-	c, err := w.clusterOf(args)
-	if err != nil {
-		return err
-	}
-	var list v1alpha1.PolicySourceList
-	if err := c.kube.List(context.Background(), &list); err != nil {
-		return err
-	}
-	for _, src := range list.Items {
-		_, _ = fmt.Fprintf(out, "%s/%s: %d policies in force on %d of %d nodes, revision %s\n",
-			src.Namespace, src.Name, len(src.Status.Inventory), src.Status.Nodes.Realized, src.Status.Nodes.Total, src.Status.LastAppliedRevision)
-		for _, cond := range src.Status.Conditions {
-			if cond.Type == "Ready" {
-				_, _ = fmt.Fprintf(out, "  Ready %s: %s\n", cond.Status, cond.Message)
-			}
-		}
 	}
 	return nil
 }

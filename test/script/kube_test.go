@@ -16,6 +16,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -30,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/apiutil"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/operator/observe"
@@ -55,9 +57,10 @@ func newKube() *kube {
 	}
 	utilruntime.Must(clientgoscheme.AddToScheme(k.scheme))
 	utilruntime.Must(v1alpha1.AddToScheme(k.scheme))
+	utilruntime.Must(apiextensionsv1.AddToScheme(k.scheme))
 	k.WithWatch = fake.NewClientBuilder().WithScheme(k.scheme).
 		WithStatusSubresource(&v1alpha1.ClusterMesh{}, &v1alpha1.MeshCluster{}, &v1alpha1.MeshNode{},
-			&v1alpha1.MeshNetworkPolicy{}, &v1alpha1.ClusterMeshNetworkPolicy{}, &v1alpha1.PolicySource{}).
+			&v1alpha1.MeshNetworkPolicy{}, &v1alpha1.ClusterMeshNetworkPolicy{}, &v1alpha1.PolicySource{}, &npav1alpha2.ClusterNetworkPolicy{}).
 		WithReturnManagedFields().WithInterceptorFuncs(k.interceptors()).Build()
 	return k
 }

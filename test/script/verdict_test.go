@@ -54,7 +54,7 @@ const (
 // noPort is that of protocols without ports.
 const noPort = -1
 
-// decide reads the maps as bpf/lib/policy.h does (ADR 0005). A CIDR's identity stands for an address of the world in it.
+// decide reads the maps as bpf/lib/policy.h does (ADR 0005 and 0010). A CIDR's identity stands for an address of the world in it.
 func (p policyMaps) decide(subject bpf.SubjectKey, peer uint32, proto uint8, port int) decision {
 	block := uint32(0)
 	if identity.IsCIDR(peer) {
@@ -72,37 +72,48 @@ func (p policyMaps) decide(subject bpf.SubjectKey, peer uint32, proto uint8, por
 	if !selected || !known {
 		return decision{bpf.VerdictDeny, byAbsence, 0}
 	}
-	var audit *bpf.PolicyLine
-	for i := range s.Lines {
-		chunk, ok := p.groups[bpf.GroupKey{Group: s.Group, Chunk: i / bpf.GroupLines}]
-		if !ok {
+	for chunk := uint32(0); chunk*bpf.GroupLines < s.Lines; chunk++ {
+		if _, ok := p.groups[bpf.GroupKey{Group: s.Group, Chunk: chunk}]; !ok {
 			return decision{bpf.VerdictDeny, byAbsence, 0}
 		}
-		l := chunk.Line[i%bpf.GroupLines]
+	}
+	d := walk(s, p.lines(subject), false, sets, proto, port)
+	if d.verdict != bpf.VerdictDeny {
+		if all := walk(s, p.lines(subject), true, sets, proto, port); all.verdict == bpf.VerdictDeny {
+			return decision{bpf.VerdictAuditDeny, all.by, all.rule}
+		}
+	}
+	return d
+}
+
+// walk goes through a subject's lines, with those of audit as if they enforced, or without them (ADR 0010).
+func walk(s bpf.Subject, lines []bpf.PolicyLine, audit bool, sets [bpf.SetWords]uint64, proto uint8, port int) decision {
+	for i := 0; i < len(lines); i++ {
+		l := lines[i]
+		v, counts := l.Verdict, true
+		switch v {
+		case bpf.VerdictAuditDeny:
+			v, counts = bpf.VerdictDeny, audit
+		case bpf.VerdictAuditAllow:
+			v, counts = bpf.VerdictAllow, audit
+		case bpf.VerdictAuditPass:
+			v, counts = bpf.VerdictPass, audit
+		}
 		switch {
+		case !counts:
 		case l.Set != 0 && sets[l.Set/64]>>(l.Set%64)&1 == 0:
 		case l.Proto != 0 && l.Proto != proto:
 		case (l.PortFrom != 0 || l.PortTo != 0) && (port < int(l.PortFrom) || port > int(l.PortTo)):
-		case l.Verdict == bpf.VerdictAuditDeny:
-			if audit == nil {
-				audit = &l
-			}
-		case l.Verdict == bpf.VerdictAllow && audit == nil:
+		case v == bpf.VerdictPass:
+			i = max(i, int(l.RuleID)*bpf.GroupLines-1)
+		case v == bpf.VerdictAllow:
 			return decision{bpf.VerdictAllow, byLine, l.RuleID}
-		case l.Verdict == bpf.VerdictAllow:
-			return decision{bpf.VerdictAuditDeny, byLine, audit.RuleID}
 		default:
 			return decision{bpf.VerdictDeny, byLine, l.RuleID}
 		}
 	}
-	isolated, audited := s.Flags&bpf.SubjectIsolated != 0, s.Flags&bpf.SubjectAudit != 0
-	switch {
-	case isolated && !audited:
+	if s.Flags&bpf.SubjectIsolated != 0 && (audit || s.Flags&bpf.SubjectAudit == 0) {
 		return decision{bpf.VerdictDeny, byDefault, s.DefaultRule}
-	case audit != nil:
-		return decision{bpf.VerdictAuditDeny, byLine, audit.RuleID}
-	case isolated:
-		return decision{bpf.VerdictAuditDeny, byDefault, s.DefaultRule}
 	}
 	return decision{bpf.VerdictAllow, byDefault, 0}
 }
