@@ -4,8 +4,12 @@
 package bpf
 
 import (
+	"fmt"
 	"net/netip"
+	"os/exec"
 	"testing"
+
+	"github.com/cilium/ebpf"
 )
 
 // leadsTo makes an address and port of TCP a service with these backends. The zero address is a node port.
@@ -133,4 +137,61 @@ func TestFlowsToServicesAreJudgedAgain(t *testing.T) {
 		f.bumpEpoch()
 		send().passes(t, "leads back, and a policy changed", HookPodEgress, ReasonService)
 	})
+}
+
+// A running connection through kube-proxy goes to the backend that was chosen, whatever becomes of the service: its
+// backends may be not ready for a moment, or one may join that isn't allowed.
+func TestRunningConnectionsAreJudgedByTheChosenBackend(t *testing.T) {
+	tr := newTranslated(t, newNetNode(t, tcx, 0, "10.1.0.10", "fd00:1::10"))
+	serveName(t, tr.outside, ":81")
+	service := []netip.Addr{cast4.service, cast6.service}
+	inNS(t, tr.ns, func() error {
+		for family, nf := range []string{"ip", "ip6"} {
+			rule := fmt.Sprintf("%[1]s daddr %[2]s tcp dport 443 dnat %[1]s to %[3]s", nf, service[family], netip.AddrPortFrom(tr.client[family], 81))
+			if out, err := exec.Command("nft", "add rule inet proxy translate "+rule).CombinedOutput(); err != nil {
+				return fmt.Errorf("nft: %w: %s", err, out)
+			}
+		}
+		return nil
+	})
+	for family := range service {
+		at := netip.AddrPortFrom(service[family], 443)
+		chosen := netip.AddrPortFrom(tr.client[family], 81)
+		// later is as if eight seconds went by.
+		later := func() {
+			m := []*ebpf.Map{tr.maps.CT4, tr.maps.CT6}[family]
+			key, e := make([]byte, m.KeySize()), CTEntry{}
+			for entries := m.Iterate(); entries.Next(&key, &e); {
+				e.AddressEpoch -= 2
+				tr.must(m.Put(key, &e))
+			}
+		}
+		tr.policies[DirEgress] = &testPolicy{}
+		tr.isolate(DirEgress, 0)
+		tr.rule(DirEgress, line{peer: blockIdentity, proto: 6, from: 81, rule: 1})
+		tr.leadsTo(at, 7, 0, chosen)
+		tr.bumpEpoch()
+		c, ok := call(t, tr.podNS, at)
+		if !ok {
+			t.Fatalf("family %d: a service that is allowed gives no answer", family)
+		}
+		tr.leadsTo(at, 7, 0)
+		later()
+		if !sendLine(c) {
+			t.Errorf("family %d: the connection ends while no backend is ready", family)
+		}
+		tr.leadsTo(at, 7, 0, chosen, netip.AddrPortFrom(chosen.Addr(), 82))
+		later()
+		if !sendLine(c) {
+			t.Errorf("family %d: the connection ends because of a backend that it doesn't go to", family)
+		}
+		if _, ok := call(t, tr.podNS, at); ok {
+			t.Errorf("family %d: a new connection may go to that backend", family)
+		}
+		tr.removeRules(DirEgress)
+		tr.bumpEpoch()
+		if sendLine(c) {
+			t.Errorf("family %d: the connection goes on that is no longer allowed", family)
+		}
+	}
 }

@@ -56,6 +56,9 @@ static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct
 	if (c->p.kind == FL_PACKET_ICMP_ERROR)
 		return fl_related_verdict(skb, c);
 	if (c->p.frag_first || c->p.frag_later) {
+		/* The kernel forgets where an IPv6 datagram came from when it
+		 * copies it into fragments: tracking is asked for all of them. */
+		c->forwarded = true;
 		r = fl_fragment_ports(&c->p);
 		if (r != FL_REASON_NONE)
 			return r;

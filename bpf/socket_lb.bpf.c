@@ -122,16 +122,30 @@ static __always_inline void remember_datagram(struct bpf_sock_addr *ctx, const s
 	bpf_map_update_elem(&fl_sock_rev, &k, &v, BPF_ANY);
 }
 
+/* 0.0.0.0 and ::, by which applications mean their own host. */
+static __always_inline bool is_unspecified(const struct endpoint *e)
+{
+	const __u64 *half = (const __u64 *)e->addr;
+
+	return !half[0] && !half[1];
+}
+
 /* The service at an endpoint. A node port is at every address of this cluster's
  * nodes: translated here it reaches the backend as what it is, the caller's own
- * connection, and not as one of the node that kube-proxy would hide it behind. */
-static __always_inline struct service *service_at(const struct endpoint *to)
+ * connection, and not as one of the node that kube-proxy would hide it behind.
+ *
+ * A datagram to a node's address may as well be an answer to that node, from the
+ * port that asked. Those to node ports are left to kube-proxy. */
+static __always_inline struct service *service_at(const struct endpoint *to, bool datagram)
 {
 	struct endpoint port = { .port = to->port, .family = to->family, .proto = to->proto };
-	struct service *s = service_find(to);
+	struct service *s;
 	struct remote *r;
 
-	if (s)
+	if (is_unspecified(to)) /* and node ports are kept at that address */
+		return NULL;
+	s = service_find(to);
+	if (s || datagram)
 		return s;
 	r = remote_exact(to->family, to->addr);
 	if (!r || !node_of_ours(r))
@@ -151,7 +165,7 @@ static __always_inline enum reason translate(struct bpf_sock_addr *ctx, struct e
 
 	if (to->proto != IPPROTO_TCP && to->proto != IPPROTO_UDP)
 		return FL_REASON_NONE;
-	s = service_at(to);
+	s = service_at(to, datagram);
 	if (!s || s->flags & FL_SERVICE_POLICY_ONLY)
 		return FL_REASON_NONE;
 	client.service = s->id;

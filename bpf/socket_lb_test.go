@@ -107,6 +107,8 @@ func socketStories(t *testing.T, cgroup string) {
 	t.Run("session affinity", f.affinityStory)
 	t.Run("for policy alone", f.policyOnlyStory)
 	t.Run("node port", f.nodePortStory)
+	t.Run("own port beside a node port", f.ownPortStory)
+	t.Run("answer to a node port", f.answerStory)
 }
 
 func loopbackUp(t *testing.T) {

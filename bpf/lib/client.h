@@ -39,40 +39,56 @@ FL_GLOBAL int fl_opener_find(struct __sk_buff *skb, const struct packet *p)
 	return (opts.dir == FL_TRACK_REPLY) != turned ? FL_OPENER_OTHER : FL_OPENER_SENDER;
 }
 
+/* The connection of what the pod sends to the peer, whichever way this packet goes. */
+static __always_inline struct nf_conn *track_from_pod(struct __sk_buff *skb, const struct pod_ctx *c,
+						      struct bpf_ct_opts *opts)
+{
+	if (ctx_from_pod(c))
+		return track_find(skb, c->p.saddr, c->p.sport, c->p.daddr, c->p.dport, c->p.family, opts);
+	return track_find(skb, c->p.daddr, c->p.dport, c->p.saddr, c->p.sport, c->p.family, opts);
+}
+
 struct client {
 	__u8 addr[16] __attribute__((aligned(8))); /* IPv4: the first four bytes */
 };
 
 /* Finds the address that opened the packet's connection to the pod, as this node
  * saw it come. Tracking knows connections by their packets before translation
- * and by the answers to them, so it is asked for an answer: from the pod to the
- * peer, whichever way this packet goes. Returns 0 if the client is not known. */
+ * and by the answers to them, so it is asked for an answer. Returns 0 if the client is not known. */
 FL_GLOBAL int fl_client_find(struct __sk_buff *skb, const struct pod_ctx *c, struct client *client)
 {
 	struct bpf_ct_opts opts = { .netns_id = -1 };
 	struct nf_conn *ct;
-	bool from_pod;
-	__u32 *to;
 
 	if (!c || !client)
 		return 0;
 	opts.l4proto = c->p.proto;
-	from_pod = ctx_from_pod(c);
-	if (from_pod)
-		ct = track_find(skb, c->p.saddr, c->p.sport, c->p.daddr, c->p.dport, c->p.family, &opts);
-	else
-		ct = track_find(skb, c->p.daddr, c->p.dport, c->p.saddr, c->p.sport, c->p.family, &opts);
+	ct = track_from_pod(skb, c, &opts);
 	if (!ct)
 		return 0;
-	to = (__u32 *)client->addr;
-	to[0] = ct->tuplehash[0].tuple.src.u3.all[0];
-	if (c->p.family == AF_INET6) {
-		to[1] = ct->tuplehash[0].tuple.src.u3.all[1];
-		to[2] = ct->tuplehash[0].tuple.src.u3.all[2];
-		to[3] = ct->tuplehash[0].tuple.src.u3.all[3];
-	}
+	track_addr(&ct->tuplehash[FL_TRACK_ORIGINAL].tuple.src, c->p.family, client->addr);
 	bpf_ct_release(ct);
 	return 1;
+}
+
+/* Finds the backend that a running connection of the pod to a service goes to,
+ * which tracking calls the sender of the answers. Returns 0 if it isn't known. */
+FL_GLOBAL int fl_chosen_find(struct __sk_buff *skb, const struct pod_ctx *c, struct policy_query *q)
+{
+	struct bpf_ct_opts opts = { .netns_id = -1 };
+	struct nf_conn *ct;
+
+	if (!c || !q)
+		return 0;
+	opts.l4proto = c->p.proto;
+	ct = track_from_pod(skb, c, &opts);
+	if (!ct)
+		return 0;
+	track_addr(&ct->tuplehash[FL_TRACK_REPLY].tuple.src, c->p.family, q->addr);
+	q->dport = bpf_ntohs(ct->tuplehash[FL_TRACK_REPLY].tuple.src.u.all);
+	bpf_ct_release(ct);
+	/* Not translated here: the service's own address says nothing. */
+	return !addr_equal(c->p.family, q->addr, ctx_peer_addr(c));
 }
 
 #endif

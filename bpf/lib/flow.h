@@ -78,7 +78,7 @@ static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_c
 		     FL_EVENT_NEW);
 	if (j->verdict == FL_VERDICT_DENY) {
 		/* What hides behind the node's address is not all denied. */
-		if (!j->translated && !j->by_service && !other)
+		if (!j->translated && !other)
 			denied_remember(c, denied, j->identity, j->rule_id, j->reason);
 		return j->reason;
 	}
@@ -95,17 +95,43 @@ static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_c
 	return j->reason;
 }
 
+/* Only looks like a packet of the flow. */
+static __always_inline bool not_of_flow(const struct pod_ctx *c, const struct ct_entry *e)
+{
+	bool by_pod = e->flags & FL_CT_BY_POD, from_pod = ctx_from_pod(c);
+	bool translated = e->flags & FL_CT_TRANSLATED;
+
+	/* A SYN that doesn't continue it: the other side opens a connection
+	 * over the same pair of ports, a closed one is opened anew, or the client
+	 * is another one. That must face policy itself, or an old flow would let
+	 * it in. */
+	if (is_syn(&c->p) && (by_pod != from_pod || translated || ct_closing(e->flags)))
+		return true;
+	/* What the node sends and what it passes on have the same address, and one
+	 * after the other may have the same port. */
+	if (by_pod || from_pod)
+		return false;
+	return c->forwarded ? e->reason == FL_REASON_HOST && !translated : translated;
+}
+
+/* The client behind the node's address may be another one than the one that the
+ * flow was judged for, with the same port: tracking forgets what ended or was
+ * idle, sooner than we do. Every packet would have to be asked about; one of a TCP
+ * connection that the pod doesn't have does no harm, so there the first one of
+ * each tick is. */
+static __always_inline bool client_may_change(const struct pod_ctx *c, const struct ct_entry *e)
+{
+	if (!(e->flags & FL_CT_TRANSLATED))
+		return false;
+	return e->last_seen != c->now || (c->p.proto != IPPROTO_TCP && !ctx_from_pod(c));
+}
+
 /* The running flow this packet belongs to, if any. */
 static __always_inline struct ct_entry *flow_find(struct pod_ctx *c, const union ct_key *k)
 {
 	struct ct_entry *e = ct_find(c->p.family, k);
 
-	if (!e || ct_expired(e, c->p.proto, c->now))
-		return NULL;
-	/* A SYN that doesn't continue it: the other side opens a connection
-	 * over the same pair of ports, or a closed one is opened anew. That
-	 * must face policy itself, or an old flow would let it in. */
-	if (is_syn(&c->p) && (!!(e->flags & FL_CT_BY_POD) != ctx_from_pod(c) || ct_closing(e->flags)))
+	if (!e || ct_expired(e, c->p.proto, c->now) || not_of_flow(c, e))
 		return NULL;
 	return e;
 }
@@ -203,6 +229,8 @@ FL_GLOBAL int fl_flow_verdict(struct __sk_buff *skb, struct pod_ctx *c)
 		}
 		return open_flow(skb, c, &k, &denied);
 	}
+	if (client_may_change(c, e))
+		return rejudge(skb, c, &k, e);
 	if (!verdict_is_current(c, e)) {
 		enum direction dir = e->flags & FL_CT_BY_POD ? FL_DIR_EGRESS : FL_DIR_INGRESS;
 		__u32 was = e->epoch;

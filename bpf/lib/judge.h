@@ -83,12 +83,18 @@ static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direct
 	judged_by_policy(&s->j, FL_REASON_FORWARDED);
 }
 
-/* And about all that a service leads to; NULL: nobody knows what that is. */
-static __always_inline void judge_by_service(const struct pod_ctx *c, __u16 dport, const struct service *svc,
-					     struct judging *s)
+/* And about all that a service leads to, of whom nobody may know who that is. A
+ * running TCP connection goes to one backend for good, whatever becomes of the
+ * others and of the service. */
+static __always_inline void judge_by_service(struct __sk_buff *skb, const struct pod_ctx *c, __u16 dport,
+					     bool running, struct judging *s)
 {
 	query_fill(&s->leads.q, c, FL_DIR_EGRESS, dport, FL_IDENTITY_UNKNOWN, ctx_peer_addr(c));
-	leads_judge(&s->leads, svc);
+	leads_begin(&s->leads);
+	if (running && c->p.proto == IPPROTO_TCP && fl_chosen_find(skb, c, &s->leads.q))
+		fl_leads_chosen(&s->leads);
+	else
+		leads_judge(&s->leads);
 	s->j.policy = s->leads.worst;
 	s->j.by_service = true;
 	judged_by_policy(&s->j, FL_REASON_SERVICE);
@@ -110,6 +116,7 @@ static __always_inline void judge_client(struct __sk_buff *skb, const struct pod
 	struct remote r = {};
 
 	j->translated = true;
+	j->client_epoch = address_epoch_at(j->client);
 	__builtin_memset(&s->client, 0, sizeof(s->client));
 	j->identity = FL_IDENTITY_UNKNOWN;
 	if (!fl_client_find(skb, c, &s->client)) {
@@ -154,10 +161,8 @@ FL_GLOBAL int fl_judge(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dpo
 	j->identity = j->remote.identity;
 
 	if (dir == FL_DIR_EGRESS) {
-		struct service *svc = leads_find(&c->p, dport, ctx_peer_addr(c), &j->remote);
-
-		if (svc || j->remote.flags & FL_REMOTE_SERVICE) {
-			judge_by_service(c, dport, svc, s);
+		if (fl_leads_find(c, dport, &j->remote, &s->leads) || j->remote.flags & FL_REMOTE_SERVICE) {
+			judge_by_service(skb, c, dport, flags, s);
 			return 0;
 		}
 	}

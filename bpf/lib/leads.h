@@ -7,6 +7,7 @@
 
 #include "policy.h"
 
+#include "context.h"
 #include "ipcache.h"
 #include "service.h"
 
@@ -19,7 +20,8 @@ struct leads {
 	struct decision worst; /* a denial, else an audited one, else an allow */
 	struct decision one;
 	struct scan scan;
-	__u32 service;
+	__u32 service; /* its id and how many backends; 0: nobody knows */
+	__u32 backends;
 	__u8 family;
 	__u8 unknown; /* a backend is missing, or has an address of nobody */
 	__u8 pad[2];
@@ -36,6 +38,21 @@ static __always_inline bool leads_add(struct leads *l)
 	return l->worst.verdict == FL_VERDICT_DENY;
 }
 
+/* The same for the one that the query names. */
+static __always_inline bool leads_add_backend(struct leads *l)
+{
+	struct remote r = {};
+
+	remote_lookup(l->family, l->q.addr, &r);
+	if (r.flags & FL_REMOTE_HOST) {
+		if (l->worst.verdict == FL_VERDICT_NONE)
+			l->worst.verdict = FL_VERDICT_ALLOW;
+		return false;
+	}
+	l->q.peer = r.identity;
+	return leads_add(l);
+}
+
 /* For bpf_loop, whose context must be on the stack. */
 struct leads_loop {
 	struct leads *l;
@@ -44,61 +61,68 @@ struct leads_loop {
 static long leads_backend(__u32 slot, struct leads_loop *loop)
 {
 	struct leads *l = loop->l;
-	struct remote r = {};
 	struct backend *b = slot_get(l->service, slot, l->family);
 
 	if (!b) { /* between the agent's writes */
 		l->unknown = true;
 		return 1;
 	}
-	remote_lookup(l->family, b->addr, &r);
-	if (r.flags & FL_REMOTE_HOST) {
-		if (l->worst.verdict == FL_VERDICT_NONE)
-			l->worst.verdict = FL_VERDICT_ALLOW;
-		return 0;
-	}
-	l->q.peer = r.identity;
 	l->q.dport = b->port;
 	__builtin_memcpy(l->q.addr, b->addr, 16);
-	return leads_add(l) ? 1 : 0;
+	return leads_add_backend(l) ? 1 : 0;
 }
 
-/* Judges by what a service leads to; NULL: nobody knows what that is. */
-static __always_inline void leads_judge(struct leads *l, const struct service *svc)
+/* Judges by the one backend that the query names. A function for its stack. */
+FL_GLOBAL int fl_leads_chosen(struct leads *l)
+{
+	if (l)
+		leads_add_backend(l);
+	return 0;
+}
+
+static __always_inline void leads_begin(struct leads *l)
+{
+	__builtin_memset(&l->worst, 0, sizeof(l->worst));
+	l->family = l->q.family;
+}
+
+/* Judges by all that the service leads to. */
+static __always_inline void leads_judge(struct leads *l)
 {
 	struct leads_loop loop = { .l = l };
-	__u32 backends = svc ? svc->backends : 0;
 
-	__builtin_memset(&l->worst, 0, sizeof(l->worst));
-	l->unknown = !backends || backends > FL_LEADS_MAX;
-	l->family = l->q.family;
-	if (svc)
-		l->service = svc->id;
+	l->unknown = !l->backends || l->backends > FL_LEADS_MAX;
 	if (!l->unknown)
-		bpf_loop(backends, leads_backend, &loop, 0);
+		bpf_loop(l->backends, leads_backend, &loop, 0);
 	if (l->worst.verdict == FL_VERDICT_NONE || (l->unknown && l->worst.verdict != FL_VERDICT_DENY)) {
 		l->q.peer = FL_IDENTITY_UNKNOWN;
 		leads_add(l);
 	}
 }
 
-/* The service at an address that the pod sends to. Node ports are at addresses of
- * this cluster's nodes. */
-static __always_inline struct service *leads_find(const struct packet *p, __u16 port, const __u8 *addr,
-						  const struct remote *r)
+/* Finds the service at the address that the pod sends to. Node ports are at
+ * addresses of this cluster's nodes. Returns 0 if there is none. */
+FL_GLOBAL int fl_leads_find(const struct pod_ctx *c, __u32 port, const struct remote *r, struct leads *l)
 {
-	struct endpoint to = { .family = p->family, .proto = p->proto, .port = port };
+	struct endpoint to = { .port = port };
 	struct service *svc;
 
-	if (p->family == AF_INET)
-		*(__u32 *)to.addr = *(const __u32 *)addr;
+	if (!c || !r || !l)
+		return 0;
+	to.family = c->p.family;
+	to.proto = c->p.proto;
+	if (to.family == AF_INET)
+		*(__u32 *)to.addr = *(const __u32 *)ctx_peer_addr(c);
 	else
-		__builtin_memcpy(to.addr, addr, 16);
+		__builtin_memcpy(to.addr, ctx_peer_addr(c), 16);
 	svc = service_find(&to);
-	if (svc || !node_of_ours(r))
-		return svc;
-	__builtin_memset(to.addr, 0, sizeof(to.addr));
-	return service_find(&to);
+	if (!svc && node_of_ours(r)) {
+		__builtin_memset(to.addr, 0, sizeof(to.addr));
+		svc = service_find(&to);
+	}
+	l->service = svc ? svc->id : 0;
+	l->backends = svc ? svc->backends : 0;
+	return !!svc;
 }
 
 #endif

@@ -10,7 +10,9 @@
  * a kfunc of a module has none that the verifier takes. */
 const volatile bool fl_tracking = false;
 
-#define FL_TRACK_REPLY 1 /* IP_CT_DIR_REPLY */
+/* enum ip_conntrack_dir */
+#define FL_TRACK_ORIGINAL 0
+#define FL_TRACK_REPLY 1
 
 struct bpf_ct_opts {
 	__s32 netns_id;
@@ -25,8 +27,12 @@ struct bpf_ct_opts {
 union nf_inet_addr {
 	__u32 all[4];
 };
+union nf_conntrack_man_proto {
+	__be16 all;
+};
 struct nf_conntrack_man {
 	union nf_inet_addr u3;
+	union nf_conntrack_man_proto u;
 };
 struct nf_conntrack_tuple {
 	struct nf_conntrack_man src;
@@ -66,6 +72,20 @@ static __always_inline struct nf_conn *track_find(struct __sk_buff *skb, const _
 	t.ipv6.sport = bpf_htons(sport);
 	t.ipv6.dport = bpf_htons(dport);
 	return bpf_skb_ct_lookup(skb, &t, sizeof(t.ipv6), opts, sizeof(*opts));
+}
+
+/* The address of a side. IPv4: the first four bytes. The caller names the side in
+ * one expression with constants, else its offset would be ours and not the kernel's. */
+static __always_inline void track_addr(const struct nf_conntrack_man *side, __u8 family, __u8 *addr)
+{
+	__u32 *to = (__u32 *)addr;
+
+	to[0] = side->u3.all[0];
+	if (family != AF_INET6)
+		return;
+	to[1] = side->u3.all[1];
+	to[2] = side->u3.all[2];
+	to[3] = side->u3.all[3];
 }
 
 #endif
