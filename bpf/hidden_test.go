@@ -4,12 +4,14 @@
 package bpf
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -205,15 +207,9 @@ func sendFragmented(from, to netip.Addr, sport, dport uint16, proto byte) error 
 	options := make([]byte, 64)
 	options[0], options[1], options[2], options[3] = unix.IPPROTO_FRAGMENT, 7, 0x1e, 60 // an option that is skipped
 	ip := func(next byte, parts ...[]byte) []byte {
-		h := make([]byte, 40)
-		h[0], h[6], h[7] = 0x60, next, 64
-		copy(h[8:], src[:])
-		copy(h[24:], dst[:])
-		for _, p := range parts {
-			h = append(h, p...)
-		}
-		binary.BigEndian.PutUint16(h[4:], uint16(len(h)-40))
-		return h
+		payload := bytes.Join(parts, nil)
+		h := binary.BigEndian.AppendUint16([]byte{0x60, 0, 0, 0}, uint16(len(payload)))
+		return slices.Concat(h, []byte{next, 64}, src[:], dst[:], payload)
 	}
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_RAW, unix.IPPROTO_RAW)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 // leadsTo makes an address and port of TCP a service with these backends. The zero address is a node port.
 func (f *fixture) leadsTo(at netip.AddrPort, id uint32, flags uint32, backends ...netip.AddrPort) {
 	f.t.Helper()
+	clearRows[Denied](f, f.maps.Denied) // a tick goes by, with which what was denied is forgotten
 	row := &Service{ID: id, Backends: uint32(len(backends)), Flags: flags}
 	if at.Addr().Is4() {
 		f.must(f.maps.Services4.Put(&Service4Key{Addr: at.Addr().As4(), Port: at.Port(), Proto: 6}, row))
