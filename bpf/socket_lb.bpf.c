@@ -122,14 +122,6 @@ static __always_inline void remember_datagram(struct bpf_sock_addr *ctx, const s
 	bpf_map_update_elem(&fl_sock_rev, &k, &v, BPF_ANY);
 }
 
-/* 0.0.0.0 and ::, by which applications mean their own host. */
-static __always_inline bool is_unspecified(const struct endpoint *e)
-{
-	const __u64 *half = (const __u64 *)e->addr;
-
-	return !half[0] && !half[1];
-}
-
 /* The service at an endpoint. A node port is at every address of this cluster's
  * nodes: translated here it reaches the backend as what it is, the caller's own
  * connection, and not as one of the node that kube-proxy would hide it behind.
@@ -142,7 +134,8 @@ static __always_inline struct service *service_at(const struct endpoint *to, boo
 	struct service *s;
 	struct remote *r;
 
-	if (is_unspecified(to)) /* and node ports are kept at that address */
+	/* Node ports are kept at that address; applications mean their own host. */
+	if (addr_is_unspecified(to->addr))
 		return NULL;
 	s = service_find(to);
 	if (s || datagram)

@@ -54,7 +54,8 @@ struct client {
 
 /* Finds the address that opened the packet's connection to the pod, as this node
  * saw it come. Tracking knows connections by their packets before translation
- * and by the answers to them, so it is asked for an answer. Returns 0 if the client is not known. */
+ * and by the answers to them, so it is asked for an answer. Returns 0 if the
+ * client is not known. */
 FL_GLOBAL int fl_client_find(struct __sk_buff *skb, const struct pod_ctx *c, struct client *client)
 {
 	struct bpf_ct_opts opts = { .netns_id = -1 };

@@ -83,9 +83,9 @@ static __always_inline void judge_by_policy(const struct pod_ctx *c, enum direct
 	judged_by_policy(&s->j, FL_REASON_FORWARDED);
 }
 
-/* And about all that a service leads to, of whom nobody may know who that is. A
- * running TCP connection goes to one backend for good, whatever becomes of the
- * others and of the service. */
+/* Asks it about all backends of a service, which may be unknown. A running TCP
+ * connection goes to one of them for good, whatever becomes of the others and of
+ * the service. */
 static __always_inline void judge_by_service(struct __sk_buff *skb, const struct pod_ctx *c, __u16 dport,
 					     bool running, struct judging *s)
 {

@@ -20,8 +20,8 @@ struct leads {
 	struct decision worst; /* a denial, else an audited one, else an allow */
 	struct decision one;
 	struct scan scan;
-	__u32 service; /* its id and how many backends; 0: nobody knows */
-	__u32 backends;
+	__u32 service; /* id */
+	__u32 backends; /* 0: none, or no such service */
 	__u8 family;
 	__u8 unknown; /* a backend is missing, or has an address of nobody */
 	__u8 pad[2];
@@ -38,7 +38,7 @@ static __always_inline bool leads_add(struct leads *l)
 	return l->worst.verdict == FL_VERDICT_DENY;
 }
 
-/* The same for the one that the query names. */
+/* The same for the backend whose address and port the query has. */
 static __always_inline bool leads_add_backend(struct leads *l)
 {
 	struct remote r = {};
@@ -72,7 +72,8 @@ static long leads_backend(__u32 slot, struct leads_loop *loop)
 	return leads_add_backend(l) ? 1 : 0;
 }
 
-/* Judges by the one backend that the query names. A function for its stack. */
+/* Judges by the one backend that the query names. Inlined, it would take stack
+ * from the calls below fl_judge. */
 FL_GLOBAL int fl_leads_chosen(struct leads *l)
 {
 	if (l)
@@ -111,10 +112,7 @@ FL_GLOBAL int fl_leads_find(const struct pod_ctx *c, __u32 port, const struct re
 		return 0;
 	to.family = c->p.family;
 	to.proto = c->p.proto;
-	if (to.family == AF_INET)
-		*(__u32 *)to.addr = *(const __u32 *)ctx_peer_addr(c);
-	else
-		__builtin_memcpy(to.addr, ctx_peer_addr(c), 16);
+	__builtin_memcpy(to.addr, ctx_peer_addr(c), 16);
 	svc = service_find(&to);
 	if (!svc && node_of_ours(r)) {
 		__builtin_memset(to.addr, 0, sizeof(to.addr));

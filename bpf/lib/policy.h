@@ -145,7 +145,7 @@ static __always_inline __u32 line_verdict(const struct scan *s, const struct pol
 
 /* A line of audit: the first one settles what is reported, but for a pass, which
  * leads to the chunk from which on it is settled. True where that was all that
- * the scan still had to find out. Verdicts are told apart by their bits (deny 3,
+ * the scan still had to find out. Verdicts are distinguished by their bits (deny 3,
  * allow 5, pass 6): the scan goes on behind such lines, and the verifier would
  * follow each branch through all of them. */
 static __always_inline bool line_audits(struct scan *s, __u32 verdict, __u32 rule_id)

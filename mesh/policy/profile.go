@@ -160,7 +160,7 @@ func (e *Engine) finishProfile(p *profile) {
 			}
 			if l.Set == 0 {
 				var stays bool
-				if l.Verdict, stays = l.Verdict.aboutNobodyKnown(); !stays {
+				if l.Verdict, stays = l.Verdict.forUnclearPeers(); !stays {
 					continue
 				}
 			}

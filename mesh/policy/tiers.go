@@ -108,8 +108,8 @@ func verdict(kind RuleKind, audit bool) Verdict {
 	return Deny
 }
 
-// atLast is what a verdict means in Baseline: there is no tier to pass to, and what no tier decides is allowed.
-func (v Verdict) atLast() Verdict {
+// inBaseline is the verdict of a Baseline line: it has no tier to pass to, and what no tier decides is allowed.
+func (v Verdict) inBaseline() Verdict {
 	switch v {
 	case Pass:
 		return Allow
@@ -119,8 +119,8 @@ func (v Verdict) atLast() Verdict {
 	return v
 }
 
-// aboutNobodyKnown is what becomes of a line of which nobody knows whom it is about. False: nothing.
-func (v Verdict) aboutNobodyKnown() (Verdict, bool) {
+// forUnclearPeers is the verdict of a line whose peers are not known. False: the line is left out.
+func (v Verdict) forUnclearPeers() (Verdict, bool) {
 	switch v {
 	case Allow, AuditAllow:
 		return 0, false
@@ -155,9 +155,9 @@ func (v Verdict) level() int {
 	return 0
 }
 
-// openly is what an allow of a namespace's policy in Audit mode means. Where no enforcing policy isolates the subject and no
-// Baseline follows, it decides as any other: what it opens is open anyway.
-func (v Verdict) openly(enforced, baseline bool) Verdict {
+// effective is the verdict of a namespace's policy that the kernel is given. An allow in Audit mode is an ordinary one where no
+// enforcing policy isolates the subject and no Baseline follows: what it opens is open anyway.
+func (v Verdict) effective(enforced, baseline bool) Verdict {
 	if v == AuditAllow && !enforced && !baseline {
 		return Allow
 	}
@@ -184,7 +184,7 @@ func (e *Engine) draftTiers(p *profile) {
 	for _, pol := range tiers[TierNamespace] {
 		rules := pol.model.dirs[p.dir].rules
 		for i := range rules {
-			v := verdict(rules[i].kind, pol.model.audit).openly(len(enforced) > 0, len(baseline) > 0)
+			v := verdict(rules[i].kind, pol.model.audit).effective(len(enforced) > 0, len(baseline) > 0)
 			if v == AuditAllow && !heeded {
 				continue // it opens nothing that an enforcing policy keeps closed
 			}
@@ -214,7 +214,7 @@ func (e *Engine) draftOrdered(p *profile, policies []*installed) {
 		decide := func(kind RuleKind) Verdict {
 			v := verdict(kind, pol.model.audit)
 			if pol.model.tier == TierBaseline {
-				v = v.atLast()
+				v = v.inBaseline()
 			}
 			return v
 		}

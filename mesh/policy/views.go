@@ -48,7 +48,7 @@ func (r *Reference) ask(c Connection) opinion {
 	}
 	for i := range o.matches {
 		m := &o.matches[i]
-		m.Verdict = m.Verdict.openly(len(o.enforced) > 0, o.baseline)
+		m.Verdict = m.Verdict.effective(len(o.enforced) > 0, o.baseline)
 	}
 	slices.SortStableFunc(o.matches, func(a, b Match) int {
 		return cmp.Or(cmp.Compare(a.Verdict.level(), b.Verdict.level()), cmp.Compare(b.specific, a.specific))
@@ -133,7 +133,7 @@ func (o *opinion) view(audit bool) (out answer) {
 	}
 	for _, m := range o.ordered[TierBaseline] {
 		if v, counts := m.Verdict.in(audit); counts {
-			out.verdict, out.by = v.atLast(), &m.Rule
+			out.verdict, out.by = v.inBaseline(), &m.Rule
 			return out
 		}
 	}
