@@ -60,7 +60,7 @@ type MeshNodeStatus struct {
 	EndpointsFailing int32 `json:"endpointsFailing,omitempty"`
 	// +optional
 	Services int32 `json:"services,omitempty"`
-	// Policies enforced, by the revision they came from.
+	// Policies enforced, and which version of each.
 	// +optional
 	Policies []NodePolicy `json:"policies,omitempty"`
 	// Tunnels to other nodes, by cluster.
@@ -81,9 +81,9 @@ type NodePolicy struct {
 	Key string `json:"key"`
 	// +optional
 	Revision string `json:"revision,omitempty"`
-	// Digest of the spec that is enforced.
+	// Content is a hash of the object's UID, generation and spec, as the node made it from what is in its kernel.
 	// +optional
-	Digest string `json:"digest,omitempty"`
+	Content string `json:"content,omitempty"`
 	// +optional
 	Error string `json:"error,omitempty"`
 	// Warning of a policy that is enforced, and not quite as its author meant it.

@@ -111,6 +111,19 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 		{"NetworkPolicy that is not understood", func(s *evaluate.Snapshot) {
 			s.Nodes[1].Status.Policies = []v1alpha1.NodePolicy{{Key: "east/policies/NetworkPolicy/shop/db", Error: "spec.podSelector: no"}}
 		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy shop/db: east-2: spec.podSelector: no", nil},
+		{"policy edited, and nobody looked", func(s *evaluate.Snapshot) { s.Policies[0].Generation++ },
+			"fl-policies-realized", evaluate.Failing, "its newest change has not been looked at yet", nil},
+		{"policy made anew, and nobody looked", func(s *evaluate.Snapshot) { s.Policies[0].Status = v1alpha1.MeshPolicyStatus{ObservedGeneration: -1} },
+			"fl-policies-realized", evaluate.Failing, "its newest change has not been looked at yet", nil},
+		{"policy edited, and no agent has it", func(s *evaluate.Snapshot) {
+			s.Policies[0].Status.Nodes.Realized = 0
+			s.Policies[0].Status.Conditions = fixture.Conditions("Ready", "False", "Progressing", "in force on 0 of 2 nodes")
+		}, "fl-policies-realized", evaluate.Failing, "on 0 of 2 nodes", nil},
+		{"an agent that lags behind the other", func(s *evaluate.Snapshot) {
+			for i, content := range []string{"x", "y"} {
+				s.Nodes[i].Status.Policies = []v1alpha1.NodePolicy{{Key: "east/policies/NetworkPolicy/shop/web", Revision: "main@sha1:1", Content: content}}
+			}
+		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy/shop/web: east-1 and east-2 enforce different states of it", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := fixture.Healthy("east")

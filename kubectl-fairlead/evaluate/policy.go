@@ -53,8 +53,7 @@ func source(f *finding, name string, src v1alpha1.PolicySource) {
 		}
 		f.fail("the message says which file or which credential; the last good revision stays enforced", details...)
 	case st.Nodes.Realized < st.Nodes.Total:
-		f.fail("see the agents' logs on those nodes", fmt.Sprintf("%s: %s is on %d of %d nodes, not on %s", name,
-			ShortRevision(st.LastAppliedRevision), st.Nodes.Realized, st.Nodes.Total, strings.Join(st.Nodes.Failing, ", ")))
+		f.fail("see the agents' logs on those nodes", fmt.Sprintf("%s: %s is on %s", name, ShortRevision(st.LastAppliedRevision), of(st.Nodes)))
 	}
 }
 
@@ -94,8 +93,8 @@ func policyName(key string) (string, bool) {
 	return kind + " " + namespace + "/" + name, true
 }
 
-// policiesCheck judges whether each policy is in the kernel of every node. NetworkPolicies have no status of ours, so of them
-// only what nodes say is known.
+// policiesCheck judges whether each policy is in the kernel of every node, as it is written now. NetworkPolicies have no status
+// of ours, so of them only what nodes say is known.
 func policiesCheck(s Snapshot) Check {
 	var f finding
 	var realized, audit int
@@ -124,6 +123,7 @@ func policiesCheck(s Snapshot) Check {
 			f.warn(warningHint, name+": "+say.warning)
 		}
 	}
+	disagreements(&f, s.Nodes)
 	all := len(s.Policies) + len(s.ClusterPolicies)
 	summary := "no mesh policy"
 	if all > 0 {
@@ -140,16 +140,16 @@ const warningHint = "select pods by labels that identities have: docs/concepts/i
 func policy(f *finding, name string, generation int64, st v1alpha1.MeshPolicyStatus, say saying) bool {
 	ready := meta.FindStatusCondition(st.Conditions, "Ready")
 	switch {
-	case ready != nil && ready.Status == metav1.ConditionFalse && st.Nodes.Realized >= st.Nodes.Total:
-		f.fail("correct the policy; until then its last good form is enforced", fmt.Sprintf("%s: %s: %s", name, ready.Reason, ready.Message))
-	case st.ObservedGeneration != generation:
-		f.warn("wait a moment; if it stays, see that the operator runs", name+": the newest change has not been looked at yet")
+	case ready == nil || st.ObservedGeneration != generation:
+		f.fail("wait a moment; if it stays, see that the operator runs", name+": its newest change has not been looked at yet, nodes enforce what was before")
 	case st.Nodes.Realized < st.Nodes.Total:
-		f.fail("see the agents' logs on those nodes", fmt.Sprintf("%s: on %d of %d nodes, not on %s", name,
-			st.Nodes.Realized, st.Nodes.Total, strings.Join(st.Nodes.Failing, ", ")))
+		f.fail("wait a moment; if it stays, see the agents' logs on those nodes", fmt.Sprintf("%s: on %s%s", name,
+			of(st.Nodes), because(ready)))
 		if say.problem != "" {
 			f.fail("", "  "+say.problem)
 		}
+	case ready.Status != metav1.ConditionTrue:
+		f.fail("correct the policy; until then its last good form is enforced", fmt.Sprintf("%s: %s: %s", name, ready.Reason, ready.Message))
 	default:
 		if say.warning != "" {
 			f.warn(warningHint, name+": "+say.warning)
@@ -157,6 +157,43 @@ func policy(f *finding, name string, generation int64, st v1alpha1.MeshPolicySta
 		return true
 	}
 	return false
+}
+
+// of says on how many nodes something is, and where it isn't, as far as that is known.
+func of(n v1alpha1.PolicyNodes) string {
+	text := fmt.Sprintf("%d of %s", n.Realized, plural(int(n.Total), "node", "nodes"))
+	if len(n.Failing) > 0 {
+		text += ", not on " + strings.Join(n.Failing, ", ")
+	}
+	return text
+}
+
+func because(ready *metav1.Condition) string {
+	if ready.Status == metav1.ConditionTrue || ready.Message == "" {
+		return ""
+	}
+	return ": " + ready.Message
+}
+
+// disagreements are policies of which two nodes enforce different states. They show without the operator, and for kinds
+// that have no status of ours.
+func disagreements(f *finding, nodes []v1alpha1.MeshNode) {
+	type first struct{ node, content string }
+	seen, told := map[string]first{}, map[string]bool{}
+	for _, n := range nodes {
+		for _, p := range n.Status.Policies {
+			was, known := seen[p.Key]
+			switch {
+			case p.Content == "":
+			case !known:
+				seen[p.Key] = first{n.Name, p.Content}
+			case was.content != p.Content && !told[p.Key]:
+				told[p.Key] = true
+				f.fail("wait a moment; if it stays, see the agents' logs on those nodes",
+					fmt.Sprintf("%s: %s and %s enforce different states of it", p.Key, was.node, n.Name))
+			}
+		}
+	}
 }
 
 // ShortRevision cuts a commit in branch@sha1:commit to what people compare.

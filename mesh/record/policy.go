@@ -4,8 +4,6 @@
 package record
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"strings"
 
@@ -20,6 +18,7 @@ type Policy struct {
 	Spec            []byte // the object's spec as JSON
 	Provenance      Provenance
 	Generation      int64
+	UID             string // of the object; empty from operators that don't say
 }
 
 // Provenance says where an object came from.
@@ -28,13 +27,6 @@ type Provenance struct {
 	URL      string // of the repository
 	Revision string // branch@sha1:commit, as Flux writes it
 	Path     string // file within the repository
-}
-
-// PolicyDigest tells contents of a policy apart: which of them a node enforces. It is of the spec as the record carries it, so
-// that an object that was deleted and made anew alike is the same, and an edited one at the same commit is not.
-func PolicyDigest(spec []byte) string {
-	sum := sha256.Sum256(spec)
-	return hex.EncodeToString(sum[:8])
 }
 
 // Kind is KindPolicy.
@@ -73,6 +65,7 @@ func (r policyReader) parse() (Object, error) {
 	from := r.GetProvenance()
 	return &Policy{
 		PolicyKind: r.GetKind(), Namespace: r.GetNamespace(), Name: r.GetName(), Spec: r.GetSpecJson(), Generation: r.GetGeneration(),
+		UID:        r.GetUid(),
 		Provenance: Provenance{Source: from.GetSource(), URL: from.GetUrl(), Revision: from.GetRevision(), Path: from.GetPath()},
 	}, nil
 }
@@ -91,5 +84,5 @@ func (p *Policy) check(Claim) error {
 			return err
 		}
 	}
-	return nil
+	return checkText("policy.uid", p.UID)
 }

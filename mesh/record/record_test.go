@@ -75,7 +75,7 @@ func samples() map[string]*recordv1.Record {
 		}}},
 		"east/policies/NetworkPolicy/shop/web": {Cluster: "east", Payload: &recordv1.Record_Policy{Policy: &recordv1.Policy{
 			Kind: "NetworkPolicy", Namespace: "shop", Name: "web", SpecJson: []byte(`{"podSelector":{}}`), Generation: 3,
-			Provenance: &recordv1.Provenance{Source: "fairlead-system/policies", Url: "https://git.example.com/p.git", Revision: "main@sha1:0123", Path: "shop/web.yaml"},
+			Provenance: &recordv1.Provenance{Source: "fairlead-system/policies", Url: "https://git.example.com/p.git", Revision: "main@sha1:0123", Path: "shop/web.yaml"}, Uid: "0ddba11",
 		}}},
 		"east/policies/ClusterMeshNetworkPolicy/-/base": {Cluster: "east", Payload: &recordv1.Record_Policy{Policy: &recordv1.Policy{
 			Kind: "ClusterMeshNetworkPolicy", Name: "base", SpecJson: []byte(" {}"),

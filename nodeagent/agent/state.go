@@ -44,7 +44,7 @@ func (a *Agent) State() report.State {
 	s.Endpoints, s.EndpointsFailing = a.podCounts()
 	s.PodsInPodCIDRs = a.podsInPodCIDRs(s.Cluster)
 	for _, p := range synced.Policies {
-		s.Policies = append(s.Policies, report.Policy{Key: p.Key, Revision: p.Revision, Digest: p.Digest, Error: p.Problem, Warning: p.Warning})
+		s.Policies = append(s.Policies, report.Policy{Key: p.Key, Revision: p.Revision, Content: p.Content, Error: p.Problem, Warning: p.Warning})
 	}
 	slices.SortFunc(s.Policies, func(x, y report.Policy) int { return cmp.Compare(x.Key, y.Key) })
 	a.addTunnels(&s)

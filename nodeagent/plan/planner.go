@@ -49,7 +49,7 @@ type Planner struct {
 type Policy struct {
 	Key      string // of its record
 	Revision string // where it came from
-	Digest   string // of its content
+	Content  string // which state of the object it is, see record.Policy
 	Problem  string // why it is not in force as it is written; empty if it is
 	Warning  string // what else its author should know
 }

@@ -104,7 +104,7 @@ func (p *policyPlan) set(key string, now *table.Policy) {
 		p.engine.SetPolicy(p.policyKey(key), nil)
 		return
 	}
-	p.policies[key] = Policy{Key: key, Revision: now.Provenance.Revision, Digest: record.PolicyDigest(now.Spec)}
+	p.policies[key] = Policy{Key: key, Revision: now.Provenance.Revision, Content: now.Content()}
 	p.engine.SetPolicy(now.Model.Key(), now.Model)
 }
 

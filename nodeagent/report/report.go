@@ -76,7 +76,7 @@ type Table struct {
 type Policy struct {
 	Key      string `json:"key"`
 	Revision string `json:"revision,omitempty"`
-	Digest   string `json:"digest,omitempty"`
+	Content  string `json:"content,omitempty"`
 	Error    string `json:"error,omitempty"`
 	Warning  string `json:"warning,omitempty"`
 }
@@ -131,7 +131,7 @@ func (s State) Request() *relayv1.ReportRequest {
 		r.Applied = &relayv1.ResumePoint{Epoch: s.Applied.Epoch, Revision: s.Applied.Revision}
 	}
 	for _, p := range s.Policies {
-		r.Policies = append(r.Policies, &relayv1.PolicyRealization{Key: p.Key, Revision: p.Revision, Digest: p.Digest, Error: shorten(p.Error), Warning: shorten(p.Warning)})
+		r.Policies = append(r.Policies, &relayv1.PolicyRealization{Key: p.Key, Revision: p.Revision, Content: p.Content, Error: shorten(p.Error), Warning: shorten(p.Warning)})
 	}
 	for _, t := range s.Tunnels {
 		r.Tunnels = append(r.Tunnels, t.message())

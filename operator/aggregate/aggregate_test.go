@@ -19,6 +19,7 @@ var (
 	nodeNames   = list("n", 14) // more than a status names
 	policyKeys  = list("east/policies/MeshNetworkPolicy/shop/p", 6)
 	revisions   = []string{"", "main@sha1:1", "main@sha1:2"}
+	contents    = []string{"", "x", "y"} // agents that don't say have none
 	sourceNames = []SourceName{{"shop", "a"}, {"shop", "b"}}
 	clusters    = []string{"west", "north"}
 )
@@ -75,8 +76,10 @@ func (m *machine) agent(t *rapid.T) {
 }
 
 func report(t *rapid.T) v1alpha1.NodePolicy {
-	p := v1alpha1.NodePolicy{Key: rapid.SampledFrom(policyKeys).Draw(t, "key"), Revision: rapid.SampledFrom(revisions).Draw(t, "revision")}
-	p.Digest = rapid.SampledFrom([]string{"", "a", "b"}).Draw(t, "digest")
+	p := v1alpha1.NodePolicy{
+		Key: rapid.SampledFrom(policyKeys).Draw(t, "key"), Revision: rapid.SampledFrom(revisions).Draw(t, "revision"),
+		Content: rapid.SampledFrom(contents).Draw(t, "content"),
+	}
 	if rapid.IntRange(0, 4).Draw(t, "fails") == 0 {
 		p.Error = rapid.SampledFrom([]string{"map is full", "no such kind"}).Draw(t, "error")
 	}
@@ -99,8 +102,8 @@ func (m *machine) policy(t *rapid.T) {
 		m.x.RemovePolicy(key)
 		return
 	}
-	m.w.policies[key] = Version{
-		rapid.SampledFrom(revisions).Draw(t, "revision"), rapid.SampledFrom([]string{"a", "b"}).Draw(t, "digest"), rapid.Int64Range(1, 2).Draw(t, "generation"),
+	m.w.policies[key] = Wanted{
+		Version{rapid.SampledFrom(revisions).Draw(t, "revision"), rapid.SampledFrom(contents[1:]).Draw(t, "content")}, "", rapid.Int64Range(1, 2).Draw(t, "generation"),
 	}
 	m.x.SetPolicy(key, m.w.policies[key])
 }
@@ -224,7 +227,7 @@ func TestOnlyWhatChangedIsDirty(t *testing.T) {
 	x := New()
 	x.SetNode("n1", true)
 	for _, key := range policyKeys {
-		x.SetPolicy(key, Version{Revision: "1"})
+		x.SetPolicy(key, wanted("1", "x"))
 	}
 	x.SetSource(sourceNames[0], "1", policyKeys[:1])
 	x.SetSource(sourceNames[1], "1", policyKeys[1:2])
@@ -243,30 +246,76 @@ func TestOnlyWhatChangedIsDirty(t *testing.T) {
 	reported := func(policies ...v1alpha1.NodePolicy) func() {
 		return func() { x.SetAgent("n1", &v1alpha1.MeshNode{Status: v1alpha1.MeshNodeStatus{Policies: policies}}) }
 	}
-	first, second := v1alpha1.NodePolicy{Key: policyKeys[0]}, v1alpha1.NodePolicy{Key: policyKeys[1], Revision: "1"}
+	first, second := v1alpha1.NodePolicy{Key: policyKeys[0]}, v1alpha1.NodePolicy{Key: policyKeys[1], Revision: "1", Content: "x"}
 	step("the same report", reported(first, v1alpha1.NodePolicy{Key: policyKeys[1]}), nil, nil)
 	step("one policy realized", reported(first, second), policyKeys[1:2], sourceNames[1:])
 	step("one policy gone", reported(second), policyKeys[:1], sourceNames[:1])
-	step("the same policy", func() { x.SetPolicy(policyKeys[0], Version{Revision: "1"}) }, nil, nil)
-	step("a new version", func() { x.SetPolicy(policyKeys[2], Version{Revision: "1", Generation: 2}) }, policyKeys[2:3], nil)
+	step("the same policy", func() { x.SetPolicy(policyKeys[0], wanted("1", "x")) }, nil, nil)
+	step("a new version", func() { x.SetPolicy(policyKeys[2], wanted("1", "y")) }, policyKeys[2:3], nil)
 	step("the same inventory", func() { x.SetSource(sourceNames[0], "1", policyKeys[:1]) }, nil, nil)
 	step("a new commit", func() { x.SetSource(sourceNames[0], "2", policyKeys[:1]) }, nil, sourceNames[:1])
 	step("the same node", func() { x.SetNode("n1", true) }, nil, nil)
 	step("a policy of no source that nobody exports", reported(second, v1alpha1.NodePolicy{Key: "west/policies/x"}), nil, nil)
 }
 
+func wanted(revision, content string) Wanted { return Wanted{Version: Version{revision, content}} }
+
 func TestVersions(t *testing.T) {
 	for _, tt := range []struct {
+		what           string
 		reported, want Version
 		is             bool
 	}{
-		{Version{"r", "a", 0}, Version{"r", "a", 2}, true},
-		{Version{"r", "a", 0}, Version{"r", "b", 3}, false}, // an edited object
-		{Version{"q", "a", 0}, Version{"r", "a", 2}, false},
-		{Version{"r", "", 0}, Version{"r", "a", 2}, false}, // an agent that proves nothing
+		{"as wanted", Version{"r", "x"}, Version{"r", "x"}, true},
+		{"another content at the same revision", Version{"r", "x"}, Version{"r", "y"}, false},
+		{"the same content at another revision", Version{"q", "x"}, Version{"r", "x"}, false},
+		{"an agent that doesn't say what it enforces", Version{"r", ""}, Version{"r", "x"}, false},
+		{"two that don't say", Version{"r", ""}, Version{"r", ""}, false},
 	} {
 		if got := tt.reported.is(tt.want); got != tt.is {
-			t.Errorf("%+v reported, %+v wanted: %t", tt.reported, tt.want, got)
+			t.Errorf("%s: %t", tt.what, got)
 		}
 	}
+}
+
+// A source isn't in force where one of its policies is another than what its agents were given at that very revision: somebody
+// edited it by hand, and the edit, or what undid it, isn't everywhere.
+func TestASourceIsInForceByContent(t *testing.T) {
+	x := New()
+	x.SetNode("n1", true)
+	x.SetSource(sourceNames[0], "1", policyKeys[:2])
+	report := func(contents ...string) {
+		a := &v1alpha1.MeshNode{}
+		for i, content := range contents {
+			a.Status.Policies = append(a.Status.Policies, v1alpha1.NodePolicy{Key: policyKeys[i], Revision: "1", Content: content})
+		}
+		x.SetAgent("n1", a)
+	}
+	want := func(what string, realized int32) {
+		t.Helper()
+		_, dirty := x.TakeDirty()
+		if got := x.Source(sourceNames[0]).Realized; got != realized || len(dirty) != 1 {
+			t.Errorf("%s: on %d nodes, want %d; %v are to be written", what, got, realized, dirty)
+		}
+	}
+	x.SetPolicy(policyKeys[0], wanted("1", "x"))
+	x.SetPolicy(policyKeys[1], wanted("1", "y"))
+	report("x", "y")
+	want("as given", 1)
+	x.SetPolicy(policyKeys[1], wanted("1", "edited"))
+	want("an edit that the node has not yet", 0)
+	report("x", "edited")
+	want("the edit", 1)
+	x.RemovePolicy(policyKeys[1])
+	want("deleted", 0)
+	x.SetPolicy(policyKeys[1], wanted("1", "made again"))
+	want("made again, and the node has what was before", 0)
+	report("x", "made again")
+	want("made again, and on the node", 1)
+	report("y", "made again")
+	want("a node with another content of the first", 0)
+	report("x", "made again")
+	want("all again", 1)
+	x.SetSource(sourceNames[0], "2", policyKeys[:2])
+	want("a new commit that no record is of", 0)
 }

@@ -24,7 +24,7 @@ func (s size) world() *world {
 	inv := inventory{revision: "main@sha1:1"}
 	for i := range s.policies {
 		key := fmt.Sprintf("east/policies/MeshNetworkPolicy/shop/policy-%04d", i)
-		w.policies[key] = Version{Revision: inv.revision, Generation: 1}
+		w.policies[key] = wanted(inv.revision, "x")
 		inv.keys = append(inv.keys, key)
 	}
 	w.sources[SourceName{"shop", "source"}] = inv
@@ -33,7 +33,7 @@ func (s size) world() *world {
 		w.nodes[name] = true
 		w.agents[name] = &v1alpha1.MeshNode{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		for _, key := range inv.keys {
-			w.agents[name].Status.Policies = append(w.agents[name].Status.Policies, v1alpha1.NodePolicy{Key: key, Revision: inv.revision})
+			w.agents[name].Status.Policies = append(w.agents[name].Status.Policies, v1alpha1.NodePolicy{Key: key, Revision: inv.revision, Content: "x"})
 		}
 	}
 	return w
@@ -108,7 +108,7 @@ func BenchmarkCommit(b *testing.B) {
 					x.SetSource(name, revision, inv.keys)
 				}
 				for key := range w.policies {
-					x.SetPolicy(key, Version{Revision: revision, Generation: 1})
+					x.SetPolicy(key, wanted(revision, "x"))
 				}
 				for name, a := range w.agents {
 					a = a.DeepCopy()

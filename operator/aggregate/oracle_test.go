@@ -14,7 +14,7 @@ import (
 type world struct {
 	nodes    map[string]bool
 	agents   map[string]*v1alpha1.MeshNode
-	policies map[string]Version
+	policies map[string]Wanted
 	sources  map[SourceName]inventory
 }
 
@@ -23,14 +23,12 @@ type inventory struct {
 	keys     []string
 }
 
-// anyDigest is wanted where only the revision counts.
-const anyDigest = "any"
-
 func newWorld() *world {
-	return &world{nodes: map[string]bool{}, agents: map[string]*v1alpha1.MeshNode{}, policies: map[string]Version{}, sources: map[SourceName]inventory{}}
+	return &world{nodes: map[string]bool{}, agents: map[string]*v1alpha1.MeshNode{}, policies: map[string]Wanted{}, sources: map[SourceName]inventory{}}
 }
 
-// realized counts the nodes on which every one of these policies is in force as it should be.
+// realized counts the nodes on which every one of these policies is in force as it should be: at this content, and not merely
+// at this revision. A policy without content is not to be had.
 func (w *world) realized(wanted map[string]Version) (nodes v1alpha1.PolicyNodes, why map[string]string) {
 	nodes.Total = int32(len(w.nodes))
 	why = map[string]string{}
@@ -63,7 +61,7 @@ func onNode(wanted map[string]Version, agent *v1alpha1.MeshNode) (all bool, erro
 		if there && p.Error != "" {
 			errors = append(errors, key+": "+p.Error)
 		}
-		all = all && there && p.Error == "" && p.Revision == wanted[key].Revision && (wanted[key].Digest == anyDigest || p.Digest == wanted[key].Digest)
+		all = all && there && p.Error == "" && p.Content != "" && p.Content == wanted[key].Content && p.Revision == wanted[key].Revision
 	}
 	return all, errors
 }
@@ -73,7 +71,7 @@ func (w *world) policy(key string) Policy {
 	if !exported {
 		return Policy{Nodes: v1alpha1.PolicyNodes{Total: int32(len(w.nodes))}}
 	}
-	nodes, why := w.realized(map[string]Version{key: want})
+	nodes, why := w.realized(map[string]Version{key: want.Version})
 	out := Policy{Exported: true, Want: want, Nodes: nodes}
 	if len(nodes.Failing) > 0 {
 		out.Why = nodes.Failing[0] + ": " + why[nodes.Failing[0]]
@@ -98,7 +96,10 @@ func (w *world) source(name SourceName) v1alpha1.PolicyNodes {
 	inv := w.sources[name]
 	wanted := map[string]Version{}
 	for _, key := range inv.keys {
-		wanted[key] = Version{Revision: inv.revision, Digest: anyDigest}
+		wanted[key] = Version{Revision: inv.revision}
+		if is, exported := w.policies[key]; exported && is.Revision == inv.revision {
+			wanted[key] = is.Version
+		}
 	}
 	nodes, _ := w.realized(wanted)
 	return nodes

@@ -13,26 +13,28 @@ import (
 // maxFailing is how many nodes a status names, which is the API's limit.
 const maxFailing = 10
 
-// Version is a state of a policy: the revision of the repository it came from, empty if it was applied by hand, what it says
-// (record.PolicyDigest), and the object's generation, which nodes don't know.
-type Version struct {
-	Revision   string
-	Digest     string
-	Generation int64
-}
+// Version is what a node reports of a policy: the revision of the repository it came from, empty if it was applied by hand,
+// and which state of the object it is (record.Policy's Content).
+type Version struct{ Revision, Content string }
 
-// is says whether a version that a node reports is the wanted one. An agent that reports no digest proves nothing.
-func (v Version) is(want Version) bool { return v.Revision == want.Revision && v.Digest == want.Digest }
+// is says whether a version that a node reports is the wanted one. An agent that doesn't say what it enforces (it is older
+// than this field) may enforce anything.
+func (v Version) is(want Version) bool { return v == want && v.Content != "" }
 
 // versionOf is what a node reports.
-func versionOf(p *v1alpha1.NodePolicy) Version {
-	return Version{Revision: p.Revision, Digest: p.Digest}
+func versionOf(p *v1alpha1.NodePolicy) Version { return Version{p.Revision, p.Content} }
+
+// Wanted is what agents are given of a policy, and the object that it was made from.
+type Wanted struct {
+	Version
+	UID        string
+	Generation int64
 }
 
 // policy counts nodes by what they report of a policy.
 type policy struct {
 	exported bool
-	want     Version
+	want     Wanted
 	at       map[Version]int   // nodes without an error
 	failing  map[string]string // node → error
 	warnings map[string]int    // warning → nodes without an error
@@ -42,27 +44,39 @@ type policy struct {
 // Policy is how far a policy got.
 type Policy struct {
 	Exported bool // agents are given the policy, as Want
-	Want     Version
+	Want     Wanted
 	Nodes    v1alpha1.PolicyNodes
 	Why      string // the error of the first failing node; empty: none fails
 	Warning  string // the first warning of the nodes without an error; empty: none warns
 }
 
 // SetPolicy says which version of a policy agents are given, by its record's key.
-func (x *Index) SetPolicy(key string, want Version) {
+func (x *Index) SetPolicy(key string, want Wanted) {
 	p := x.policy(key)
 	if p.exported && p.want == want {
 		return
 	}
-	p.exported, p.want = true, want
+	x.setWanted(key, p, true, want)
 	x.dirtyPolicies[key] = struct{}{}
+}
+
+// setWanted changes what is wanted of a policy, for the sources that it belongs to as well.
+func (x *Index) setWanted(key string, p *policy, exported bool, want Wanted) {
+	for name, s := range p.sources {
+		x.dirtySources[name] = struct{}{}
+		s.unwant(key, p)
+	}
+	p.exported, p.want = exported, want
+	for _, s := range p.sources {
+		s.wantAlso(key, p)
+	}
 }
 
 // RemovePolicy says that agents aren't given a policy any more. It isn't dirty then: where there is no policy, there is no
 // status to write.
 func (x *Index) RemovePolicy(key string) {
 	p := x.policy(key)
-	p.exported, p.want = false, Version{}
+	x.setWanted(key, p, false, Wanted{})
 	delete(x.dirtyPolicies, key)
 	x.forgetPolicy(key)
 }
@@ -75,7 +89,7 @@ func (x *Index) Policy(key string) Policy {
 	}
 	out := Policy{Exported: true, Want: p.want, Nodes: v1alpha1.PolicyNodes{Total: int32(x.existing)}}
 	for v, n := range p.at {
-		if v.is(p.want) {
+		if v.is(p.want.Version) {
 			out.Nodes.Realized += int32(n)
 		}
 	}

@@ -4,22 +4,50 @@
 package aggregate
 
 import (
+	"hash/maphash"
 	"maps"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 )
 
-// source counts, for each node, how many of a PolicySource's policies are at which revision.
+// source compares, for each node, what the node reports of a PolicySource's policies with what agents were given. It holds
+// sums and not lists: a new version of a policy costs one subtraction and one addition, however many nodes there are.
 type source struct {
 	revision string
 	keys     map[string]struct{}
+	want     sum
+	current  int                  // policies that agents were given at the source's revision
 	nodes    map[string]*progress // those that report any of its policies
 }
 
 // progress of one node with the policies of one source.
 type progress struct {
-	at      map[string]int // policies without an error, by revision
-	failing int            // policies with one
+	is      sum // of policies without an error
+	failing int // policies with one
+}
+
+// sum of versions of policies. Two are equal if they are sums of the same versions; that others have an equal sum is as likely
+// as guessing 64 bits, and nobody who writes policies knows the seed.
+type sum struct {
+	policies int
+	hashes   uint64
+}
+
+var seed = maphash.MakeSeed()
+
+func (s *sum) add(key string, v Version) {
+	s.policies++
+	s.hashes += maphash.Comparable(seed, keyVersion{key, v})
+}
+
+func (s *sum) remove(key string, v Version) {
+	s.policies--
+	s.hashes -= maphash.Comparable(seed, keyVersion{key, v})
+}
+
+type keyVersion struct {
+	key string
+	Version
 }
 
 // SetSource says which policies a PolicySource applied, by their records' keys, and at which revision.
@@ -31,7 +59,10 @@ func (x *Index) SetSource(name SourceName, revision string, keys []string) {
 		x.dirtySources[name] = struct{}{}
 	}
 	if s.revision != revision {
-		s.revision = revision
+		s.revision, s.current = revision, 0
+		for key := range s.keys {
+			s.current += s.isCurrent(x.policies[key])
+		}
 		x.dirtySources[name] = struct{}{}
 	}
 	now := make(map[string]struct{}, len(keys))
@@ -63,7 +94,7 @@ func (x *Index) RemoveSource(name SourceName) {
 	delete(x.dirtySources, name)
 }
 
-// Source counts the nodes on which every policy of a source is at the source's revision. Nodes with an error fail.
+// Source counts the nodes on which every policy of a source is as it is at the source's revision. Nodes with an error fail.
 func (x *Index) Source(name SourceName) v1alpha1.PolicyNodes {
 	out := v1alpha1.PolicyNodes{Total: int32(x.existing)}
 	s := x.sources[name]
@@ -82,7 +113,7 @@ func (x *Index) Source(name SourceName) v1alpha1.PolicyNodes {
 		case p == nil:
 		case p.failing > 0:
 			failing[nodeName] = struct{}{}
-		case p.at[s.revision] == len(s.keys):
+		case s.current == len(s.keys) && p.is == s.want:
 			out.Realized++
 		}
 	}
@@ -100,6 +131,7 @@ func (x *Index) addKey(name SourceName, s *source, key string) {
 		p.sources = map[SourceName]*source{}
 	}
 	p.sources[name] = s
+	s.wantAlso(key, p)
 	if !p.isReported() {
 		return // as of most keys that are new: the inventory is written before the policies
 	}
@@ -112,6 +144,7 @@ func (x *Index) removeKey(name SourceName, s *source, key string) {
 	x.dirtySources[name] = struct{}{}
 	delete(s.keys, key)
 	p := x.policies[key]
+	s.unwant(key, p)
 	delete(p.sources, name)
 	if p.isReported() {
 		for nodeName, n := range x.nodes {
@@ -127,20 +160,43 @@ func (x *Index) touchSources() {
 	}
 }
 
+// wantAlso counts what agents are given of one of the source's policies.
+func (s *source) wantAlso(key string, p *policy) {
+	if p.exported {
+		s.want.add(key, p.want.Version)
+		s.current += s.isCurrent(p)
+	}
+}
+
+// unwant takes back what wantAlso counted.
+func (s *source) unwant(key string, p *policy) {
+	if p.exported {
+		s.want.remove(key, p.want.Version)
+		s.current -= s.isCurrent(p)
+	}
+}
+
+func (s *source) isCurrent(p *policy) int {
+	if p.exported && p.want.Revision == s.revision && p.want.Content != "" {
+		return 1
+	}
+	return 0
+}
+
 func (s *source) add(node string, is *v1alpha1.NodePolicy) {
 	if is == nil {
 		return
 	}
 	p := s.nodes[node]
 	if p == nil {
-		p = &progress{at: map[string]int{}}
+		p = &progress{}
 		s.nodes[node] = p
 	}
 	if is.Error != "" {
 		p.failing++
 		return
 	}
-	p.at[is.Revision]++
+	p.is.add(is.Key, versionOf(is))
 }
 
 func (s *source) remove(node string, was *v1alpha1.NodePolicy) {
@@ -151,9 +207,9 @@ func (s *source) remove(node string, was *v1alpha1.NodePolicy) {
 	if was.Error != "" {
 		p.failing--
 	} else {
-		decrement(p.at, was.Revision)
+		p.is.remove(was.Key, versionOf(was))
 	}
-	if p.failing == 0 && len(p.at) == 0 {
+	if p.failing == 0 && p.is.policies == 0 {
 		delete(s.nodes, node)
 	}
 }

@@ -139,7 +139,7 @@ func benchStatus(policies, nodes int) (*Status, [2]*v1alpha1.MeshNode) {
 		name := fmt.Sprintf("policy-%04d", i)
 		kube.policies[name] = policyObject(name)
 		changes = append(changes, exported(name, "1"))
-		report.Status.Policies = append(report.Status.Policies, v1alpha1.NodePolicy{Key: policyKey(name), Revision: "1", Digest: record.PolicyDigest(nil)})
+		report.Status.Policies = append(report.Status.Policies, enforced(exported(name, "1")))
 	}
 	s.Changed(&kube.mesh.Spec, export.Delta{Local: changes})
 	for i := range nodes {

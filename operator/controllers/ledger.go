@@ -9,6 +9,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
+	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 	"github.com/fairlead-mesh/fairlead/operator/aggregate"
 	"github.com/fairlead-mesh/fairlead/operator/export"
 )
@@ -66,14 +67,12 @@ func (l *ledger) export(cluster string, changes []export.Change) bool {
 			continue
 		}
 		news = true
-		p := c.Record.GetPolicy()
-		if p == nil {
+		want, ok := wanted(c.Record)
+		if !ok {
 			l.index.RemovePolicy(c.Key)
 			continue
 		}
-		l.index.SetPolicy(c.Key, aggregate.Version{
-			Revision: p.GetProvenance().GetRevision(), Digest: record.PolicyDigest(p.GetSpecJson()), Generation: p.GetGeneration(),
-		})
+		l.index.SetPolicy(c.Key, want)
 	}
 	if joined {
 		for name, src := range l.sources {
@@ -81,6 +80,21 @@ func (l *ledger) export(cluster string, changes []export.Change) bool {
 		}
 	}
 	return news
+}
+
+// wanted is what agents will report of a policy once they enforce this record; false if there is none.
+func wanted(rec *recordv1.Record) (aggregate.Wanted, bool) {
+	if rec == nil {
+		return aggregate.Wanted{}, false
+	}
+	o, err := record.Parse(rec)
+	p, ok := o.(*record.Policy)
+	if err != nil || !ok {
+		return aggregate.Wanted{}, false
+	}
+	return aggregate.Wanted{
+		Version: aggregate.Version{Revision: p.Provenance.Revision, Content: p.Content()}, UID: p.UID, Generation: p.Generation,
+	}, true
 }
 
 func (l *ledger) setNode(name string, exists bool) bool {

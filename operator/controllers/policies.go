@@ -71,24 +71,29 @@ func (s *Status) writePolicy(ctx context.Context, r policyRef, sum aggregate.Pol
 		return fmt.Errorf("%s %s/%s: its copy is a %T", r.kind, r.namespace, r.name, o)
 	}
 	if kind.Status != nil {
-		setPolicyStatus(kind.Status(o), o.GetGeneration(), sum)
+		setPolicyStatus(kind.Status(o), o, sum)
 	} else {
-		setPolicyCondition(kind.Conditions(o), o.GetGeneration(), sum)
+		setPolicyCondition(kind.Conditions(o), o, sum)
 	}
 	return s.patch(ctx, before, o)
 }
 
-// setPolicyStatus says on how many nodes a policy is in force.
-func setPolicyStatus(st *v1alpha1.MeshPolicyStatus, generation int64, sum aggregate.Policy) {
-	given := sum.Exported && sum.Want.Generation == generation
+// setPolicyStatus says on how many nodes a policy is in force as it is written in the object o. What nodes enforce of an
+// earlier generation, or of an object that had this name before, counts for nothing.
+func setPolicyStatus(st *v1alpha1.MeshPolicyStatus, o metav1.Object, sum aggregate.Policy) {
+	given := givenToAgents(o, sum)
+	if !given {
+		sum.Nodes.Realized = 0
+	}
 	complete := given && sum.Nodes.Realized == sum.Nodes.Total
+	generation := o.GetGeneration()
 	st.ObservedGeneration = generation
 	st.Nodes = sum.Nodes
 	if complete {
 		st.AppliedRevision = sum.Want.Revision
 	}
 	set := condition.Setter{Conditions: &st.Conditions, Generation: generation}
-	p := policyProblem(generation, sum)
+	p := policyProblem(o, sum)
 	summarize(set, p, "in force on all %d nodes", sum.Nodes.Total)
 	if p == nil {
 		inForce(set, condition.Ready, sum)
@@ -96,9 +101,9 @@ func setPolicyStatus(st *v1alpha1.MeshPolicyStatus, generation int64, sum aggreg
 }
 
 // setPolicyCondition says in one condition whether a policy of others' is in force. The rest of its status is theirs.
-func setPolicyCondition(conditions *[]metav1.Condition, generation int64, sum aggregate.Policy) {
-	set := condition.Setter{Conditions: conditions, Generation: generation}
-	if p := policyProblem(generation, sum); p != nil {
+func setPolicyCondition(conditions *[]metav1.Condition, o metav1.Object, sum aggregate.Policy) {
+	set := condition.Setter{Conditions: conditions, Generation: o.GetGeneration()}
+	if p := policyProblem(o, sum); p != nil {
 		set.False(v1alpha1.ConditionPolicyReady, p.reason, "%s", p.message)
 		return
 	}
@@ -114,13 +119,17 @@ func inForce(set condition.Setter, typ string, sum aggregate.Policy) {
 	set.True(typ, "Ready", "in force on all %d nodes", sum.Nodes.Total)
 }
 
-func policyProblem(generation int64, sum aggregate.Policy) *problem {
-	given := sum.Exported && sum.Want.Generation == generation
+// givenToAgents is true if agents are given the object as it is now: this generation of this very object.
+func givenToAgents(o metav1.Object, sum aggregate.Policy) bool {
+	return sum.Exported && sum.Want.Generation == o.GetGeneration() && sum.Want.UID == string(o.GetUID())
+}
+
+func policyProblem(o metav1.Object, sum aggregate.Policy) *problem {
 	switch {
 	case sum.Why != "":
 		return &problem{"NodesFailing", sum.Why, true}
-	case !given:
-		return &problem{reason: "Progressing", message: fmt.Sprintf("generation %d is not with the agents yet", generation)}
+	case !givenToAgents(o, sum):
+		return &problem{reason: "Progressing", message: fmt.Sprintf("generation %d is not with the agents yet", o.GetGeneration())}
 	case sum.Nodes.Realized != sum.Nodes.Total:
 		return &problem{reason: "Progressing", message: fmt.Sprintf("in force on %d of %d nodes", sum.Nodes.Realized, sum.Nodes.Total)}
 	}

@@ -208,10 +208,11 @@ func TestHeartbeatsAloneAreNotWritten(t *testing.T) {
 
 func TestPolicyStatus(t *testing.T) {
 	const key = "east/policies/MeshNetworkPolicy/shop/web"
-	want := aggregate.Version{Revision: "main@sha1:2", Digest: "new", Generation: 4}
+	want := aggregate.Wanted{Version: aggregate.Version{Revision: "main@sha1:2", Content: "x"}, Generation: 4}
+	object := &metav1.ObjectMeta{Generation: 4}
 	on := func(x *aggregate.Index, node, revision, err string) {
 		a := agent(node, 0)
-		a.Status.Policies = []v1alpha1.NodePolicy{{Key: key, Revision: revision, Digest: "new", Error: err}}
+		a.Status.Policies = []v1alpha1.NodePolicy{{Key: key, Revision: revision, Content: "x", Error: err}}
 		x.SetAgent(node, a)
 	}
 	for _, tt := range []struct {
@@ -231,7 +232,7 @@ func TestPolicyStatus(t *testing.T) {
 		{"with a warning", func(x *aggregate.Index) {
 			for _, node := range []string{"n1", "n2"} {
 				a := agent(node, 0)
-				a.Status.Policies = []v1alpha1.NodePolicy{{Key: key, Revision: "main@sha1:2", Digest: "new", Warning: "spec.podSelector: label pod-template-hash"}}
+				a.Status.Policies = []v1alpha1.NodePolicy{{Key: key, Revision: "main@sha1:2", Content: "x", Warning: "spec.podSelector: label pod-template-hash"}}
 				x.SetAgent(node, a)
 			}
 		}, "True Warning: in force on all 2 nodes, and not quite as written: spec.podSelector: label pod-template-hash", "main@sha1:2", v1alpha1.PolicyNodes{Total: 2, Realized: 2}},
@@ -240,14 +241,16 @@ func TestPolicyStatus(t *testing.T) {
 		{"edited at the same revision, and not in every kernel yet", func(x *aggregate.Index) {
 			on(x, "n1", "main@sha1:2", "")
 			a := agent("n2", 0)
-			a.Status.Policies = []v1alpha1.NodePolicy{{Key: key, Revision: "main@sha1:2", Digest: "old"}}
+			a.Status.Policies = []v1alpha1.NodePolicy{{Key: key, Revision: "main@sha1:2", Content: "old"}}
 			x.SetAgent("n2", a)
 		}, "False Progressing: in force on 1 of 2 nodes", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2, Realized: 1}},
 		{"edited, and not exported yet", func(x *aggregate.Index) {
 			on(x, "n1", "main@sha1:2", "")
 			on(x, "n2", "main@sha1:2", "")
-			x.SetPolicy(key, aggregate.Version{Revision: "main@sha1:2", Digest: "new", Generation: 3})
-		}, "False Progressing: generation 4 is not with the agents yet", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2, Realized: 2}},
+			earlier := want
+			earlier.Generation = 3
+			x.SetPolicy(key, earlier)
+		}, "False Progressing: generation 4 is not with the agents yet", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x := aggregate.New()
@@ -258,7 +261,7 @@ func TestPolicyStatus(t *testing.T) {
 			x.SetPolicy(key, want)
 			tt.change(x)
 			st := &v1alpha1.MeshPolicyStatus{AppliedRevision: "main@sha1:1"}
-			setPolicyStatus(st, 4, x.Policy(key))
+			setPolicyStatus(st, object, x.Policy(key))
 			if got := line(st.Conditions, "Ready"); got != tt.want {
 				t.Errorf("Ready is %q, want %q", got, tt.want)
 			}

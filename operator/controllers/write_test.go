@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -100,16 +101,31 @@ func (d *desk) wantPass(what string, want int) []string {
 }
 
 func policyObject(name string) *v1alpha1.MeshNetworkPolicy {
-	return &v1alpha1.MeshNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Generation: 1}}
+	return &v1alpha1.MeshNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, UID: types.UID("uid of " + name), Generation: 1}}
 }
 
 func policyKey(name string) string { return "east/policies/MeshNetworkPolicy/shop/" + name }
 
 // exported is the record of a policy that the agents get.
-func exported(name, revision string) export.Change {
-	return export.Change{Key: policyKey(name), Record: &recordv1.Record{Cluster: "east", Payload: &recordv1.Record_Policy{Policy: &recordv1.Policy{
-		Kind: v1alpha1.KindMeshNetworkPolicy, Namespace: "shop", Name: name, Generation: 1, Provenance: &recordv1.Provenance{Revision: revision},
-	}}}}
+func exported(name, revision string) export.Change { return exportedAs(policyObject(name), revision) }
+
+func exportedAs(p *v1alpha1.MeshNetworkPolicy, revision string) export.Change {
+	kind, _ := v1alpha1.PolicyKindOf(p)
+	rec, err := export.PolicyRecord("east", export.PolicyOf(kind, p), &recordv1.Provenance{Revision: revision})
+	if err != nil {
+		panic(err)
+	}
+	return export.Change{Key: policyKey(p.Name), Record: rec}
+}
+
+// enforced is what an agent reports that has a policy's record in its kernel.
+func enforced(c export.Change) v1alpha1.NodePolicy {
+	o, err := record.Parse(c.Record)
+	if err != nil {
+		panic(err)
+	}
+	p := o.(*record.Policy)
+	return v1alpha1.NodePolicy{Key: c.Key, Revision: p.Provenance.Revision, Content: p.Content()}
 }
 
 func reporting(node string, policies ...v1alpha1.NodePolicy) *v1alpha1.MeshNode {
@@ -146,9 +162,7 @@ func TestOnlyWhatChangedIsWritten(t *testing.T) {
 	d.wantPass("exported", 3)
 	d.wantPass("nothing new", 0)
 
-	at := func(name, revision string) v1alpha1.NodePolicy {
-		return v1alpha1.NodePolicy{Key: policyKey(name), Revision: revision, Digest: record.PolicyDigest(nil)}
-	}
+	at := func(name, revision string) v1alpha1.NodePolicy { return enforced(exported(name, revision)) }
 	d.ledger.setAgent("n1", reporting("n1", at("a", "1")))
 	d.wantPass("one policy in force", 1)
 	d.ledger.setAgent("n1", reporting("n1", at("a", "1"), at("b", "1")))
@@ -181,11 +195,82 @@ func TestAPolicyFromFluxBecomesReady(t *testing.T) {
 	d := newDesk(t, p)
 	d.ledger.setNode("n1", true)
 	d.Changed(&mesh().Spec, export.Delta{Local: []export.Change{exported("a", "main@sha1:1")}})
-	d.ledger.setAgent("n1", reporting("n1", v1alpha1.NodePolicy{Key: policyKey("a"), Revision: "main@sha1:1", Digest: record.PolicyDigest(nil)}))
+	d.ledger.setAgent("n1", reporting("n1", enforced(exported("a", "main@sha1:1"))))
 	d.wantPass("in force", 1)
 	st := d.policy("a").Status
 	if got := line(st.Conditions, "Ready"); got != "True Ready: in force on all 1 nodes" || st.AppliedRevision != "main@sha1:1" {
 		t.Errorf("%s, applied %q", got, st.AppliedRevision)
+	}
+}
+
+// A policy is ready when what is written in the object is what every node says that it enforces. That a node has the
+// revision of the repository says nothing of it: somebody may have edited the object since, or made it anew.
+func TestAPolicyIsReadyByItsContent(t *testing.T) {
+	object := func(uid string, generation int64, app string) *v1alpha1.MeshNetworkPolicy {
+		p := policyObject("a")
+		p.UID, p.Generation = types.UID(uid), generation
+		p.Spec.PodSelector.MatchLabels = map[string]string{"app": app}
+		return p
+	}
+	first := object("u1", 1, "web")
+	edited := object("u1", 2, "api")
+	again := object("u2", 1, "web") // as the first was, but another object
+	back := object("u1", 3, "web")  // edited back
+	const (
+		ready = "True Ready: in force on all 2 nodes"
+		none  = "False Progressing: in force on 0 of 2 nodes"
+		one   = "False Progressing: in force on 1 of 2 nodes"
+	)
+	for _, tt := range []struct {
+		name        string
+		now         *v1alpha1.MeshNetworkPolicy // in the API
+		given       *v1alpha1.MeshNetworkPolicy // to agents; nil: none
+		nodes       [2]*v1alpha1.MeshNetworkPolicy
+		want        string
+		wantApplied string
+	}{
+		{"in force", first, first, [2]*v1alpha1.MeshNetworkPolicy{first, first}, ready, "main@sha1:1"},
+		{"edited at the same revision, and no agent was given it", edited, first, [2]*v1alpha1.MeshNetworkPolicy{first, first},
+			"False Progressing: generation 2 is not with the agents yet", ""},
+		{"edited at the same revision, and no agent has it", edited, edited, [2]*v1alpha1.MeshNetworkPolicy{first, first}, none, ""},
+		{"an agent lags", edited, edited, [2]*v1alpha1.MeshNetworkPolicy{edited, first}, one, ""},
+		{"an agent went back to what its disk held", edited, edited, [2]*v1alpha1.MeshNetworkPolicy{first, edited}, one, ""},
+		{"the edit is in force", edited, edited, [2]*v1alpha1.MeshNetworkPolicy{edited, edited}, ready, "main@sha1:1"},
+		{"edited back, and agents have not heard of either", back, back, [2]*v1alpha1.MeshNetworkPolicy{first, first}, none, ""},
+		{"made again, and agents were given the one before", again, first, [2]*v1alpha1.MeshNetworkPolicy{first, first},
+			"False Progressing: generation 1 is not with the agents yet", ""},
+		{"made again, and agents have the one before", again, again, [2]*v1alpha1.MeshNetworkPolicy{first, first}, none, ""},
+		{"made again, and one agent has it", again, again, [2]*v1alpha1.MeshNetworkPolicy{first, again}, one, ""},
+		{"made again, and in force", again, again, [2]*v1alpha1.MeshNetworkPolicy{again, again}, ready, "main@sha1:1"},
+		{"made again, while agents were only told of the deletion", again, nil, [2]*v1alpha1.MeshNetworkPolicy{first, first},
+			"False Progressing: generation 1 is not with the agents yet", ""},
+		{"an agent that reports nothing of it", first, first, [2]*v1alpha1.MeshNetworkPolicy{first, nil}, one, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDesk(t, tt.now)
+			d.Changed(&mesh().Spec, export.Delta{Local: []export.Change{exportedAs(first, "main@sha1:1")}})
+			if tt.given == nil {
+				d.Changed(&mesh().Spec, export.Delta{Local: []export.Change{{Key: policyKey("a")}}})
+			} else {
+				d.Changed(&mesh().Spec, export.Delta{Local: []export.Change{exportedAs(tt.given, "main@sha1:1")}})
+			}
+			for i, has := range tt.nodes {
+				name := fmt.Sprintf("n%d", i)
+				d.ledger.setNode(name, true)
+				if has == nil {
+					d.ledger.setAgent(name, reporting(name))
+				} else {
+					d.ledger.setAgent(name, reporting(name, enforced(exportedAs(has, "main@sha1:1"))))
+				}
+			}
+			d.ledger.touchPolicy(policyRef{v1alpha1.KindMeshNetworkPolicy, "shop", "a"})
+			d.wantPass("the policy", 1)
+			st := d.policy("a").Status
+			if got := line(st.Conditions, "Ready"); got != tt.want || st.AppliedRevision != tt.wantApplied || st.ObservedGeneration != tt.now.Generation {
+				t.Errorf("%s, applied %q, observed %d", got, st.AppliedRevision, st.ObservedGeneration)
+			}
+			kstatusAgrees(t, st.Conditions)
+		})
 	}
 }
 

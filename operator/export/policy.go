@@ -11,6 +11,7 @@ import (
 // Policy is a policy object of any dialect.
 type Policy struct {
 	Kind, Namespace, Name string
+	UID                   string
 	Generation            int64
 	Spec                  any
 	Labels, Annotations   map[string]string
@@ -19,7 +20,7 @@ type Policy struct {
 // PolicyOf takes what export needs from a policy object of a kind.
 func PolicyOf(kind v1alpha1.PolicyKind, o v1alpha1.PolicyObject) Policy {
 	return Policy{
-		Kind: kind.Name, Namespace: o.GetNamespace(), Name: o.GetName(), Generation: o.GetGeneration(), Spec: kind.Spec(o),
+		Kind: kind.Name, Namespace: o.GetNamespace(), Name: o.GetName(), UID: string(o.GetUID()), Generation: o.GetGeneration(), Spec: kind.Spec(o),
 		Labels: o.GetLabels(), Annotations: o.GetAnnotations(),
 	}
 }

@@ -189,6 +189,6 @@ func PolicyRecord(cluster string, p Policy, from *recordv1.Provenance) (*recordv
 		return nil, fmt.Errorf("write the spec of %s %s/%s: %w", p.Kind, p.Namespace, p.Name, err)
 	}
 	return &recordv1.Record{Cluster: cluster, Payload: &recordv1.Record_Policy{Policy: &recordv1.Policy{
-		Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, SpecJson: spec, Generation: p.Generation, Provenance: from,
+		Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, SpecJson: spec, Generation: p.Generation, Uid: p.UID, Provenance: from,
 	}}}, nil
 }

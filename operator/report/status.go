@@ -34,7 +34,7 @@ func statusOf(req *relayv1.ReportRequest, was v1alpha1.MeshNodeStatus, now time.
 		s.AppliedRevision = fmt.Sprintf("%s/%d", p.GetEpoch(), p.GetRevision())
 	}
 	for _, p := range req.GetPolicies() {
-		s.Policies = append(s.Policies, v1alpha1.NodePolicy{Key: p.GetKey(), Revision: p.GetRevision(), Digest: p.GetDigest(), Error: p.GetError(), Warning: p.GetWarning()})
+		s.Policies = append(s.Policies, v1alpha1.NodePolicy{Key: p.GetKey(), Revision: p.GetRevision(), Content: p.GetContent(), Error: p.GetError(), Warning: p.GetWarning()})
 	}
 	slices.SortFunc(s.Policies, func(a, b v1alpha1.NodePolicy) int { return cmp.Compare(a.Key, b.Key) })
 	s.Tunnels = tunnelsOf(req)

@@ -273,6 +273,41 @@ func TestAPolicyIsReportedOnceInForce(t *testing.T) {
 			return s.Applied.Revision == 2 && len(s.Policies) == 1 && s.Policies[0].Error == ""
 		})
 	})
+	t.Run("an edit at the same revision", func(t *testing.T) {
+		k := newKernel("e1")
+		a, end := begin(t, k, "", k.drivers())
+		defer end()
+		edited := deny(t)
+		p := edited.GetRecord().GetPolicy()
+		p.Generation, p.SpecJson = 2, []byte(`{"podSelector":{},"policyTypes":["Ingress"],"ingress":[{}]}`)
+		content := func(c *relayv1.Change) string {
+			o, err := record.Parse(c.GetRecord())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return o.(*record.Policy).Content()
+		}
+		before, after := content(deny(t)), content(edited)
+		reported := func() report.Policy {
+			if ps := a.State().Policies; len(ps) == 1 {
+				return ps[0]
+			}
+			return report.Policy{}
+		}
+		handle(t, a, snap("a", 1, own, append(east(t, "east"), deny(t))))
+		await(t, "the policy is in force", func() bool { return reported().Error == "" && reported().Content == before })
+		k.config.fail(forever)
+		handle(t, a, &relayv1.Batch{At: &relayv1.ResumePoint{Epoch: "a", Revision: 2}, Changes: []*relayv1.Change{edited}})
+		await(t, "the edit is reported with its problem", func() bool {
+			r := reported()
+			if r.Error == "" && r.Content != before {
+				t.Fatalf("reported as realized: %+v", r)
+			}
+			return r.Error != ""
+		})
+		k.config.fail(0)
+		await(t, "the edit is in force", func() bool { return reported().Error == "" && reported().Content == after })
+	})
 	t.Run("no BPF", func(t *testing.T) {
 		k := newKernel("e1")
 		d := agent.Broken(errors.New("this kernel has no BPF"))

@@ -1111,6 +1111,7 @@ type Policy struct {
 	SpecJson      []byte                 `protobuf:"bytes,4,opt,name=spec_json,json=specJson,proto3" json:"spec_json,omitempty"`
 	Provenance    *Provenance            `protobuf:"bytes,5,opt,name=provenance,proto3" json:"provenance,omitempty"`
 	Generation    int64                  `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
+	Uid           string                 `protobuf:"bytes,7,opt,name=uid,proto3" json:"uid,omitempty"` // of the object: one that was deleted and made again is another policy
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1185,6 +1186,13 @@ func (x *Policy) GetGeneration() int64 {
 		return x.Generation
 	}
 	return 0
+}
+
+func (x *Policy) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
 }
 
 var File_mesh_record_v1_record_proto protoreflect.FileDescriptor
@@ -1289,7 +1297,7 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\tR\brevision\x12\x12\n" +
-	"\x04path\x18\x04 \x01(\tR\x04path\"\xcb\x01\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\"\xdd\x01\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -1300,7 +1308,8 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"provenance\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x06 \x01(\x03R\n" +
-	"generation*F\n" +
+	"generation\x12\x10\n" +
+	"\x03uid\x18\a \x01(\tR\x03uid*F\n" +
 	"\bAffinity\x12\x11\n" +
 	"\rAFFINITY_NONE\x10\x00\x12\x12\n" +
 	"\x0eAFFINITY_LOCAL\x10\x01\x12\x13\n" +

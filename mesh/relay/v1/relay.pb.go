@@ -522,7 +522,7 @@ func (x *ReportRequest) GetTunnels() []*Tunnels {
 	return nil
 }
 
-// PolicyRealization says that a policy at a revision is enforced by this node (or why not). A warning is of a policy that is
+// PolicyRealization says which version of a policy is enforced by this node (or why not). A warning is of a policy that is
 // enforced, and not quite as its author meant it.
 type PolicyRealization struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -530,7 +530,7 @@ type PolicyRealization struct {
 	Revision      string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"` // its provenance revision
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"`
 	Warning       string                 `protobuf:"bytes,4,opt,name=warning,proto3" json:"warning,omitempty"`
-	Digest        string                 `protobuf:"bytes,5,opt,name=digest,proto3" json:"digest,omitempty"` // of its content, as mesh/record makes it
+	Content       string                 `protobuf:"bytes,5,opt,name=content,proto3" json:"content,omitempty"` // hash of the record's uid, generation and spec_json, as the node made it from what it enforces
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -593,9 +593,9 @@ func (x *PolicyRealization) GetWarning() string {
 	return ""
 }
 
-func (x *PolicyRealization) GetDigest() string {
+func (x *PolicyRealization) GetContent() string {
 	if x != nil {
-		return x.Digest
+		return x.Content
 	}
 	return ""
 }
@@ -1031,13 +1031,13 @@ const file_mesh_relay_v1_relay_proto_rawDesc = "" +
 	"encryption\x12)\n" +
 	"\x11pods_in_pod_cidrs\x18\x0e \x01(\bR\x0epodsInPodCidrs\x12\x1a\n" +
 	"\bdatapath\x18\x0f \x01(\tR\bdatapath\x124\n" +
-	"\atunnels\x18\x10 \x03(\v2\x1a.fairlead.relay.v1.TunnelsR\atunnels\"\x89\x01\n" +
+	"\atunnels\x18\x10 \x03(\v2\x1a.fairlead.relay.v1.TunnelsR\atunnels\"\x8b\x01\n" +
 	"\x11PolicyRealization\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12\x14\n" +
 	"\x05error\x18\x03 \x01(\tR\x05error\x12\x18\n" +
-	"\awarning\x18\x04 \x01(\tR\awarning\x12\x16\n" +
-	"\x06digest\x18\x05 \x01(\tR\x06digest\"\xdc\x01\n" +
+	"\awarning\x18\x04 \x01(\tR\awarning\x12\x18\n" +
+	"\acontent\x18\x05 \x01(\tR\acontent\"\xdc\x01\n" +
 	"\aTunnels\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x16\n" +
 	"\x06wanted\x18\x02 \x01(\rR\x06wanted\x12\x14\n" +
