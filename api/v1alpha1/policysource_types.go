@@ -79,9 +79,17 @@ type PolicySourceStatus struct {
 	LastAppliedRevision string `json:"lastAppliedRevision,omitempty"`
 	// +optional
 	LastAppliedTime *metav1.Time `json:"lastAppliedTime,omitempty"`
-	// Inventory of applied objects, so that pruning knows what is ours.
+	// Inventory of applied objects, so that pruning knows what is ours and a verdict leads back to its commit. It is written
+	// before a commit is applied and completed after.
 	// +optional
 	Inventory []InventoryEntry `json:"inventory,omitempty"`
+	// InventoryRevision is the revision that the inventory's contents are of. It is ahead of lastAppliedRevision while a commit
+	// is applied.
+	// +optional
+	InventoryRevision string `json:"inventoryRevision,omitempty"`
+	// InventoryURL is the repository that the inventory's contents are from.
+	// +optional
+	InventoryURL string `json:"inventoryURL,omitempty"`
 	// Nodes of this cluster on which LastAppliedRevision is in the kernel.
 	// +optional
 	Nodes PolicyNodes `json:"nodes,omitempty"`
@@ -101,6 +109,12 @@ type InventoryEntry struct {
 	Name      string `json:"name"`
 	// Path of the file it came from.
 	Path string `json:"path"`
+	// UID of the object; empty while it is being created.
+	// +optional
+	UID string `json:"uid,omitempty"`
+	// Content is a hash of the spec that was applied; empty if the object is no longer in the repository.
+	// +optional
+	Content string `json:"content,omitempty"`
 }
 
 // PolicySource applies network policies from a repository, each with the commit and file it came from.

@@ -82,7 +82,6 @@ func New(cfg Config) (*Operator, error) {
 	// Kubernetes → records.
 	o.Observer = observe.New(cfg.Cache, cfg.Version, log)
 	o.Observer.Optional(cfg.Live, func(kind v1alpha1.PolicyKind) error { return sources.Watch(policies, cfg.Cache, kind) })
-	flux := &observe.Kustomizations{Live: cfg.Live, Observer: o.Observer}
 	warnings := controllers.NewWarnings(cfg.Client, cfg.Events, log)
 	allocator := identities.New(cfg.Client, o.Observer, log)
 
@@ -106,7 +105,7 @@ func New(cfg Config) (*Operator, error) {
 	// The intake is first: agents of this cluster get a change before anybody else does.
 	o.Observer.AddSinks(o.Intake, o.decider, o.Connection, allocator, warnings, status)
 
-	o.parts = []manager.Runnable{policies, o.Observer, flux, warnings, allocator, o.decider, o.Connection, o.Discoverer, status}
+	o.parts = []manager.Runnable{policies, o.Observer, warnings, allocator, o.decider, o.Connection, o.Discoverer, status}
 	return o, nil
 }
 

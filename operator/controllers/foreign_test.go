@@ -19,7 +19,7 @@ import (
 // A ClusterNetworkPolicy gets one condition of ours, which names what nodes can't enforce; what others wrote stays.
 func TestAForeignPolicyGetsACondition(t *testing.T) {
 	p := &npav1alpha2.ClusterNetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{Name: "floor", Generation: 1},
+		ObjectMeta: metav1.ObjectMeta{Name: "floor", UID: "u1", Generation: 1},
 		Status: npav1alpha2.ClusterNetworkPolicyStatus{Conditions: []metav1.Condition{{
 			Type: "Ready-In-Zone-a", Status: metav1.ConditionTrue, Reason: "SetupSucceeded", LastTransitionTime: metav1.Unix(1, 0),
 		}}},
@@ -28,10 +28,11 @@ func TestAForeignPolicyGetsACondition(t *testing.T) {
 	d.ledger.setNode("n1", true)
 	key := policyRef{kind: v1alpha1.KindClusterNetworkPolicy, name: "floor"}.key("east")
 	d.Changed(&mesh().Spec, export.Delta{Local: []export.Change{{Key: key, Record: &recordv1.Record{
-		Cluster: "east", Payload: &recordv1.Record_Policy{Policy: &recordv1.Policy{Kind: v1alpha1.KindClusterNetworkPolicy, Name: "floor", Generation: 1,
+		Cluster: "east", Payload: &recordv1.Record_Policy{Policy: &recordv1.Policy{Kind: v1alpha1.KindClusterNetworkPolicy, Name: "floor", Uid: "u1", Generation: 1,
 			Provenance: &recordv1.Provenance{Revision: "main@sha1:1"},
 		}},
 	}}}})
+	content := (&record.Policy{UID: "u1", Generation: 1}).Content()
 	for _, tt := range []struct {
 		what, problem, warning, want string
 	}{
@@ -40,7 +41,7 @@ func TestAForeignPolicyGetsACondition(t *testing.T) {
 		{"broken", "spec.tier: is needed", "", "False NodesFailing: n1: east/policies/ClusterNetworkPolicy/-/floor: spec.tier: is needed"},
 	} {
 		d.ledger.setAgent("n1", reporting("n1", v1alpha1.NodePolicy{
-			Key: key, Revision: "main@sha1:1", Digest: record.PolicyDigest(nil), Error: tt.problem, Warning: tt.warning,
+			Key: key, Revision: "main@sha1:1", Content: content, Error: tt.problem, Warning: tt.warning,
 		}))
 		d.wantPass(tt.what, 1)
 		got := &npav1alpha2.ClusterNetworkPolicy{}

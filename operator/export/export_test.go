@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -260,73 +259,6 @@ func TestWhatOthersWouldRefuseIsNotPublishedAndSaid(t *testing.T) {
 	s.SetPod("shop", "a", testPod("a", "172.16.0.1", nil))
 	if d := s.Flush(); len(d.Warnings) > 0 {
 		t.Errorf("said again without news: %v", d.Warnings)
-	}
-}
-
-func TestProvenance(t *testing.T) {
-	s, v := NewState("v1"), newViews()
-	s.SetMesh(testMesh())
-	policy := func(name string, labels, annotations map[string]string) {
-		s.SetPolicy(policyOf(&v1alpha1.MeshNetworkPolicy{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: labels, Annotations: annotations},
-		}))
-	}
-	policy("hand", nil, nil)
-	policy("git", map[string]string{v1alpha1.LabelSourceName: "src", v1alpha1.LabelSourceNamespace: "ns"}, map[string]string{
-		v1alpha1.AnnotationSourceURL: "https://git/p", v1alpha1.AnnotationSourceRevision: "main@sha1:1", v1alpha1.AnnotationSourcePath: "a.yaml",
-	})
-	policy("flux", map[string]string{labelKustomizationName: "apps", labelKustomizationNamespace: "flux-system"}, nil)
-	v.take(s.Flush())
-	s.SetKustomization("flux-system", "apps", &Kustomization{Revision: "main@sha1:2"})
-	v.take(s.Flush())
-	for name, want := range map[string]*recordv1.Provenance{
-		"hand": nil,
-		"git":  {Source: "ns/src", Url: "https://git/p", Revision: "main@sha1:1", Path: "a.yaml"},
-		"flux": {Source: "Kustomization/flux-system/apps", Revision: "main@sha1:2"},
-	} {
-		got := v.local["east/policies/MeshNetworkPolicy/shop/"+name].GetPolicy().GetProvenance()
-		if !proto.Equal(got, want) {
-			t.Errorf("%s: provenance %v, want %v", name, got, want)
-		}
-	}
-}
-
-func TestKustomizationTouchesItsPoliciesAlone(t *testing.T) {
-	s := NewState("v1")
-	s.SetMesh(testMesh())
-	from := func(name, kustomization string) {
-		p := &v1alpha1.MeshNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
-		if kustomization != "" {
-			p.Labels = map[string]string{labelKustomizationName: kustomization, labelKustomizationNamespace: "flux-system"}
-		}
-		s.SetPolicy(policyOf(p))
-	}
-	from("a", "apps")
-	from("b", "apps")
-	from("b", "infra") // moved
-	from("c", "infra")
-	s.RemovePolicy(v1alpha1.KindMeshNetworkPolicy, "shop", "c")
-	from("d", "")
-	s.Flush()
-	touched := func(kustomization string) []string {
-		s.SetKustomization("flux-system", kustomization, &Kustomization{Revision: "main@sha1:2"})
-		var names []string
-		for r := range s.dirty {
-			names = append(names, r.name)
-		}
-		s.Flush()
-		slices.Sort(names)
-		return names
-	}
-	for kustomization, want := range map[string][]string{"apps": {"a"}, "infra": {"b"}, "none": nil} {
-		if diff := cmp.Diff(want, touched(kustomization)); diff != "" {
-			t.Errorf("%s touched (-want +got):\n%s", kustomization, diff)
-		}
-	}
-	names := s.Kustomizations()
-	slices.SortFunc(names, func(a, b KustomizationName) int { return strings.Compare(a.Name, b.Name) })
-	if diff := cmp.Diff([]KustomizationName{{"flux-system", "apps"}, {"flux-system", "infra"}}, names); diff != "" {
-		t.Errorf("Kustomizations (-want +got):\n%s", diff)
 	}
 }
 

@@ -199,14 +199,25 @@ func (s *State) recordOf(r ref) (rec *recordv1.Record, publish bool, warnings []
 		return s.sliceRecord(k, r.part)
 	case record.KindPolicy:
 		if p, ok := s.policies[r]; ok {
-			rec, err := PolicyRecord(cluster, p, provenance(p, s.kustomizations))
-			if err != nil {
-				return nil, false, []string{"not exported: " + err.Error()}
-			}
-			return rec, false, nil
+			rec, warnings := s.policyRecord(r, p)
+			return rec, false, warnings
 		}
 	}
 	return nil, false, nil
+}
+
+func (s *State) policyRecord(r ref, p Policy) (*recordv1.Record, []string) {
+	rec, err := PolicyRecord(s.mesh.ClusterName, p, nil)
+	if err != nil {
+		return nil, []string{"not exported: " + err.Error()}
+	}
+	from, doubt := s.provenance(r, p, record.SpecContent(rec.GetPolicy().GetSpecJson()))
+	rec.GetPolicy().Provenance = from
+	s.doubted.set(r, doubt != "")
+	if _, told := s.doubted.told[r]; told {
+		return rec, []string{doubt}
+	}
+	return rec, nil
 }
 
 func (s *State) sliceRecord(k nsName, part uint32) (*recordv1.Record, bool, []string) {

@@ -59,21 +59,21 @@ type world struct {
 	identities map[uint32]map[string]string
 	nodes      map[string]*corev1.Node
 	policies   map[string]*Policy
-	syncs      map[string]*Kustomization
+	owners     map[string]*Owner
 }
 
 func newWorld() *world {
 	return &world{
 		pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}, services: map[string]*corev1.Service{},
 		slices: map[string]*discoveryv1.EndpointSlice{}, identities: map[uint32]map[string]string{}, nodes: map[string]*corev1.Node{},
-		policies: map[string]*Policy{}, syncs: map[string]*Kustomization{},
+		policies: map[string]*Policy{}, owners: map[string]*Owner{},
 	}
 }
 
 func (w *world) step(t *rapid.T, s *State) {
 	name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name")
 	gone := rapid.IntRange(0, 3).Draw(t, "gone") == 0
-	switch rapid.SampledFrom([]string{"mesh", "pod", "namespace", "service", "slice", "identity", "allocate", "node", "policy", "kustomization"}).Draw(t, "what") {
+	switch rapid.SampledFrom([]string{"mesh", "pod", "namespace", "service", "slice", "identity", "allocate", "node", "policy", "owner"}).Draw(t, "what") {
 	case "mesh":
 		w.mesh = testMesh()
 		w.mesh.ClusterName = rapid.SampledFrom([]string{"east", "west"}).Draw(t, "cluster")
@@ -99,13 +99,16 @@ func (w *world) step(t *rapid.T, s *State) {
 		}}
 		w.policies[name] = &p
 		s.SetPolicy(p)
-	case "kustomization":
-		var k *Kustomization
+	case "owner":
+		var o *Owner
 		if !gone {
-			k = &Kustomization{Revision: rapid.SampledFrom([]string{"1", "2"}).Draw(t, "revision")}
+			o = &Owner{Revision: rapid.SampledFrom([]string{"1", "2"}).Draw(t, "revision"), Policies: map[PolicyName]Applied{}}
+			for _, listed := range rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 0, 3).Draw(t, "listed") {
+				o.Policies[PolicyName{v1alpha1.KindMeshNetworkPolicy, "shop", listed}] = Applied{}
+			}
 		}
-		setOrDelete(w.syncs, name, k)
-		s.SetKustomization("flux-system", name, k)
+		setOrDelete(w.owners, name, o)
+		s.SetOwner(OwnerName{OwnerKustomization, "flux-system", name}, o)
 	case "namespace":
 		labels := map[string]string{"team": rapid.SampledFrom([]string{"1", "2"}).Draw(t, "team")}
 		if gone {
@@ -164,8 +167,8 @@ func (w *world) step(t *rapid.T, s *State) {
 }
 
 func (w *world) replay(s *State) {
-	for name, k := range w.syncs {
-		s.SetKustomization("flux-system", name, k)
+	for name, o := range w.owners {
+		s.SetOwner(OwnerName{OwnerKustomization, "flux-system", name}, o)
 	}
 	for _, p := range w.policies {
 		s.SetPolicy(*p)

@@ -46,21 +46,23 @@ type State struct {
 	mesh    *v1alpha1.ClusterMeshSpec
 	claim   *record.Claim
 
-	pods           map[nsName]*podState
-	namespaces     map[string]map[string]string
-	nodes          map[string]*corev1.Node
-	meshNodes      map[string]*v1alpha1.MeshNode
-	services       map[nsName]*corev1.Service
-	slices         map[nsName]*discoveryv1.EndpointSlice
-	policies       map[ref]Policy
-	kustomizations map[nsName]Kustomization
-	identities     map[uint32]map[string]string
+	pods       map[nsName]*podState
+	namespaces map[string]map[string]string
+	nodes      map[string]*corev1.Node
+	meshNodes  map[string]*v1alpha1.MeshNode
+	services   map[nsName]*corev1.Service
+	slices     map[nsName]*discoveryv1.EndpointSlice
+	policies   map[ref]Policy
+	owners     map[OwnerName]*Owner
+	proofs     map[ref]proof // of policies from a PolicySource
+	doubted    doubted
+	identities map[uint32]map[string]string
 
 	podsByNamespace map[string]map[nsName]bool
 	podsByLabels    map[string]map[nsName]bool // canonical label set → pods that have it
 	slicesByService map[nsName]map[nsName]bool
-	policiesBySync  map[nsName]map[ref]bool // Kustomization → policies that it applied
-	numbers         map[string]uint32       // canonical label set → number
+	policiesByClaim map[OwnerName]map[ref]bool // owner → policies that claim to come from it
+	numbers         map[string]uint32          // canonical label set → number
 
 	dirty map[ref]bool
 	built map[ref]*built
@@ -78,12 +80,14 @@ func NewState(version string) *State {
 		services:        map[nsName]*corev1.Service{},
 		slices:          map[nsName]*discoveryv1.EndpointSlice{},
 		policies:        map[ref]Policy{},
-		kustomizations:  map[nsName]Kustomization{},
+		owners:          map[OwnerName]*Owner{},
+		proofs:          map[ref]proof{},
+		doubted:         newDoubted(),
 		identities:      map[uint32]map[string]string{},
 		podsByNamespace: map[string]map[nsName]bool{},
 		podsByLabels:    map[string]map[nsName]bool{},
 		slicesByService: map[nsName]map[nsName]bool{},
-		policiesBySync:  map[nsName]map[ref]bool{},
+		policiesByClaim: map[OwnerName]map[ref]bool{},
 		numbers:         map[string]uint32{},
 		dirty:           map[ref]bool{},
 		built:           map[ref]*built{},
@@ -218,38 +222,28 @@ func (s *State) SetSlice(namespace, name string, eps *discoveryv1.EndpointSlice)
 
 // SetPolicy sets a policy.
 func (s *State) SetPolicy(p Policy) {
-	r := ref{kind: record.KindPolicy, policy: p.Kind, namespace: p.Namespace, name: p.Name}
+	r := PolicyName{p.Kind, p.Namespace, p.Name}.ref()
 	s.dropPolicy(r)
 	s.policies[r] = p
-	if k, ok := kustomizationOf(p); ok {
-		put(s.policiesBySync, k, r)
+	for _, c := range claimsOf(p) {
+		put(s.policiesByClaim, c.owner, r)
 	}
 }
 
 // RemovePolicy removes a policy.
 func (s *State) RemovePolicy(kind, namespace, name string) {
-	s.dropPolicy(ref{kind: record.KindPolicy, policy: kind, namespace: namespace, name: name})
+	r := PolicyName{kind, namespace, name}.ref()
+	s.dropPolicy(r)
+	delete(s.proofs, r)
+	s.doubted.set(r, false)
 }
 
 func (s *State) dropPolicy(r ref) {
-	if k, ok := kustomizationOf(s.policies[r]); ok {
-		drop(s.policiesBySync, k, r)
+	for _, c := range claimsOf(s.policies[r]) {
+		drop(s.policiesByClaim, c.owner, r)
 	}
 	delete(s.policies, r)
 	s.touch(r)
-}
-
-// SetKustomization sets or (nil) removes what is known of a Flux Kustomization.
-func (s *State) SetKustomization(namespace, name string, k *Kustomization) {
-	key := nsName{namespace, name}
-	if k == nil {
-		delete(s.kustomizations, key)
-	} else {
-		s.kustomizations[key] = *k
-	}
-	for r := range s.policiesBySync[key] {
-		s.touch(r)
-	}
 }
 
 func (s *State) touch(r ref) { s.dirty[r] = true }

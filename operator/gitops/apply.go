@@ -56,6 +56,9 @@ func (a applier) check(ctx context.Context, src *v1alpha1.PolicySource, objects 
 		if err != nil {
 			return fmt.Errorf("check %s of %s: %w", o.ref(), o.Path, err)
 		}
+		if live == nil {
+			result.SetUID("") // a dry run makes one up
+		}
 		return would.add(o, result)
 	})
 	if err != nil {
@@ -64,8 +67,10 @@ func (a applier) check(ctx context.Context, src *v1alpha1.PolicySource, objects 
 	return would, problems.err()
 }
 
-// apply writes every object that is not yet as it would be (nil: every object), and gives what each is now.
-func (a applier) apply(ctx context.Context, objects []Object, would *prints) (map[string]string, error) {
+// apply writes every object that is not yet as it would be (nil: every object), and gives what each is now. An object that
+// isn't in the inventory is written however it looks: it is somebody else's until then.
+func (a applier) apply(ctx context.Context, objects []Object, would *prints, inventory []v1alpha1.InventoryEntry) (*prints, error) {
+	uids := uidsOf(inventory)
 	are := newPrints()
 	err := each(ctx, objects, func(ctx context.Context, o Object) error {
 		live, err := a.live(ctx, o)
@@ -73,7 +78,7 @@ func (a applier) apply(ctx context.Context, objects []Object, would *prints) (ma
 			return err
 		}
 		others := otherManagers(live)
-		if len(others) == 0 && would.match(o, live) {
+		if len(others) == 0 && would.match(o, live) && uids[o.ref()] == string(live.GetUID()) {
 			return are.add(o, live)
 		}
 		if err := a.takeOver(ctx, o, live, others); err != nil {
@@ -86,7 +91,7 @@ func (a applier) apply(ctx context.Context, objects []Object, would *prints) (ma
 		}
 		return are.add(o, applied)
 	})
-	return are.of, err
+	return are, err
 }
 
 // otherManagers lists who else wrote into a policy's spec by hand.

@@ -17,15 +17,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// fingerprint sums up what a policy says and how it is marked; status and bookkeeping don't count.
+// fingerprint sums up which object a policy is, what it says and how it is marked; status and bookkeeping don't count.
 func fingerprint(o client.Object) (string, error) {
 	kind, known := v1alpha1.PolicyKindOf(o)
 	if !known {
 		return "", fmt.Errorf("%T is no policy", o)
 	}
-	data, err := json.Marshal([]any{kind.Spec(o), o.GetLabels(), o.GetAnnotations(), o.GetDeletionTimestamp() != nil})
+	data, err := json.Marshal([]any{o.GetUID(), kind.Spec(o), o.GetLabels(), o.GetAnnotations(), o.GetDeletionTimestamp() != nil})
 	if err != nil {
 		return "", fmt.Errorf("sum up %s %s: %w", kind.Name, client.ObjectKeyFromObject(o), err)
 	}
@@ -33,22 +34,36 @@ func fingerprint(o client.Object) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// fingerprintUnstructured takes the way over the typed object, so that what was applied and what the cache holds are
-// summed up alike.
-func fingerprintUnstructured(u *unstructured.Unstructured) (string, error) {
+// state is what is known of an object that was applied, or would be.
+type state struct {
+	print   string
+	uid     string // empty for an object that isn't there yet
+	content string // record.SpecContent
+}
+
+// stateOf takes the way over the typed object, so that what was applied and what the cache holds are summed up alike.
+func stateOf(u *unstructured.Unstructured) (state, error) {
 	kind, known := v1alpha1.PolicyKindNamed(u.GetKind())
 	if !known {
-		return "", fmt.Errorf("%s is no policy", u.GetKind())
+		return state{}, fmt.Errorf("%s is no policy", u.GetKind())
 	}
 	typed := kind.New()
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, typed); err != nil {
-		return "", err
+		return state{}, err
 	}
-	return fingerprint(typed)
+	print, err := fingerprint(typed)
+	if err != nil {
+		return state{}, err
+	}
+	spec, err := json.Marshal(kind.Spec(typed))
+	if err != nil {
+		return state{}, err
+	}
+	return state{print, string(u.GetUID()), record.SpecContent(spec)}, nil
 }
 
 // drifted says whether an object in the cluster no longer is what was applied.
-func drifted(ctx context.Context, r client.Reader, prints map[string]string, entries []v1alpha1.InventoryEntry) (bool, error) {
+func drifted(ctx context.Context, r client.Reader, were map[string]state, entries []v1alpha1.InventoryEntry) (bool, error) {
 	for _, e := range entries {
 		kind, known := v1alpha1.PolicyKindNamed(e.Kind)
 		if !known {
@@ -66,29 +81,29 @@ func drifted(ctx context.Context, r client.Reader, prints map[string]string, ent
 		if err != nil {
 			return false, err
 		}
-		if prints[refOf(e.Kind, e.Namespace, e.Name)] != print {
+		if were[refOf(e.Kind, e.Namespace, e.Name)].print != print {
 			return true, nil
 		}
 	}
 	return false, nil
 }
 
-// prints gathers fingerprints from several goroutines.
+// prints gathers states from several goroutines.
 type prints struct {
-	mu sync.Mutex
-	of map[string]string // by ref
+	mu     sync.Mutex
+	states map[string]state // by ref
 }
 
-func newPrints() *prints { return &prints{of: map[string]string{}} }
+func newPrints() *prints { return &prints{states: map[string]state{}} }
 
 func (p *prints) add(o Object, is *unstructured.Unstructured) error {
-	print, err := fingerprintUnstructured(is)
+	s, err := stateOf(is)
 	if err != nil {
 		return fmt.Errorf("read back %s: %w", o.ref(), err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.of[o.ref()] = print
+	p.states[o.ref()] = s
 	return nil
 }
 
@@ -97,6 +112,6 @@ func (p *prints) match(o Object, live *unstructured.Unstructured) bool {
 	if p == nil || live == nil {
 		return false
 	}
-	print, err := fingerprintUnstructured(live)
-	return err == nil && print == p.of[o.ref()]
+	is, err := stateOf(live)
+	return err == nil && is == p.states[o.ref()]
 }

@@ -27,20 +27,15 @@ func MakePlan(src *v1alpha1.PolicySource, tree *Tree, objects []Object) Plan {
 		markOrigin(marked, src, tree)
 		p.Apply = append(p.Apply, marked)
 		now[o.ref()] = true
-		p.Inventory = append(p.Inventory, v1alpha1.InventoryEntry{Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName(), Path: o.Path})
+		p.Inventory = append(p.Inventory, entryOf(o))
 	}
-	p.Union = slices.Clone(p.Inventory)
+	p.Union = merged(p.Inventory, src.Status.Inventory)
 	for _, e := range src.Status.Inventory {
-		if now[refOf(e.Kind, e.Namespace, e.Name)] {
-			continue
-		}
-		p.Union = append(p.Union, e)
-		if src.Spec.Prune {
+		if src.Spec.Prune && !now[refOf(e.Kind, e.Namespace, e.Name)] {
 			p.Prune = append(p.Prune, e)
 		}
 	}
 	sortInventory(p.Inventory)
-	sortInventory(p.Union)
 	return p
 }
 
@@ -59,12 +54,6 @@ func markOrigin(o Object, src *v1alpha1.PolicySource, tree *Tree) {
 	labels[v1alpha1.LabelSourceNamespace] = src.Namespace
 	o.SetAnnotations(annotations)
 	o.SetLabels(labels)
-}
-
-func sortInventory(entries []v1alpha1.InventoryEntry) {
-	slices.SortFunc(entries, func(a, b v1alpha1.InventoryEntry) int {
-		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
 }
 
 func sortProblems(problems []Problem) {

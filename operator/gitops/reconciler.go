@@ -56,12 +56,13 @@ type Reconciler struct {
 // sourceMemory is what is known of a source between two looks, so that an unchanged branch costs one request to Git and
 // none to the API server. Losing it costs one apply that changes nothing.
 type sourceMemory struct {
-	tree       *Tree             // last fetched
-	fetchedFor int64             // the generation it was fetched for
-	applied    string            // revision that prints belong to
-	appliedFor int64             // and the generation
-	prints     map[string]string // contents after the last apply
-	lastGood   []Object          // what was applied last
+	tree       *Tree            // last fetched
+	fetchedFor int64            // the generation it was fetched for
+	applied    string           // revision that prints belong to
+	appliedFor int64            // and the generation
+	prints     map[string]state // what policies were after the last apply
+	lastGood   []Object         // what was applied last
+	lastTree   *Tree            // and what they came from, without its files
 }
 
 // outcome is what one look at a source came to.
@@ -137,7 +138,7 @@ func (r *Reconciler) look(ctx context.Context, src *v1alpha1.PolicySource) outco
 	}
 	plan := MakePlan(src, tree, objects)
 	out.plan = &plan
-	out.pruned, out.applied, out.err = r.carryOut(ctx, src, mem, plan)
+	out.pruned, out.applied, out.err = r.carryOut(ctx, src, mem, &plan)
 	if out.err != nil && !out.applied {
 		r.holdLastGood(ctx, src, mem)
 	}
@@ -158,36 +159,47 @@ func (r *Reconciler) holdLastGood(ctx context.Context, src *v1alpha1.PolicySourc
 	if err == nil && !changed {
 		return
 	}
-	if prints, err = (applier{r.Client}).apply(ctx, objects, nil); err != nil {
+	are, err := applier{r.Client}.apply(ctx, objects, nil, nil)
+	if err == nil {
+		entries := make([]v1alpha1.InventoryEntry, 0, len(objects))
+		for _, o := range objects {
+			entries = append(entries, entryOf(o))
+		}
+		err = r.recordInventory(ctx, src, proven(merged(entries, src.Status.Inventory), are), mem.lastTree)
+	}
+	if err != nil {
 		r.Log.Warn("put back the last good policies", "policySource", key, "error", err)
 		return
 	}
 	r.mu.Lock()
-	mem.prints = prints
+	mem.prints = are.states
 	r.mu.Unlock()
 	r.Log.Info("policies were changed in the cluster; put back as of the last good revision", "policySource", key, "revision", src.Status.LastAppliedRevision)
 }
 
-func (r *Reconciler) carryOut(ctx context.Context, src *v1alpha1.PolicySource, mem *sourceMemory, plan Plan) ([]string, bool, error) {
+func (r *Reconciler) carryOut(ctx context.Context, src *v1alpha1.PolicySource, mem *sourceMemory, plan *Plan) ([]string, bool, error) {
 	a := applier{r.Client}
 	would, err := a.check(ctx, src, plan.Apply)
 	if err != nil {
 		return nil, false, err
 	}
 	// Before the first write: whatever happens next, the inventory names everything that may be there.
-	if err := r.recordInventory(ctx, src, plan.Union); err != nil {
+	known := src.Status.Inventory
+	if err := r.recordInventory(ctx, src, proven(plan.Union, would), mem.tree); err != nil {
 		return nil, false, err
 	}
-	prints, err := a.apply(ctx, plan.Apply, would)
+	are, err := a.apply(ctx, plan.Apply, would, known)
 	if err != nil {
 		return nil, true, err
 	}
+	plan.Inventory = proven(plan.Inventory, are)
 	pruned, err := a.prune(ctx, src, plan.Prune)
 	if err != nil {
 		return pruned, true, err
 	}
 	r.mu.Lock()
-	mem.prints, mem.applied, mem.appliedFor, mem.lastGood = prints, mem.tree.Revision, src.Generation, plan.Apply
+	mem.prints, mem.applied, mem.appliedFor, mem.lastGood = are.states, mem.tree.Revision, src.Generation, plan.Apply
+	mem.lastTree = &Tree{URL: mem.tree.URL, Revision: mem.tree.Revision}
 	r.mu.Unlock()
 	return pruned, true, nil
 }

@@ -78,7 +78,7 @@ func (r *Reconciler) sourceOfDrifted(ctx context.Context, o client.Object) []rec
 	r.mu.Lock()
 	var want string
 	if mem := r.memory[key]; mem != nil {
-		want = mem.prints[refOf(kind.Name, o.GetNamespace(), o.GetName())]
+		want = mem.prints[refOf(kind.Name, o.GetNamespace(), o.GetName())].print
 	}
 	r.mu.Unlock()
 	if want == "" {

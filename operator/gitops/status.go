@@ -69,9 +69,9 @@ func (r *Reconciler) reportSuspended(ctx context.Context, src *v1alpha1.PolicySo
 	return err
 }
 
-func (r *Reconciler) recordInventory(ctx context.Context, src *v1alpha1.PolicySource, entries []v1alpha1.InventoryEntry) error {
+func (r *Reconciler) recordInventory(ctx context.Context, src *v1alpha1.PolicySource, entries []v1alpha1.InventoryEntry, from *Tree) error {
 	before := src.DeepCopy()
-	src.Status.Inventory = entries
+	src.Status.Inventory, src.Status.InventoryRevision, src.Status.InventoryURL = entries, from.Revision, from.URL
 	_, err := condition.Patch(ctx, r.Client, before, src)
 	return err
 }

@@ -6,6 +6,7 @@ package observe
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
@@ -22,6 +23,8 @@ func Strip(in any) (any, error) {
 	switch o := in.(type) {
 	case *corev1.Pod:
 		stripPod(o)
+	case *unstructured.Unstructured:
+		stripOwner(o)
 	case *corev1.Node:
 		o.Annotations = nil
 		o.Spec = corev1.NodeSpec{PodCIDR: o.Spec.PodCIDR, PodCIDRs: o.Spec.PodCIDRs}

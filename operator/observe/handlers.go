@@ -71,6 +71,7 @@ func (o *Observer) feeds() []feed {
 			func(s *export.State, e *discoveryv1.EndpointSlice) { s.SetSlice(e.Namespace, e.Name, e) },
 			func(s *export.State, e *discoveryv1.EndpointSlice) { s.SetSlice(e.Namespace, e.Name, nil) })},
 	}
+	feeds = append(feeds, feed{&v1alpha1.PolicySource{}, o.sourceHandler()})
 	for _, kind := range o.kinds {
 		feeds = append(feeds, o.policies(kind))
 	}

@@ -81,9 +81,11 @@ func (o *Observer) Start(ctx context.Context) error {
 		}
 		ready = append(ready, synced)
 	}
+	owners, missingOwners := o.followOwners(ctx, ownerKinds)
 	if !cache.WaitForCacheSync(ctx.Done(), ready...) {
 		return ctx.Err()
 	}
+	o.awaitOwners(ctx, owners)
 	o.mu.Lock()
 	o.synced = true
 	joined := o.mesh != nil
@@ -95,6 +97,7 @@ func (o *Observer) Start(ctx context.Context) error {
 	o.wake.Raise()
 	var g errgroup.Group
 	g.Go(func() error { o.addLater(ctx, missing); return nil })
+	g.Go(func() error { o.tend(ctx, missingOwners); return nil })
 	o.flushLoop(ctx)
 	return g.Wait()
 }
