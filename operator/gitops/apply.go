@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -16,8 +17,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/sets"
-	"k8s.io/client-go/util/csaupgrade"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
@@ -77,12 +76,14 @@ func (a applier) apply(ctx context.Context, objects []Object, would *prints, inv
 		if err != nil {
 			return err
 		}
-		others := otherManagers(live)
-		if len(others) == 0 && would.match(o, live) && uids[o.ref()] == string(live.GetUID()) {
+		others := writtenByOthers(live)
+		if !others && would.match(o, live) && uids[o.ref()] == string(live.GetUID()) {
 			return are.add(o, live)
 		}
-		if err := a.takeOver(ctx, o, live, others); err != nil {
-			return err
+		if others {
+			if err := a.overwrite(ctx, o, live); err != nil {
+				return err
+			}
 		}
 		applied := o.DeepCopy()
 		err = a.client.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), client.FieldOwner(FieldManager), client.ForceOwnership)
@@ -94,35 +95,28 @@ func (a applier) apply(ctx context.Context, objects []Object, would *prints, inv
 	return are, err
 }
 
-// otherManagers lists who else wrote into a policy's spec by hand.
-func otherManagers(live *unstructured.Unstructured) sets.Set[string] {
-	managers := sets.New[string]()
+// writtenByOthers says whether somebody else wrote into a policy's spec. What this operator wrote in overwrite counts too: it
+// isn't tracked as applied, so that an apply doesn't take away what a later commit leaves out.
+func writtenByOthers(live *unstructured.Unstructured) bool {
 	if live == nil {
-		return managers
+		return false
 	}
-	for _, m := range live.GetManagedFields() {
-		if m.Operation == metav1.ManagedFieldsOperationUpdate && m.Subresource == "" && ownsSpec(m) {
-			managers.Insert(m.Manager)
-		}
-	}
-	return managers
+	return slices.ContainsFunc(live.GetManagedFields(), func(m metav1.ManagedFieldsEntry) bool {
+		applied := m.Manager == FieldManager && m.Operation == metav1.ManagedFieldsOperationApply
+		return !applied && m.Subresource == "" && ownsSpec(m)
+	})
 }
 
-// takeOver makes this manager the owner of everything that others wrote into a policy's spec. Without it, server-side
-// apply would leave a rule that somebody added with kubectl edit.
-func (a applier) takeOver(ctx context.Context, o Object, live *unstructured.Unstructured, managers sets.Set[string]) error {
-	if len(managers) == 0 {
-		return nil
-	}
-	patch, err := csaupgrade.UpgradeManagedFieldsPatch(live, managers, FieldManager)
+// overwrite makes a policy's spec what the repository says. Server-side apply alone would leave a rule that somebody added with
+// kubectl edit. Having it take over all fields and drop those that aren't the repository's doesn't do either: where the last
+// field of a struct goes it leaves a null, which the API server refuses.
+func (a applier) overwrite(ctx context.Context, o Object, live *unstructured.Unstructured) error {
+	patch, err := json.Marshal([]map[string]any{{"op": "add", "path": "/spec", "value": o.Object["spec"]}})
 	if err != nil {
-		return fmt.Errorf("take over the fields of %s: %w", o.ref(), err)
+		return fmt.Errorf("overwrite %s: %w", o.ref(), err)
 	}
-	if len(patch) == 0 {
-		return nil
-	}
-	if err := a.client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch)); err != nil {
-		return fmt.Errorf("take over the fields of %s: %w", o.ref(), err)
+	if err := a.client.Patch(ctx, live, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldManager)); err != nil {
+		return fmt.Errorf("overwrite %s: %w", o.ref(), err)
 	}
 	return nil
 }
