@@ -251,11 +251,22 @@ func notYet(inForce, planned map[string]plan.Policy, why error) map[string]plan.
 // maxBlamed bounds how many closed subjects are looked at for the policies that they are closed by.
 const maxBlamed = 64
 
-// blame gives policies with rules that closed subjects have the reason why they are not in force.
+// blame gives policies with rules that closed subjects have the reason why they are not in force. Where there are too many to
+// look at, no policy is said to be: a report of success must be true.
 func (a *Agent) blame(policies map[string]plan.Policy) {
 	t := a.Tables
 	prefix := a.Intake.Cluster() + "/" + record.KindPolicy + "/"
-	for _, row := range t.Subjects.FailedRows(maxBlamed) {
+	closed := t.Subjects.FailedRows(maxBlamed + 1)
+	if len(closed) > maxBlamed {
+		closed = closed[:maxBlamed]
+		for key, p := range policies {
+			if p.Problem == "" {
+				p.Problem = fmt.Sprintf("more than %d kinds of pods are closed, maybe by this policy too: %s", maxBlamed, closed[0].Status.Error)
+				policies[key] = p
+			}
+		}
+	}
+	for _, row := range closed {
 		for from := uint32(0); from < row.Value.Lines; from += bpf.GroupLines {
 			chunk, _ := t.Groups.Get(bpf.GroupKey{Group: row.Value.Group, Chunk: from / bpf.GroupLines})
 			for _, line := range chunk.Value.Line {
