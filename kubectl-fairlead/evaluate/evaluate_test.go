@@ -4,16 +4,19 @@
 package evaluate_test
 
 import (
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/evaluate"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/internal/fixture"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 func TestHealthyMeshIsHealthy(t *testing.T) {
@@ -119,11 +122,18 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 			s.Policies[0].Status.Nodes.Realized = 0
 			s.Policies[0].Status.Conditions = fixture.Conditions("Ready", "False", "Progressing", "in force on 0 of 2 nodes")
 		}, "fl-policies-realized", evaluate.Failing, "on 0 of 2 nodes", nil},
-		{"an agent that lags behind the other", func(s *evaluate.Snapshot) {
-			for i, content := range []string{"x", "y"} {
-				s.Nodes[i].Status.Policies = []v1alpha1.NodePolicy{{Key: "east/policies/NetworkPolicy/shop/web", Revision: "main@sha1:1", Content: content}}
-			}
-		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy/shop/web: east-1 and east-2 enforce different states of it", nil},
+		{"an agent that lags behind the other", func(s *evaluate.Snapshot) { networkPolicy(s, 2, 2, 1) },
+			"fl-policies-realized", evaluate.Failing, "NetworkPolicy shop/web: as it is written now on 1 of 2 nodes", nil},
+		{"a NetworkPolicy that was edited, and no agent has it", func(s *evaluate.Snapshot) { networkPolicy(s, 2, 1, 1) },
+			"fl-policies-realized", evaluate.Failing, "NetworkPolicy shop/web: as it is written now on 0 of 2 nodes", nil},
+		{"a NetworkPolicy that an agent can't enforce", func(s *evaluate.Snapshot) {
+			networkPolicy(s, 2, 2, 2)
+			s.Nodes[1].Status.Policies[0].Error = "map is full"
+		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy shop/web: as it is written now on 1 of 2 nodes", nil},
+		{"a policy that is gone and still enforced", func(s *evaluate.Snapshot) {
+			networkPolicy(s, 1, 1, 1)
+			s.NetworkPolicies = nil
+		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy/shop/web: is gone, and still enforced by east-1, east-2", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := fixture.Healthy("east")
@@ -153,6 +163,43 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 				t.Errorf("%s did not see it", c.check)
 			}
 		})
+	}
+}
+
+// networkPolicy adds a NetworkPolicy at a generation, of which the nodes enforce others.
+func networkPolicy(s *evaluate.Snapshot, generation int64, enforced ...int64) {
+	p := networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "u1", Generation: generation}}
+	s.NetworkPolicies = append(s.NetworkPolicies, p)
+	spec, err := json.Marshal(p.Spec)
+	if err != nil {
+		panic(err)
+	}
+	for i, g := range enforced {
+		s.Nodes[i].Status.Policies = []v1alpha1.NodePolicy{{
+			Key: "east/policies/NetworkPolicy/shop/web", Content: (&record.Policy{UID: "u1", Generation: g, Spec: spec}).Content(),
+		}}
+	}
+}
+
+func TestEnforcedPoliciesAreHealthy(t *testing.T) {
+	for name, change := range map[string]func(*evaluate.Snapshot){
+		"in force": func(s *evaluate.Snapshot) { networkPolicy(s, 2, 2, 2) },
+		"an agent that doesn't say what it enforces": func(s *evaluate.Snapshot) {
+			networkPolicy(s, 2, 2, 2)
+			s.Nodes[1].Status.Policies[0].Content = ""
+		},
+		"a policy of a cluster that this one was before": func(s *evaluate.Snapshot) {
+			networkPolicy(s, 2, 2, 2)
+			s.Nodes[0].Status.Policies = append(s.Nodes[0].Status.Policies, v1alpha1.NodePolicy{Key: "north/policies/NetworkPolicy/shop/old", Content: "x"})
+		},
+	} {
+		s := fixture.Healthy("east")
+		change(&s)
+		for _, k := range evaluate.Evaluate([]evaluate.Snapshot{s}).Clusters[0].Checks {
+			if k.State != evaluate.OK {
+				t.Errorf("%s: %s is %s: %v", name, k.ID, k.State, k.Details)
+			}
+		}
 	}
 }
 

@@ -94,7 +94,7 @@ func policyName(key string) (string, bool) {
 }
 
 // policiesCheck judges whether each policy is in the kernel of every node, as it is written now. NetworkPolicies have no status
-// of ours, so of them only what nodes say is known.
+// of ours, so of them what nodes say is compared with what is written.
 func policiesCheck(s Snapshot) Check {
 	var f finding
 	var realized, audit int
@@ -123,7 +123,7 @@ func policiesCheck(s Snapshot) Check {
 			f.warn(warningHint, name+": "+say.warning)
 		}
 	}
-	disagreements(&f, s.Nodes)
+	enforcedCheck(&f, s)
 	all := len(s.Policies) + len(s.ClusterPolicies)
 	summary := "no mesh policy"
 	if all > 0 {
@@ -143,10 +143,10 @@ func policy(f *finding, name string, generation int64, st v1alpha1.MeshPolicySta
 	case ready == nil || st.ObservedGeneration != generation:
 		f.fail("wait a moment; if it stays, see that the operator runs", name+": its newest change has not been looked at yet, nodes enforce what was before")
 	case st.Nodes.Realized < st.Nodes.Total:
-		f.fail("wait a moment; if it stays, see the agents' logs on those nodes", fmt.Sprintf("%s: on %s%s", name,
-			of(st.Nodes), because(ready)))
 		if say.problem != "" {
-			f.fail("", "  "+say.problem)
+			f.fail(hintLagging, fmt.Sprintf("%s: on %s", name, of(st.Nodes)), "  "+say.problem)
+		} else {
+			f.fail(hintLagging, fmt.Sprintf("%s: on %s%s", name, of(st.Nodes), because(ready)))
 		}
 	case ready.Status != metav1.ConditionTrue:
 		f.fail("correct the policy; until then its last good form is enforced", fmt.Sprintf("%s: %s: %s", name, ready.Reason, ready.Message))
@@ -173,27 +173,6 @@ func because(ready *metav1.Condition) string {
 		return ""
 	}
 	return ": " + ready.Message
-}
-
-// disagreements are policies of which two nodes enforce different states. They show without the operator, and for kinds
-// that have no status of ours.
-func disagreements(f *finding, nodes []v1alpha1.MeshNode) {
-	type first struct{ node, content string }
-	seen, told := map[string]first{}, map[string]bool{}
-	for _, n := range nodes {
-		for _, p := range n.Status.Policies {
-			was, known := seen[p.Key]
-			switch {
-			case p.Content == "":
-			case !known:
-				seen[p.Key] = first{n.Name, p.Content}
-			case was.content != p.Content && !told[p.Key]:
-				told[p.Key] = true
-				f.fail("wait a moment; if it stays, see the agents' logs on those nodes",
-					fmt.Sprintf("%s: %s and %s enforce different states of it", p.Key, was.node, n.Name))
-			}
-		}
-	}
 }
 
 // ShortRevision cuts a commit in branch@sha1:commit to what people compare.

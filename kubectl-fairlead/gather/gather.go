@@ -12,6 +12,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -74,6 +75,7 @@ func read(ctx context.Context, c client.Reader, s *evaluate.Snapshot) error {
 		sources         v1alpha1.PolicySourceList
 		policies        v1alpha1.MeshNetworkPolicyList
 		clusterPolicies v1alpha1.ClusterMeshNetworkPolicyList
+		networkPolicies networkingv1.NetworkPolicyList
 		kubeNodes       corev1.NodeList
 		services        corev1.ServiceList
 	)
@@ -86,6 +88,7 @@ func read(ctx context.Context, c client.Reader, s *evaluate.Snapshot) error {
 		{"PolicySources", &sources},
 		{"MeshNetworkPolicies", &policies},
 		{"ClusterMeshNetworkPolicies", &clusterPolicies},
+		{"NetworkPolicies", &networkPolicies},
 		{"Nodes", &kubeNodes},
 		{"Services", &services},
 	} {
@@ -95,6 +98,7 @@ func read(ctx context.Context, c client.Reader, s *evaluate.Snapshot) error {
 	}
 	s.Clusters, s.Nodes, s.Sources = clusters.Items, nodes.Items, sources.Items
 	s.Policies, s.ClusterPolicies, s.Services = policies.Items, clusterPolicies.Items, services.Items
+	s.NetworkPolicies = networkPolicies.Items
 	for _, n := range kubeNodes.Items {
 		s.KubeNodes = append(s.KubeNodes, n.Name)
 	}
