@@ -126,10 +126,10 @@ func givenToAgents(o metav1.Object, sum aggregate.Policy) bool {
 
 func policyProblem(o metav1.Object, sum aggregate.Policy) *problem {
 	switch {
+	case !givenToAgents(o, sum): // errors are of what was before
+		return &problem{reason: "Progressing", message: fmt.Sprintf("generation %d is not with the agents yet", o.GetGeneration())}
 	case sum.Why != "":
 		return &problem{"NodesFailing", sum.Why, true}
-	case !givenToAgents(o, sum):
-		return &problem{reason: "Progressing", message: fmt.Sprintf("generation %d is not with the agents yet", o.GetGeneration())}
 	case sum.Nodes.Realized != sum.Nodes.Total:
 		return &problem{reason: "Progressing", message: fmt.Sprintf("in force on %d of %d nodes", sum.Nodes.Realized, sum.Nodes.Total)}
 	}

@@ -251,6 +251,12 @@ func TestPolicyStatus(t *testing.T) {
 			earlier.Generation = 3
 			x.SetPolicy(key, earlier)
 		}, "False Progressing: generation 4 is not with the agents yet", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2}},
+		{"corrected, while the error is of what was before", func(x *aggregate.Index) {
+			on(x, "n1", "main@sha1:2", "map is full")
+			earlier := want
+			earlier.Generation = 3
+			x.SetPolicy(key, earlier)
+		}, "False Progressing: generation 4 is not with the agents yet", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2, Failing: []string{"n1"}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x := aggregate.New()
