@@ -16,7 +16,7 @@ import (
 
 const hintLagging = "wait a moment; if it stays, see the agents' logs on those nodes"
 
-// enforcedCheck compares what nodes say that they enforce with what is written. It is needed for NetworkPolicies, which have no
+// enforcedCheck compares what nodes say that they enforce with what is written. It is needed for kinds of policies that have no
 // status of ours, and for policies that are gone; of the others the operator's status says the same, which the plugin doesn't
 // hash itself: it may be of another version, and know other fields, than the operator.
 func enforcedCheck(f *finding, s Snapshot) {
@@ -38,16 +38,17 @@ func enforcedCheck(f *finding, s Snapshot) {
 	for _, p := range s.ClusterPolicies {
 		write(v1alpha1.KindClusterMeshNetworkPolicy, "", p.Name)
 	}
-	for _, p := range s.NetworkPolicies {
-		key := write(v1alpha1.KindNetworkPolicy, p.Namespace, p.Name)
-		spec, err := json.Marshal(p.Spec)
-		if err != nil || key == "" {
+	for _, p := range s.OtherPolicies {
+		kind, _ := v1alpha1.PolicyKindOf(p)
+		key := write(kind.Name, p.GetNamespace(), p.GetName())
+		spec, err := json.Marshal(kind.Spec(p))
+		name, ok := policyName(key)
+		if err != nil || !ok {
 			continue // the operator can't export it either, and says so
 		}
-		content := (&record.Policy{UID: string(p.UID), Generation: p.Generation, Spec: spec}).Content()
+		content := (&record.Policy{UID: string(p.GetUID()), Generation: p.GetGeneration(), Spec: spec}).Content()
 		if on := enforced[key][content]; len(on) < countSaying(s.Nodes) {
-			f.fail(hintLagging, fmt.Sprintf("NetworkPolicy %s/%s: as it is written now on %d of %s", p.Namespace, p.Name,
-				len(on), plural(countSaying(s.Nodes), "node", "nodes")))
+			f.fail(hintLagging, fmt.Sprintf("%s: as it is written now on %d of %s", name, len(on), plural(countSaying(s.Nodes), "node", "nodes")))
 		}
 	}
 	if len(s.Unread) > 0 {

@@ -12,6 +12,7 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/evaluate"
@@ -130,9 +131,16 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 			networkPolicy(s, 2, 2, 2)
 			s.Nodes[1].Status.Policies[0].Error = "map is full"
 		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy shop/web: as it is written now on 1 of 2 nodes", nil},
+		{"a ClusterNetworkPolicy that no agent has", func(s *evaluate.Snapshot) {
+			s.OtherPolicies = append(s.OtherPolicies, &npav1alpha2.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "floor", UID: "u2", Generation: 1}})
+		}, "fl-policies-realized", evaluate.Failing, "ClusterNetworkPolicy floor: as it is written now on 0 of 2 nodes", nil},
+		{"a ClusterNetworkPolicy with a field that isn't enforced", func(s *evaluate.Snapshot) {
+			clusterNetworkPolicy(s)
+			s.Nodes[1].Status.Policies[0].Warning = "spec.egress[0].to[0]: nodes can't be enforced yet"
+		}, "fl-policies-realized", evaluate.Warning, "ClusterNetworkPolicy floor: spec.egress[0].to[0]: nodes", nil},
 		{"a policy that is gone and still enforced", func(s *evaluate.Snapshot) {
 			networkPolicy(s, 1, 1, 1)
-			s.NetworkPolicies = nil
+			s.OtherPolicies = nil
 		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy/shop/web: is gone, and still enforced by east-1, east-2", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -168,8 +176,8 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 
 // networkPolicy adds a NetworkPolicy at a generation, of which the nodes enforce others.
 func networkPolicy(s *evaluate.Snapshot, generation int64, enforced ...int64) {
-	p := networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "u1", Generation: generation}}
-	s.NetworkPolicies = append(s.NetworkPolicies, p)
+	p := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web", UID: "u1", Generation: generation}}
+	s.OtherPolicies = append(s.OtherPolicies, p)
 	spec, err := json.Marshal(p.Spec)
 	if err != nil {
 		panic(err)
@@ -181,9 +189,25 @@ func networkPolicy(s *evaluate.Snapshot, generation int64, enforced ...int64) {
 	}
 }
 
+// clusterNetworkPolicy adds one that all nodes enforce.
+func clusterNetworkPolicy(s *evaluate.Snapshot) {
+	p := &npav1alpha2.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "floor", UID: "u2", Generation: 1}}
+	s.OtherPolicies = append(s.OtherPolicies, p)
+	spec, err := json.Marshal(p.Spec)
+	if err != nil {
+		panic(err)
+	}
+	for i := range s.Nodes {
+		s.Nodes[i].Status.Policies = []v1alpha1.NodePolicy{{
+			Key: "east/policies/ClusterNetworkPolicy/-/floor", Content: (&record.Policy{UID: "u2", Generation: 1, Spec: spec}).Content(),
+		}}
+	}
+}
+
 func TestEnforcedPoliciesAreHealthy(t *testing.T) {
 	for name, change := range map[string]func(*evaluate.Snapshot){
-		"in force": func(s *evaluate.Snapshot) { networkPolicy(s, 2, 2, 2) },
+		"in force":               func(s *evaluate.Snapshot) { networkPolicy(s, 2, 2, 2) },
+		"a ClusterNetworkPolicy": clusterNetworkPolicy,
 		"an agent that doesn't say what it enforces": func(s *evaluate.Snapshot) {
 			networkPolicy(s, 2, 2, 2)
 			s.Nodes[1].Status.Policies[0].Content = ""

@@ -93,8 +93,8 @@ func policyName(key string) (string, bool) {
 	return kind + " " + namespace + "/" + name, true
 }
 
-// policiesCheck judges whether each policy is in the kernel of every node, as it is written now. NetworkPolicies have no status
-// of ours, so of them what nodes say is compared with what is written.
+// policiesCheck judges whether each policy is in the kernel of every node, as it is written now. Kinds of others have no
+// status of ours, so of them what nodes say is compared with what is written.
 func policiesCheck(s Snapshot) Check {
 	var f finding
 	var realized, audit int
@@ -114,7 +114,8 @@ func policiesCheck(s Snapshot) Check {
 		one("ClusterMeshNetworkPolicy "+p.Name, p.Spec.Mode, p.Generation, p.Status)
 	}
 	for _, name := range slices.Sorted(maps.Keys(said)) {
-		if !strings.HasPrefix(name, v1alpha1.KindNetworkPolicy+" ") {
+		kind, _, _ := strings.Cut(name, " ")
+		if k, known := v1alpha1.PolicyKindNamed(kind); !known || k.Status != nil {
 			continue
 		}
 		if say := said[name]; say.problem != "" {

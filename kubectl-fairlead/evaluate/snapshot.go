@@ -12,7 +12,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 )
@@ -35,7 +34,8 @@ type Snapshot struct {
 	Sources         []v1alpha1.PolicySource
 	Policies        []v1alpha1.MeshNetworkPolicy
 	ClusterPolicies []v1alpha1.ClusterMeshNetworkPolicy
-	NetworkPolicies []networkingv1.NetworkPolicy
+	// OtherPolicies are of the kinds that have no status of ours.
+	OtherPolicies []v1alpha1.PolicyObject
 
 	// KubeNodes are the names of all nodes of the cluster.
 	KubeNodes []string

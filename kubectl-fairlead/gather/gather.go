@@ -12,7 +12,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -58,7 +57,7 @@ func Cluster(ctx context.Context, name string, config *rest.Config) evaluate.Sna
 }
 
 // read fills the snapshot. An error means that nothing can be known; a single kind that is refused does not.
-func read(ctx context.Context, c client.Reader, s *evaluate.Snapshot) error {
+func read(ctx context.Context, c client.Client, s *evaluate.Snapshot) error {
 	mesh := &v1alpha1.ClusterMesh{}
 	switch err := c.Get(ctx, client.ObjectKey{Name: "mesh"}, mesh); {
 	case err == nil:
@@ -75,7 +74,6 @@ func read(ctx context.Context, c client.Reader, s *evaluate.Snapshot) error {
 		sources         v1alpha1.PolicySourceList
 		policies        v1alpha1.MeshNetworkPolicyList
 		clusterPolicies v1alpha1.ClusterMeshNetworkPolicyList
-		networkPolicies networkingv1.NetworkPolicyList
 		kubeNodes       corev1.NodeList
 		services        corev1.ServiceList
 	)
@@ -88,7 +86,6 @@ func read(ctx context.Context, c client.Reader, s *evaluate.Snapshot) error {
 		{"PolicySources", &sources},
 		{"MeshNetworkPolicies", &policies},
 		{"ClusterMeshNetworkPolicies", &clusterPolicies},
-		{"NetworkPolicies", &networkPolicies},
 		{"Nodes", &kubeNodes},
 		{"Services", &services},
 	} {
@@ -98,11 +95,57 @@ func read(ctx context.Context, c client.Reader, s *evaluate.Snapshot) error {
 	}
 	s.Clusters, s.Nodes, s.Sources = clusters.Items, nodes.Items, sources.Items
 	s.Policies, s.ClusterPolicies, s.Services = policies.Items, clusterPolicies.Items, services.Items
-	s.NetworkPolicies = networkPolicies.Items
 	for _, n := range kubeNodes.Items {
 		s.KubeNodes = append(s.KubeNodes, n.Name)
 	}
+	if err := otherPolicies(ctx, c, s); err != nil {
+		return err
+	}
 	return workloads(ctx, c, s)
+}
+
+// otherPolicies reads the policies of kinds that have no status of ours. A cluster may lack some of these kinds.
+func otherPolicies(ctx context.Context, c client.Client, s *evaluate.Snapshot) error {
+	for _, kind := range v1alpha1.PolicyKinds() {
+		if kind.Status != nil {
+			continue
+		}
+		list, err := listOf(c, kind)
+		if err != nil {
+			return err
+		}
+		if err = c.List(ctx, list); kind.CRD != "" && meta.IsNoMatchError(err) {
+			continue
+		}
+		if err := optional(s, kind.Name+" objects", err); err != nil {
+			return err
+		}
+		err = meta.EachListItem(list, func(o runtime.Object) error {
+			p, is := o.(v1alpha1.PolicyObject)
+			if !is {
+				return fmt.Errorf("read %s objects: %T is no policy", kind.Name, o)
+			}
+			s.OtherPolicies = append(s.OtherPolicies, p)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listOf makes an empty list of a kind of policies.
+func listOf(c client.Client, kind v1alpha1.PolicyKind) (client.ObjectList, error) {
+	made, err := c.Scheme().New(kind.GroupVersion.WithKind(kind.Name + "List"))
+	if err != nil {
+		return nil, fmt.Errorf("read %s objects: %w", kind.Name, err)
+	}
+	list, is := made.(client.ObjectList)
+	if !is {
+		return nil, fmt.Errorf("read %s objects: %T is no list", kind.Name, made)
+	}
+	return list, nil
 }
 
 func workloads(ctx context.Context, c client.Reader, s *evaluate.Snapshot) error {

@@ -10,6 +10,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/evaluate"
@@ -39,6 +41,8 @@ func TestReadFillsTheSnapshot(t *testing.T) {
 		&v1alpha1.MeshCluster{ObjectMeta: metav1.ObjectMeta{Name: "west"}},
 		&v1alpha1.MeshNode{ObjectMeta: metav1.ObjectMeta{Name: "east-1"}},
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "east-1"}},
+		&networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}},
+		&npav1alpha2.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "floor"}},
 		&appsv1.Deployment{
 			ObjectMeta: metav1.ObjectMeta{Namespace: evaluate.Namespace, Name: "fairlead-operator"},
 			Spec:       appsv1.DeploymentSpec{Replicas: &replicas},
@@ -53,7 +57,7 @@ func TestReadFillsTheSnapshot(t *testing.T) {
 	if err := read(t.Context(), c, &s); err != nil {
 		t.Fatal(err)
 	}
-	if s.Mesh == nil || s.Mesh.Spec.ClusterName != "east" || len(s.Clusters) != 1 || len(s.Nodes) != 1 || len(s.KubeNodes) != 1 || len(s.Unread) != 0 {
+	if s.Mesh == nil || s.Mesh.Spec.ClusterName != "east" || len(s.Clusters) != 1 || len(s.Nodes) != 1 || len(s.KubeNodes) != 1 || len(s.OtherPolicies) != 2 || len(s.Unread) != 0 {
 		t.Errorf("got %+v", s)
 	}
 	if want := (evaluate.Workload{Found: true, Want: 2, Ready: 1}); s.Operator != want {
@@ -101,5 +105,30 @@ func TestNobodyAnswers(t *testing.T) {
 	s := Cluster(t.Context(), "nowhere", &rest.Config{Host: "https://127.0.0.1:1"})
 	if s.Unreachable == "" || s.Context != "nowhere" {
 		t.Errorf("got %+v", s)
+	}
+}
+
+// Definitions of other projects' kinds needn't be installed; a refusal is another matter.
+func TestPoliciesOfOthersMayBeMissing(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		unread int
+	}{
+		{&meta.NoKindMatchError{}, 0},
+		{apierrors.NewNotFound(schema.GroupResource{}, ""), 0},
+		{apierrors.NewForbidden(schema.GroupResource{}, "", nil), 1},
+	} {
+		c := api(t, interceptor.Funcs{
+			List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+				if _, is := list.(*npav1alpha2.ClusterNetworkPolicyList); is {
+					return tt.err
+				}
+				return c.List(ctx, list, opts...)
+			},
+		}, &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}})
+		var s evaluate.Snapshot
+		if err := read(t.Context(), c, &s); err != nil || len(s.OtherPolicies) != 1 || len(s.Unread) != tt.unread {
+			t.Errorf("%v: %d policies, unread %v, error %v", tt.err, len(s.OtherPolicies), s.Unread, err)
+		}
 	}
 }
