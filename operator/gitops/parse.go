@@ -4,19 +4,16 @@
 package gitops
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/validation"
-	kjson "sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/manifest"
 )
 
 // Object is a policy found in a tree, with its place.
@@ -74,7 +71,7 @@ func Parse(files []File, targetNamespace string, limits Limits) ([]Object, error
 	var objects []Object
 	var problems []Problem
 	for _, f := range files {
-		for _, doc := range splitDocuments(f.Data) {
+		for _, doc := range manifest.Split(f.Data) {
 			obj, ps := parseDocument(f.Path, doc, targetNamespace)
 			problems = append(problems, ps...)
 			if obj != nil {
@@ -106,70 +103,46 @@ func duplicates(objects []Object) []Problem {
 	return problems
 }
 
-// document is one YAML document of a file and the line it begins at.
-type document struct {
-	data      []byte
-	firstLine int
-}
-
-// splitDocuments cuts a YAML stream at its "---" lines, which mean the same everywhere at the beginning of a line.
-func splitDocuments(data []byte) []document {
-	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	var docs []document
-	cur, line := document{firstLine: 1}, 0
-	for l := range bytes.Lines(data) {
-		line++
-		text := bytes.TrimRight(l, "\r\n")
-		if bytes.Equal(text, []byte("...")) {
-			// The parser reads only up to here and would drop the rest in silence.
-			docs = append(docs, cur)
-			cur = document{firstLine: line + 1}
-			continue
-		}
-		if bytes.Equal(text, []byte("---")) || bytes.HasPrefix(text, []byte("--- ")) {
-			docs = append(docs, cur)
-			// What follows the marker on its line belongs to the document; keep the line so that numbers stay true.
-			cur = document{data: append(bytes.Clone(bytes.TrimPrefix(text, []byte("---"))), '\n'), firstLine: line}
-			continue
-		}
-		cur.data = append(cur.data, l...)
-	}
-	return append(docs, cur)
-}
-
-func parseDocument(file string, doc document, targetNamespace string) (*Object, []Problem) {
-	pos := newPositions(doc)
+func parseDocument(file string, doc manifest.Document, targetNamespace string) (*Object, []Problem) {
+	pos := doc.Positions()
 	fail := func(line int, format string, args ...any) (*Object, []Problem) {
 		return nil, []Problem{{file, line, fmt.Sprintf(format, args...)}}
 	}
-	raw, err := yaml.YAMLToJSONStrict(doc.data)
-	if err != nil {
-		line, msg := doc.locate(err)
-		return fail(line, "%s", msg)
+	raw, bad := doc.JSON()
+	if bad != nil {
+		return fail(bad.Line, "%s", bad.Message)
 	}
 	if string(raw) == "null" {
 		return nil, nil
 	}
 	var content map[string]any
 	if err := json.Unmarshal(raw, &content); err != nil {
-		return fail(pos.first(), "not a Kubernetes object")
+		return fail(pos.First(), "not a Kubernetes object")
 	}
 	u := &unstructured.Unstructured{Object: content}
 	name, apiVersion := u.GetKind(), u.GetAPIVersion()
 	kind, known := v1alpha1.PolicyKindNamed(name)
 	switch {
 	case name == "" || apiVersion == "":
-		return fail(pos.first(), "apiVersion and kind are needed")
+		return fail(pos.First(), "apiVersion and kind are needed")
 	case !known || kind.GroupVersion.String() != apiVersion:
-		return fail(pos.of("kind"), "kind %s of %s: only %s may be in a policy repository", name, apiVersion, policyKindNames())
+		return fail(pos.Of("kind"), "kind %s of %s: only %s may be in a policy repository", name, apiVersion, policyKindNames())
 	}
-	if ps := strictProblems(file, raw, kind.New(), pos); len(ps) > 0 {
-		return nil, ps
+	if wrong := manifest.Decode(raw, kind.New(), pos); len(wrong) > 0 {
+		return nil, problemsOf(file, wrong)
 	}
 	if ps := checkMetadata(file, u, kind, targetNamespace, pos); len(ps) > 0 {
 		return nil, ps
 	}
-	return &Object{Unstructured: u, Path: file, Line: pos.first()}, nil
+	return &Object{Unstructured: u, Path: file, Line: pos.First()}, nil
+}
+
+func problemsOf(file string, wrong []manifest.Problem) []Problem {
+	out := make([]Problem, len(wrong))
+	for i, w := range wrong {
+		out[i] = Problem{file, w.Line, w.Message}
+	}
+	return out
 }
 
 func policyKindNames() string {
@@ -180,32 +153,10 @@ func policyKindNames() string {
 	return strings.Join(names[:len(names)-1], ", ") + " and " + names[len(names)-1]
 }
 
-// strictProblems decodes into the kind's Go type, where an unknown field is an error: a misspelt "ingres" would
-// otherwise be a policy that says something else than its author meant.
-func strictProblems(file string, raw []byte, into any, pos positions) []Problem {
-	strict, err := kjson.UnmarshalStrict(raw, into)
-	if err != nil {
-		var te *json.UnmarshalTypeError
-		if errors.As(err, &te) {
-			return []Problem{{file, pos.of(te.Field), fmt.Sprintf("%s: expected %s, got %s", te.Field, te.Type, te.Value)}}
-		}
-		return []Problem{{file, pos.first(), err.Error()}}
-	}
-	var problems []Problem
-	for _, e := range strict {
-		line := pos.first()
-		if _, field, ok := strings.Cut(e.Error(), "\""); ok {
-			line = pos.of(strings.TrimSuffix(field, "\""))
-		}
-		problems = append(problems, Problem{file, line, e.Error()})
-	}
-	return problems
-}
-
-func checkMetadata(file string, u *unstructured.Unstructured, kind v1alpha1.PolicyKind, targetNamespace string, pos positions) []Problem {
+func checkMetadata(file string, u *unstructured.Unstructured, kind v1alpha1.PolicyKind, targetNamespace string, pos manifest.Positions) []Problem {
 	var problems []Problem
 	add := func(field, format string, args ...any) {
-		problems = append(problems, Problem{file, pos.of(field), fmt.Sprintf(format, args...)})
+		problems = append(problems, Problem{file, pos.Of(field), fmt.Sprintf(format, args...)})
 	}
 	if errs := validation.IsDNS1123Subdomain(u.GetName()); len(errs) > 0 {
 		add("metadata.name", "metadata.name %q: %s", u.GetName(), errs[0])

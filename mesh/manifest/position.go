@@ -1,7 +1,7 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-package gitops
+package manifest
 
 import (
 	"regexp"
@@ -11,46 +11,53 @@ import (
 	yamlv3 "go.yaml.in/yaml/v3"
 )
 
-// positions finds the line of a field in a document, so that an error says where to look.
-type positions struct {
+// Positions finds the line of a field in a document, so that an error says where to look.
+type Positions struct {
 	root      *yamlv3.Node
 	firstLine int
 }
 
-func newPositions(doc document) positions {
-	p := positions{firstLine: doc.firstLine}
+// Positions of the fields of a document.
+func (d Document) Positions() Positions {
+	p := Positions{firstLine: d.firstLine}
 	var n yamlv3.Node
 	// A document that does not parse is reported by the strict parser; positions then only knows where it begins.
-	if err := yamlv3.Unmarshal(doc.data, &n); err == nil && len(n.Content) > 0 {
+	if err := yamlv3.Unmarshal(d.data, &n); err == nil && len(n.Content) > 0 {
 		p.root = n.Content[0]
 	}
 	return p
 }
 
-func (p positions) line(n *yamlv3.Node) int { return p.firstLine + n.Line - 1 }
+func (p Positions) line(n *yamlv3.Node) int { return p.firstLine + n.Line - 1 }
 
-// first is the line where the object begins.
-func (p positions) first() int {
+// First is the line where the object begins.
+func (p Positions) First() int {
 	if p.root == nil {
 		return p.firstLine
 	}
 	return p.line(p.root)
 }
 
-// of gives the line of a field path such as spec.ingress[0].ports, or of the deepest part of it that exists.
-func (p positions) of(field string) int {
+// Of gives the line of a field path such as spec.ingress[0].ports, or of the deepest part of it that exists.
+func (p Positions) Of(field string) int {
+	line, _ := p.Find(field)
+	return line
+}
+
+// Find is Of that also says whether all of the path exists.
+func (p Positions) Find(field string) (line int, found bool) {
 	if p.root == nil {
-		return p.firstLine
+		return p.firstLine, false
 	}
-	node, line := p.root, p.first()
+	node, line := p.root, p.First()
 	for _, step := range pathSteps(field) {
 		next, at := child(node, step)
 		if next == nil {
-			return line
+			return line, false
 		}
 		node, line = next, p.line(at)
 	}
-	return line
+	return line, true
 }
 
 // pathSteps cuts "spec.ingress[0].from" into spec, ingress, 0, from.
@@ -91,7 +98,7 @@ func child(n *yamlv3.Node, step string) (value, at *yamlv3.Node) {
 var yamlLine = regexp.MustCompile(`line (\d+)`)
 
 // locate takes the line out of the YAML parser's message and counts it from the beginning of the file.
-func (d document) locate(err error) (int, string) {
+func (d Document) locate(err error) (int, string) {
 	msg := strings.TrimPrefix(err.Error(), "error converting YAML to JSON: ")
 	msg = strings.TrimPrefix(msg, "yaml: ")
 	msg = strings.TrimPrefix(msg, "unmarshal errors:\n  ")
