@@ -1,7 +1,7 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// kubectl-fairlead is the kubectl plugin: kubectl fairlead status, observe, version. It only reads, with the rights of
+// kubectl-fairlead is the kubectl plugin: kubectl fairlead status, observe, policy, version. It only reads, with the rights of
 // whoever runs it: status and version ask the Kubernetes API, observe runs the agents' own observe through it.
 package main
 
@@ -46,7 +46,7 @@ func run(ctx context.Context, args []string) int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(statusCommand(), observeCommand(), versionCommand())
+	root.AddCommand(statusCommand(), observeCommand(), versionCommand(), policyCommand())
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	var code exitError

@@ -1,0 +1,245 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package lint
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/policy"
+)
+
+// budget is how many connections are judged for a rule before it is said that it can't be told.
+const budget = 400_000
+
+// rules looks at each rule. One that was found redundant is gone for those after it, so that of two equal rules one stays.
+func (l *linter) rules() {
+	gone := map[string]bool{} // rules by policy and place
+	for _, p := range l.cluster.Policies {
+		if len(p.Model.Problems()) > 0 {
+			continue // what is not in force as it is written has its own finding
+		}
+		if !l.applies(p) {
+			continue
+		}
+		all := rulesOf(policy.NewReference(&policy.World{Cluster: l.cluster.Name, Policies: []*policy.Model{p.Model}}), p.Model.Key())
+		for i := len(all) - 1; i >= 0; i-- { // from behind, so that places before it stay
+			if !all[i].Audit { // in Audit mode a rule is to change nothing
+				l.rule(p, all[i], gone)
+			}
+		}
+	}
+}
+
+// related are the policies that may have a say where p has: those of its namespace, and those of all.
+func (l *linter) related(p *world.Policy) []*world.Policy {
+	var out []*world.Policy
+	for _, q := range l.cluster.Policies {
+		if p.Record.Namespace == "" || q.Record.Namespace == "" || q.Record.Namespace == p.Record.Namespace {
+			out = append(out, q)
+		}
+	}
+	return out
+}
+
+func (l *linter) rule(p *world.Policy, r policy.Rule, gone map[string]bool) {
+	place := world.Place(r)
+	skip := func(why string) {
+		l.find(CodeNotJudged, p, place, world.Fields(r), "whether a verdict rests on the rule can't be told: "+why, "nothing, or make the policy simpler")
+	}
+	less, ok := l.minus(p, r, gone)
+	if !ok {
+		skip("it can't be taken out by itself")
+		return
+	}
+	related := &words{}
+	var with, sans []*policy.Model
+	for _, q := range l.related(p) {
+		related.read("", map[string]any(specOf(q)))
+		m := l.left(q, gone)
+		with = append(with, m)
+		if q == p {
+			m = less
+		}
+		sans = append(sans, m)
+	}
+	s, ok := makeSample(l.cluster, related, subjectWords(p), ruleWords(p, r), p.Record.Namespace)
+	if !ok {
+		skip("its selectors and those of other policies would need too many pods to tell apart")
+		return
+	}
+	alone := l.left(p, gone)
+	v := verdicts{rule: r, solo: s.reference([]*policy.Model{alone}), full: s.reference(with), less: s.reference(sans)}
+	v.compare(&s)
+	if v.left < 0 {
+		skip("it would take too many connections to try")
+		return
+	}
+	l.conclude(p, r, &v, gone)
+	if v.matches > 0 {
+		l.peers(p, r, &s)
+	}
+}
+
+// minus is the policy without a rule, and without those that are gone already.
+func (l *linter) minus(p *world.Policy, r policy.Rule, gone map[string]bool) (*policy.Model, bool) {
+	m, ok := without(p, r)
+	if !ok || !anyGone(p, gone) {
+		return m, ok
+	}
+	own := map[string]bool{world.Place(r): true}
+	for key := range gone {
+		if place, is := strings.CutPrefix(key, p.Model.Key()+" "); is {
+			own[place] = true
+		}
+	}
+	return shrink(p, own), true
+}
+
+// left is the policy without the rules that are gone.
+func (l *linter) left(p *world.Policy, gone map[string]bool) *policy.Model {
+	if !anyGone(p, gone) {
+		return p.Model
+	}
+	own := map[string]bool{}
+	for key := range gone {
+		if place, is := strings.CutPrefix(key, p.Model.Key()+" "); is {
+			own[place] = true
+		}
+	}
+	return shrink(p, own)
+}
+
+func anyGone(p *world.Policy, gone map[string]bool) bool {
+	for key := range gone {
+		if strings.HasPrefix(key, p.Model.Key()+" ") {
+			return true
+		}
+	}
+	return false
+}
+
+// shrink takes rules out, from behind.
+func shrink(p *world.Policy, places map[string]bool) *policy.Model {
+	now := *p
+	all := rulesOf(policy.NewReference(&policy.World{Policies: []*policy.Model{p.Model}}), p.Model.Key())
+	for _, r := range slices.Backward(all) {
+		if !places[world.Place(r)] {
+			continue
+		}
+		spec, at, set := list(&now, r)
+		if spec == nil {
+			continue
+		}
+		set(slices.Delete(slices.Clone(at), r.Index, r.Index+1))
+		if _, has := spec["policyTypes"]; !has && p.Record.PolicyKind == policy.KindNetworkPolicy && r.Direction == policy.Egress {
+			spec["policyTypes"] = []any{"Ingress", "Egress"}
+		}
+		rec := *p.Record
+		now.Model = parse(&now, spec)
+		rec.Spec = specText(spec)
+		now.Record = &rec
+	}
+	return now.Model
+}
+
+func subjectWords(p *world.Policy) *words {
+	spec := specOf(p)
+	delete(spec, "ingress")
+	delete(spec, "egress")
+	delete(spec, "clusterSelector") // in which clusters the policy applies
+	return wordsOf(spec)
+}
+
+func ruleWords(p *world.Policy, r policy.Rule) *words {
+	_, at, _ := list(p, r)
+	return wordsOf(at[r.Index])
+}
+
+// verdicts of connections that a rule matches: with it, without it.
+type verdicts struct {
+	rule             policy.Rule
+	solo, full, less *policy.Reference
+
+	left    int // of the budget; below 0: used up
+	matches int
+	needed  bool // some verdict rests on the rule
+	decides bool
+	own     policy.Verdict
+	covers  map[string]bool // what decides without it; empty text: no policy does
+	opposed bool            // always another decides, and otherwise
+	isolate bool            // only isolation decides without it
+}
+
+func (v *verdicts) compare(s *sample) {
+	v.left, v.covers, v.opposed, v.isolate = budget, map[string]bool{}, true, true
+	s.connections(v.rule.Direction, func(c policy.Connection) bool {
+		if v.left--; v.left < 0 {
+			return false
+		}
+		match, is := matching(v.solo.Explain(c), v.rule)
+		if !is {
+			return true
+		}
+		v.matches++
+		v.own = match.Verdict
+		full, less := v.full.Explain(c), v.less.Explain(c)
+		if full.Verdict != less.Verdict {
+			v.needed = true
+			return false
+		}
+		v.decides = v.decides || full.Rule != nil && same(*full.Rule, v.rule)
+		v.opposed = v.opposed && full.Verdict != v.own
+		v.isolate = v.isolate && less.Rule != nil && less.Rule.Index < 0
+		if less.Rule == nil {
+			v.covers[""] = true
+		} else {
+			v.covers[world.PolicyName(less.Rule.PolicyKey)+", "+world.Place(*less.Rule)] = true
+		}
+		return true
+	})
+}
+
+func same(a, b policy.Rule) bool {
+	return a.PolicyKey == b.PolicyKey && world.Place(a) == world.Place(b)
+}
+
+func matching(e policy.Explanation, r policy.Rule) (policy.Match, bool) {
+	i := slices.IndexFunc(e.Matches, func(m policy.Match) bool { return same(m.Rule, r) })
+	if i < 0 {
+		return policy.Match{}, false
+	}
+	return e.Matches[i], true
+}
+
+func (l *linter) conclude(p *world.Policy, r policy.Rule, v *verdicts, gone map[string]bool) {
+	place, fields := world.Place(r), world.Fields(r)
+	var by []string
+	for _, c := range sortedKeys(v.covers) {
+		if c != "" {
+			by = append(by, c)
+		}
+	}
+	switch {
+	case v.matches == 0:
+		l.find(CodeNeverMatches, p, place, fields, fmt.Sprintf("no connection can match the rule: %s", r.Text), "correct its peers and ports, or delete it")
+	case v.needed:
+	case v.opposed && !v.decides:
+		l.find(CodeShadowed, p, place, fields, fmt.Sprintf("the rule (%s) never decides: %s always decides otherwise", r.Text, strings.Join(by, "; ")),
+			"delete the one that is not meant")
+		gone[p.Model.Key()+" "+place] = true
+	case v.isolate && v.own == policy.Deny:
+		l.find(CodeDenyDefault, p, place, fields, fmt.Sprintf("the rule (%s) denies what %s denies anyway", r.Text, strings.Join(by, "; ")),
+			"nothing, if it is to stand guard against rules to come")
+	default:
+		why := strings.Join(by, "; ") + " decides the same"
+		if len(by) == 0 {
+			why = "nothing is denied there anyway"
+		}
+		l.find(CodeRedundant, p, place, fields, fmt.Sprintf("no verdict rests on the rule (%s): %s", r.Text, why), "delete one of them")
+		gone[p.Model.Key()+" "+place] = true
+	}
+}

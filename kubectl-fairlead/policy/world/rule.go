@@ -1,0 +1,88 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/policy"
+)
+
+// Rule is a policy's rule as people and programs are told of it.
+type Rule struct {
+	// Policy is the dialect and the name, e.g. "MeshNetworkPolicy shop/api"; empty for rules that are built in.
+	Policy  string `json:"policy,omitempty"`
+	Dialect string `json:"dialect,omitempty"`
+	// Rule is its place in the policy, e.g. "ingress allow[0]", or "ingress isolate" for what denies by default.
+	Rule     string `json:"rule"`
+	Text     string `json:"text"`
+	Mode     string `json:"mode,omitempty"` // Enforce or Audit
+	Source   string `json:"source,omitempty"`
+	URL      string `json:"url,omitempty"`
+	Revision string `json:"revision,omitempty"`
+	File     string `json:"file,omitempty"`
+	Line     int    `json:"line,omitempty"`
+}
+
+// Tell describes a rule of a cluster.
+func (c *Cluster) Tell(r policy.Rule) Rule {
+	out := Rule{Rule: Place(r), Text: r.Text}
+	if r.PolicyKey == "" {
+		return out
+	}
+	out.Dialect, _, _ = strings.Cut(r.PolicyKey, "/")
+	out.Policy, out.Mode = PolicyName(r.PolicyKey), string(v1alpha1.PolicyEnforce)
+	if r.Audit {
+		out.Mode = string(v1alpha1.PolicyAudit)
+	}
+	from := r.Provenance
+	out.Source, out.URL, out.Revision, out.File = from.Source, from.URL, from.Revision, from.Path
+	for _, p := range c.Policies {
+		if p.Line != nil && p.Model.Key() == r.PolicyKey {
+			out.Line = p.LineOf(r)
+		}
+	}
+	return out
+}
+
+// Place of a rule in its policy.
+func Place(r policy.Rule) string {
+	if r.Index < 0 {
+		return fmt.Sprintf("%s %s", r.Direction, r.Kind)
+	}
+	return fmt.Sprintf("%s %s[%d]", r.Direction, r.Kind, r.Index)
+}
+
+// PolicyName writes a policy's key as people do.
+func PolicyName(key string) string {
+	kind, name, _ := strings.Cut(key, "/")
+	return kind + " " + strings.TrimPrefix(name, "-/")
+}
+
+// Fields are where a rule may be in a spec, whatever the dialect: lists by kind within a direction, or one list a direction.
+func Fields(r policy.Rule) []string {
+	if r.Index < 0 {
+		return []string{fmt.Sprintf("spec.%s", r.Direction)}
+	}
+	return []string{
+		fmt.Sprintf("spec.%s.%s[%d]", r.Direction, r.Kind, r.Index),
+		fmt.Sprintf("spec.%s[%d]", r.Direction, r.Index),
+	}
+}
+
+// LineOf finds a rule in the policy's file, or else the policy; 0 if it is in none.
+func (p *Policy) LineOf(r policy.Rule) int {
+	if p.Line == nil {
+		return 0
+	}
+	for _, f := range Fields(r) {
+		if line, found := p.Line(f); found {
+			return line
+		}
+	}
+	line, _ := p.Line("")
+	return line
+}
