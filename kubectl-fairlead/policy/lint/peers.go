@@ -22,7 +22,7 @@ func (l *linter) peers(p *world.Policy, r policy.Rule, s *sample) {
 			fields = append(fields, fmt.Sprintf("%s.%s[%d]", f, field, i))
 		}
 		name := fmt.Sprintf("%s, %s[%d]", world.Place(r), field, i)
-		if !matchesAny(s.reference([]*policy.Model{m}), r, s) {
+		if !s.matchesAny(s.reference([]*policy.Model{m}), r) {
 			l.find(CodePeerNever, p, name, fields, "the peer can't mean anybody", "correct its selectors, or delete it")
 			continue
 		}
@@ -30,16 +30,6 @@ func (l *linter) peers(p *world.Policy, r policy.Rule, s *sample) {
 			l.find(CodePeerNobody, p, name, fields, "the peer means no pod that there is", "see whether its labels and namespaces are spelt as the pods' are, or delete it")
 		}
 	}
-}
-
-func matchesAny(ref *policy.Reference, r policy.Rule, s *sample) bool {
-	found, left := false, budget
-	s.connections(r.Direction, func(c policy.Connection) bool {
-		left--
-		_, found = matching(ref.Explain(c), r)
-		return !found && left > 0
-	})
-	return found || left <= 0
 }
 
 // matchesPod holds the peer against the pods of all clusters that are known. Where some are not, it may mean theirs.
@@ -52,30 +42,30 @@ func (l *linter) matchesPod(r policy.Rule, m *policy.Model, s *sample) bool {
 			return true
 		}
 	}
-	real := *s
-	real.world = l.mesh.World(l.cluster.Name)
-	real.peers = nil
-	for id := range real.world.Identities {
-		real.peers = append(real.peers, policy.Connection{Peer: id})
+	actual := *s
+	actual.world = l.mesh.World(l.cluster.Name)
+	actual.peers = nil
+	for id := range actual.world.Identities {
+		actual.peers = append(actual.peers, policy.Connection{Peer: id})
 		if r.Direction == policy.Egress { // names of ports are the peer's: whichever number it has, it has one
-			real.world.NamedPorts[id] = s.world.NamedPorts[s.subjects[0]]
+			actual.world.NamedPorts[id] = s.world.NamedPorts[s.subjects[0]]
 		}
 	}
 	// Subjects are made up, so that a policy that selects nobody yet has the peers that it would have.
-	real.subjects = nil
+	actual.subjects = nil
 	next := uint16(identity.LastLocal)
 	for _, id := range s.subjects {
 		made := identity.Of(max(l.cluster.ID, 1), next)
-		for real.world.Identities[made] != nil {
+		for actual.world.Identities[made] != nil {
 			next--
 			made = identity.Of(max(l.cluster.ID, 1), next)
 		}
 		next--
-		real.world.Identities[made] = s.world.Identities[id]
-		real.world.NamedPorts[made] = s.world.NamedPorts[id]
-		real.subjects = append(real.subjects, made)
+		actual.world.Identities[made] = s.world.Identities[id]
+		actual.world.NamedPorts[made] = s.world.NamedPorts[id]
+		actual.subjects = append(actual.subjects, made)
 	}
-	return matchesAny(real.reference([]*policy.Model{m}), r, &real)
+	return actual.matchesAny(actual.reference([]*policy.Model{m}), r)
 }
 
 // specText writes a spec that was read from JSON, which can't fail.

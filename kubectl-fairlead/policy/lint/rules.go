@@ -13,7 +13,7 @@ import (
 )
 
 // budget is how many connections are judged for a rule before it is said that it can't be told.
-const budget = 400_000
+const budget = 200_000
 
 // rules looks at each rule. One that was found redundant is gone for those after it, so that of two equal rules one stays.
 func (l *linter) rules() {
@@ -176,31 +176,40 @@ type verdicts struct {
 
 func (v *verdicts) compare(s *sample) {
 	v.left, v.covers, v.opposed, v.isolate = budget, map[string]bool{}, true, true
-	s.connections(v.rule.Direction, func(c policy.Connection) bool {
-		if v.left--; v.left < 0 {
-			return false
+	pairs, ports := s.matching(v.solo, v.rule)
+	for _, pair := range pairs {
+		for _, port := range ports {
+			if v.left--; v.left < 0 {
+				return
+			}
+			if v.try(join(pair, port)); v.needed {
+				return
+			}
 		}
-		match, is := matching(v.solo.Explain(c), v.rule)
-		if !is {
-			return true
-		}
-		v.matches++
-		v.own = match.Verdict
-		full, less := v.full.Explain(c), v.less.Explain(c)
-		if full.Verdict != less.Verdict {
-			v.needed = true
-			return false
-		}
-		v.decides = v.decides || full.Rule != nil && same(*full.Rule, v.rule)
-		v.opposed = v.opposed && full.Verdict != v.own
-		v.isolate = v.isolate && less.Rule != nil && less.Rule.Index < 0
-		if less.Rule == nil {
-			v.covers[""] = true
-		} else {
-			v.covers[world.PolicyName(less.Rule.PolicyKey)+", "+world.Place(*less.Rule)] = true
-		}
-		return true
-	})
+	}
+}
+
+// try a connection.
+func (v *verdicts) try(c policy.Connection) {
+	match, is := matching(v.solo.Explain(c), v.rule)
+	if !is {
+		return
+	}
+	v.matches++
+	v.own = match.Verdict
+	full, less := v.full.Explain(c), v.less.Explain(c)
+	if full.Verdict != less.Verdict {
+		v.needed = true
+		return
+	}
+	v.decides = v.decides || full.Rule != nil && same(*full.Rule, v.rule)
+	v.opposed = v.opposed && full.Verdict != v.own
+	v.isolate = v.isolate && less.Rule != nil && less.Rule.Index < 0
+	if less.Rule == nil {
+		v.covers[""] = true
+	} else {
+		v.covers[world.PolicyName(less.Rule.PolicyKey)+", "+world.Place(*less.Rule)] = true
+	}
 }
 
 func same(a, b policy.Rule) bool {

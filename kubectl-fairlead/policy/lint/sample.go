@@ -63,15 +63,18 @@ func makeSample(c *world.Cluster, related, subject, rule *words, namespace strin
 	for _, ns := range m.namespacesFor(rule, namespace) {
 		for _, l := range m.podsFor(rule) {
 			for _, cluster := range clusters {
-				m.peers = append(m.peers, policy.Connection{Peer: m.pod(cluster, ns, l)})
+				id := m.pod(cluster, ns, l)
+				m.peers = append(m.peers, policy.Connection{Peer: id})
+				for _, p := range related.cidrs { // CIDRs mean pods, too
+					m.peers = append(m.peers, policy.Connection{Peer: id, Addr: p.Addr()})
+				}
 			}
 		}
 	}
 	for _, a := range edges(related.cidrs) {
-		m.peers = append(m.peers, policy.Connection{Peer: identity.World, Addr: a})
+		m.peers = append(m.peers, policy.Connection{Peer: identity.World, Addr: a}, policy.Connection{Peer: identity.RemoteNode, Addr: a})
 	}
-	nowhere := netip.MustParseAddr("203.0.113.78")
-	m.peers = append(m.peers, policy.Connection{Peer: identity.RemoteNode, Addr: nowhere}, policy.Connection{Peer: identity.Unknown, Addr: nowhere})
+	m.peers = append(m.peers, policy.Connection{Peer: identity.Unknown, Addr: netip.MustParseAddr("203.0.113.78")})
 	return m.sample, !m.tooMany
 }
 
@@ -103,7 +106,7 @@ type namespace struct {
 }
 
 func (m *maker) sets(all, of []metav1.LabelSelector) []map[string]string {
-	sets, ok := vocabularyOf(all).all(of)
+	sets, ok := vocabularyOf(all).all(of, all)
 	m.tooMany = m.tooMany || !ok
 	return sets
 }
@@ -173,17 +176,56 @@ func (m *maker) pod(cluster string, ns namespace, own map[string]string) uint32 
 	return id
 }
 
-// connections yields those of a direction until it is told to stop.
-func (s *sample) connections(dir policy.Direction, each func(policy.Connection) bool) {
+// matching finds the connections that a rule matches by itself; nil if there is none. Which ports those are is the same for
+// all peers, but for names, which only pods have: pods are tried first.
+func (s *sample) matching(solo *policy.Reference, r policy.Rule) (pairs, ports []policy.Connection) {
+	try := func(pair, port policy.Connection) bool {
+		_, is := matching(solo.Explain(join(pair, port)), r)
+		return is
+	}
 	for _, subject := range s.subjects {
 		for _, peer := range s.peers {
-			for _, port := range s.ports {
-				if !each(policy.Connection{Subject: subject, Peer: peer.Peer, Addr: peer.Addr, Dir: dir, Proto: port.Proto, Port: port.Port}) {
-					return
+			pair := policy.Connection{Subject: subject, Peer: peer.Peer, Addr: peer.Addr, Dir: r.Direction}
+			if ports == nil {
+				for _, port := range s.ports {
+					if try(pair, port) {
+						ports = append(ports, port)
+					}
+				}
+				if ports != nil {
+					pairs = append(pairs, pair)
+				}
+				continue
+			}
+			for _, port := range ports {
+				if try(pair, port) {
+					pairs = append(pairs, pair)
+					break
 				}
 			}
 		}
 	}
+	return pairs, ports
+}
+
+// matchesAny is matching that ends with the first.
+func (s *sample) matchesAny(solo *policy.Reference, r policy.Rule) bool {
+	for _, subject := range s.subjects {
+		for _, peer := range s.peers {
+			pair := policy.Connection{Subject: subject, Peer: peer.Peer, Addr: peer.Addr, Dir: r.Direction}
+			for _, port := range s.ports {
+				if _, is := matching(solo.Explain(join(pair, port)), r); is {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func join(pair, port policy.Connection) policy.Connection {
+	pair.Proto, pair.Port = port.Proto, port.Port
+	return pair
 }
 
 // reference over the sample for some policies.

@@ -106,23 +106,37 @@ func product(options map[string][]string) ([]map[string]string, bool) {
 	return out, true
 }
 
-// all makes the label sets for several selectors; without any, those that meet none in particular.
-func (v vocabulary) all(selectors []metav1.LabelSelector) ([]map[string]string, bool) {
+// all makes the label sets for several selectors, each by itself and together with each of those that others have: taking a
+// rule out may uncover one that means fewer. Without any, those that meet none in particular.
+func (v vocabulary) all(selectors, others []metav1.LabelSelector) ([]map[string]string, bool) {
 	var out []map[string]string
 	seen := map[string]bool{}
 	for _, s := range append(slices.Clone(selectors), metav1.LabelSelector{}) {
-		sets, ok := v.meeting(s)
-		if !ok {
-			return nil, false
-		}
-		for _, set := range sets {
-			if key := identity.Canonical(set); !seen[key] {
-				seen[key] = true
-				out = append(out, set)
+		for _, o := range append([]metav1.LabelSelector{{}}, others...) {
+			sets, ok := v.meeting(together(s, o))
+			if !ok {
+				return nil, false
+			}
+			for _, set := range sets {
+				if key := identity.Canonical(set); !seen[key] {
+					seen[key] = true
+					out = append(out, set)
+				}
 			}
 		}
 	}
 	return out, len(out) <= most
+}
+
+// together is a selector that asks for what two ask for.
+func together(a, b metav1.LabelSelector) metav1.LabelSelector {
+	out := metav1.LabelSelector{MatchExpressions: slices.Concat(a.MatchExpressions, b.MatchExpressions)}
+	for _, labels := range []map[string]string{a.MatchLabels, b.MatchLabels} {
+		for k, v := range labels {
+			out.MatchExpressions = append(out.MatchExpressions, metav1.LabelSelectorRequirement{Key: k, Operator: metav1.LabelSelectorOpIn, Values: []string{v}})
+		}
+	}
+	return out
 }
 
 // edges are addresses at the ends of CIDRs, just outside of them, and one that is in none.

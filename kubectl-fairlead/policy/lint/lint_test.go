@@ -1,0 +1,192 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package lint
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/internal/anymesh"
+	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"github.com/fairlead-mesh/fairlead/mesh/policy"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+)
+
+func meshOf(specs ...string) *world.Mesh {
+	c := &world.Cluster{Name: "east", ID: 1, Namespaces: map[string]map[string]string{"shop": nil}}
+	for i, spec := range specs {
+		kind, spec, _ := strings.Cut(spec, " ")
+		rec := &record.Policy{PolicyKind: kind, Namespace: "shop", Name: fmt.Sprintf("p%d", i), Spec: []byte(spec)}
+		if kind == policy.KindClusterMeshNetworkPolicy {
+			rec.Namespace = ""
+		}
+		c.Policies = append(c.Policies, &world.Policy{Record: rec, Model: policy.Parse(rec)})
+	}
+	return &world.Mesh{Clusters: map[string]*world.Cluster{"east": c}}
+}
+
+func codes(r Report) string {
+	var out []string
+	for _, f := range r.Findings {
+		_, name, _ := strings.Cut(f.Policy, " ")
+		out = append(out, strings.TrimSpace(string(f.Code)+" "+strings.TrimPrefix(name, "shop/")+" "+f.Rule))
+	}
+	slices.Sort(out)
+	return strings.Join(out, "; ")
+}
+
+func TestFindings(t *testing.T) {
+	const n, m, c = policy.KindNetworkPolicy + " ", policy.KindMeshNetworkPolicy + " ", policy.KindClusterMeshNetworkPolicy + " "
+	for _, tt := range []struct {
+		name  string
+		specs []string
+		want  string
+	}{
+		{"all is well", []string{n + `{"podSelector":{},"ingress":[{"from":[{"podSelector":{"matchLabels":{"app":"web"}}}]},{"ports":[{"port":80}]}]}`}, ""},
+		{"twice the same", []string{n + `{"podSelector":{},"ingress":[{"ports":[{"port":80}]},{"ports":[{"port":80}]}]}`}, "rule-redundant p0 ingress allow[1]"},
+		{"another policy covers it", []string{
+			n + `{"podSelector":{"matchLabels":{"app":"db"}},"ingress":[{"from":[{"podSelector":{"matchLabels":{"app":"api"}}}],"ports":[{"port":80}]}]}`,
+			m + `{"podSelector":{},"ingress":{"allow":[{"ports":[{"port":79,"endPort":81}]}]}}`,
+		}, "rule-redundant p0 ingress allow[0]"},
+		{"two rules together cover it", []string{m + `{"podSelector":{},"ingress":{"allow":[{"ports":[{"port":10,"endPort":20}]},{"ports":[{"port":21,"endPort":30}]},{"ports":[{"port":15,"endPort":25}]}]}}`},
+			"rule-redundant p0 ingress allow[2]"},
+		{"not covered where the other wants a label to be absent", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"peers":[{"podSelector":{"matchLabels":{"app":"x"}}}]},{"peers":[{"podSelector":{"matchExpressions":[{"key":"old","operator":"DoesNotExist"}]}}]}]}}`,
+		}, ""},
+		{"a deny stands before it", []string{
+			m + `{"podSelector":{},"egress":{"deny":[{"peers":[{"cidr":"10.0.0.0/8"}]}],"allow":[{"peers":[{"cidr":"10.1.0.0/16"}]},{"peers":[{"cidr":"0.0.0.0/0"}]}]}}`,
+		}, "rule-shadowed p0 egress allow[0]"},
+		{"denied by default too", []string{m + `{"podSelector":{},"ingress":{"deny":[{"peers":[{"podSelector":{"matchLabels":{"app":"x"}}}]}]}}`}, "deny-by-default-too p0 ingress deny[0]"},
+		{"a deny that something else would allow", []string{
+			m + `{"podSelector":{},"ingress":{"deny":[{"peers":[{"podSelector":{"matchLabels":{"app":"x"}}}]}]}}`,
+			c + `{"podSelector":{},"ingress":{"allow":[{"peers":[{"podSelector":{"matchLabels":{"tier":"front"}}}]}]}}`,
+		}, ""},
+		{"nobody can be meant", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"peers":[{"podSelector":{"matchExpressions":[{"key":"a","operator":"Exists"},{"key":"a","operator":"DoesNotExist"}]}},{"cidr":"10.0.0.0/8"}]}]}}`,
+		}, "peer-never-matches p0 ingress allow[0], peers[0]"},
+		{"a rule that nobody can meet", []string{m + `{"podSelector":{"matchExpressions":[{"key":"a","operator":"In","values":["x"]},{"key":"a","operator":"NotIn","values":["x"]}]},"ingress":{"allow":[{}]}}`}, "rule-never-matches p0 ingress allow[0]"},
+		{"a label that is left out", []string{n + `{"podSelector":{"matchLabels":{"pod-template-hash":"1"}},"ingress":[]}`}, "label-left-out p0"},
+		{"not valid", []string{m + `{"podSelector":{},"ingres":{}}`}, "policy-invalid p0; policy-invalid p0"},
+		{"in Audit mode", []string{m + `{"podSelector":{},"mode":"Audit","ingress":{"allow":[{},{}]}}`}, ""},
+		{"the last egress rule of a NetworkPolicy", []string{n + `{"podSelector":{},"egress":[{"to":[{"ipBlock":{"cidr":"10.0.0.0/8"}}]}]}`}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := meshOf(tt.specs...)
+			if err := m.Number(); err != nil {
+				t.Fatal(err)
+			}
+			if got := codes(Run(m)); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestFindingsAboutPods(t *testing.T) {
+	m := meshOf(policy.KindNetworkPolicy+` {"podSelector":{"matchLabels":{"app":"db"}},"ingress":[{"from":[{"podSelector":{"matchLabels":{"app":"wbe"}}},{"podSelector":{"matchLabels":{"app":"web"}}}]}]}`,
+		policy.KindNetworkPolicy+` {"podSelector":{"matchLabels":{"app":"bd"}}}`)
+	for _, app := range []string{"db", "web"} {
+		m.Clusters["east"].Pods = append(m.Clusters["east"].Pods, &world.Pod{Cluster: "east", Namespace: "shop", Name: app, Labels: map[string]string{"app": app}})
+	}
+	if err := m.Number(); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := codes(Run(m)), "peer-matches-nobody p0 ingress allow[0], from[0]; selects-nobody p1"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	m.Clusters["east"].Missing = []string{"read Pods: forbidden"}
+	if r := Run(m); len(r.Findings) > 0 || len(r.Skipped) != 1 {
+		t.Errorf("pods could not be read, and it finds %s, skips %v", codes(r), r.Skipped)
+	}
+}
+
+// What is called redundant or shadowed can be taken out, one rule after the other, and no verdict in a random mesh changes.
+func TestRedundantRulesCanGo(t *testing.T) {
+	found := 0
+	rapid.Check(t, func(t *rapid.T) {
+		m := anymesh.Draw(t)
+		c := m.Clusters["east"]
+		before := m.Reference("east")
+		gone := map[string]map[string]bool{}
+		l := linter{mesh: m, cluster: c}
+		for _, f := range l.run() {
+			if f.Code == CodeRedundant || f.Code == CodeShadowed || f.Code == CodeNeverMatches {
+				if gone[f.Policy] == nil {
+					gone[f.Policy] = map[string]bool{}
+				}
+				gone[f.Policy][f.Rule] = true
+				found++
+			}
+		}
+		w := m.World("east")
+		w.Policies = nil
+		for _, p := range c.Policies {
+			w.Policies = append(w.Policies, shrink(p, gone[world.PolicyName(p.Model.Key())]))
+		}
+		after := policy.NewReference(w)
+		for _, conn := range connections(m) {
+			if a, b := before.Explain(conn), after.Explain(conn); a.Verdict != b.Verdict {
+				for _, p := range c.Policies {
+					t.Logf("%s %s", p.Model.Key(), p.Record.Spec)
+				}
+				t.Fatalf("without %v the verdict about %+v (%v) is %s, was %s by %+v", gone, conn, m.World("east").Identities[conn.Peer], b.Verdict, a.Verdict, a.Rule)
+			}
+		}
+	})
+	if found == 0 {
+		t.Error("no random rule was redundant: the test proves nothing")
+	}
+}
+
+func connections(m *world.Mesh) []policy.Connection {
+	var out []policy.Connection
+	for _, subject := range m.Clusters["east"].Pods {
+		for _, name := range m.Names() {
+			for _, peer := range m.Clusters[name].Pods {
+				for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
+					for _, port := range []uint16{1, 79, 80, 81, 443, 8080, 8081} {
+						for _, proto := range []uint8{6, 17} {
+							c := policy.Connection{Subject: subject.Identity, Peer: peer.Identity, Addr: peer.Addresses[0], Dir: dir, Proto: proto, Port: port}
+							out = append(out, c)
+							c.Peer = identity.World
+							out = append(out, c)
+							c.Peer = identity.Unknown
+							out = append(out, c)
+						}
+					}
+				}
+			}
+		}
+	}
+	return out
+}
+
+func TestEveryCodeIsExplained(t *testing.T) {
+	docs, err := os.ReadFile("../../../docs/reference/policy-commands.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var explained []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z-]+)` \\| (error|warning|info) \\|").FindAllStringSubmatch(string(docs), -1) {
+		explained = append(explained, m[1])
+		if severities[Code(m[1])] != Severity(m[2]) {
+			t.Errorf("%s is %s and explained as %s", m[1], severities[Code(m[1])], m[2])
+		}
+	}
+	for _, c := range Codes() {
+		if !slices.Contains(explained, string(c)) {
+			t.Errorf("docs/reference/policy-commands.md doesn't explain %s", c)
+		}
+	}
+	if len(explained) != len(Codes()) || len(severities) != len(Codes()) {
+		t.Errorf("%d codes, %d severities, %d explained", len(Codes()), len(severities), len(explained))
+	}
+}
