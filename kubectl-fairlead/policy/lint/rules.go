@@ -57,7 +57,11 @@ func (l *linter) rule(p *world.Policy, r policy.Rule, gone map[string]bool) {
 	}
 	related := &words{}
 	var with, sans []*policy.Model
+	var homes []string
 	for _, q := range l.related(p) {
+		if ns := q.Record.Namespace; ns != "" && !slices.Contains(homes, ns) {
+			homes = append(homes, ns)
+		}
 		related.read("", map[string]any(specOf(q)))
 		m := l.left(q, gone)
 		with = append(with, m)
@@ -66,7 +70,7 @@ func (l *linter) rule(p *world.Policy, r policy.Rule, gone map[string]bool) {
 		}
 		sans = append(sans, m)
 	}
-	s, ok := makeSample(l.cluster, related, subjectWords(p), ruleWords(p, r), p.Record.Namespace)
+	s, ok := makeSample(l.cluster, related, subjectWords(p), ruleWords(p, r), homes)
 	if !ok {
 		skip("its selectors and those of other policies would need too many pods to tell apart")
 		return

@@ -42,8 +42,9 @@ type maker struct {
 	clusterID uint8
 }
 
-// makeSample for a rule: subject are the words of whom its policy selects, rule those of the rule itself.
-func makeSample(c *world.Cluster, related, subject, rule *words, namespace string) (sample, bool) {
+// makeSample for a rule: subject are the words of whom its policy selects, rule those of the
+// rule itself, homes the namespaces of policies that may have a say.
+func makeSample(c *world.Cluster, related, subject, rule *words, homes []string) (sample, bool) {
 	m := &maker{related: related, cluster: c, next: identity.FirstLocal, remote: map[string]uint8{}, numbers: map[string]uint32{}, clusterID: max(c.ID, 1)}
 	m.world = &policy.World{
 		Cluster: c.Name, Clusters: map[string]map[string]string{}, Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{},
@@ -53,14 +54,14 @@ func makeSample(c *world.Cluster, related, subject, rule *words, namespace strin
 		m.world.Clusters[c.Name] = map[string]string{}
 	}
 	m.makePorts()
-	pods, namespaces := m.podsFor(subject), m.namespacesFor(subject, namespace)
+	pods, namespaces := m.podsFor(subject), m.namespacesFor(subject, homes)
 	for _, ns := range namespaces {
 		for _, l := range pods {
 			m.subjects = append(m.subjects, m.pod(c.Name, ns, l))
 		}
 	}
 	clusters := m.clustersFor(rule)
-	for _, ns := range m.namespacesFor(rule, namespace) {
+	for _, ns := range m.namespacesFor(rule, homes) {
 		for _, l := range m.podsFor(rule) {
 			for _, cluster := range clusters {
 				id := m.pod(cluster, ns, l)
@@ -113,10 +114,10 @@ func (m *maker) sets(all, of []metav1.LabelSelector) []map[string]string {
 
 func (m *maker) podsFor(w *words) []map[string]string { return m.sets(m.related.pods, w.pods) }
 
-func (m *maker) namespacesFor(w *words, own string) []namespace {
+func (m *maker) namespacesFor(w *words, homes []string) []namespace {
 	var out []namespace
-	if own != "" {
-		out = append(out, namespace{own, m.cluster.Namespaces[own]})
+	for _, name := range homes {
+		out = append(out, namespace{name, m.cluster.Namespaces[name]})
 	}
 	for i, set := range m.sets(m.related.namespaces, w.namespaces) {
 		name := fmt.Sprintf("%s-%d", fresh, i)
