@@ -1,0 +1,110 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package gather
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/explain"
+	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+)
+
+func policyObjects() []client.Object {
+	pod := func(name, ip string) *corev1.Pod {
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{"app": name}},
+			Spec:       corev1.PodSpec{NodeName: "n1", Containers: []corev1.Container{{Name: "c", Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}}}}},
+			Status:     corev1.PodStatus{PodIPs: []corev1.PodIP{{IP: ip}}},
+		}
+	}
+	id := func(number, app string) *v1alpha1.MeshIdentity {
+		return &v1alpha1.MeshIdentity{ObjectMeta: metav1.ObjectMeta{Name: number}, Spec: v1alpha1.MeshIdentitySpec{
+			Labels: identity.PodLabels("east", "shop", "", map[string]string{"app": app}, map[string]string{"team": "a"})}}
+	}
+	port := int32(8080)
+	reported := metav1.NewTime(time.Unix(1000, 0))
+	return []client.Object{
+		&v1alpha1.ClusterMesh{ObjectMeta: metav1.ObjectMeta{Name: "mesh"}, Spec: v1alpha1.ClusterMeshSpec{ClusterName: "east", ClusterID: 1, PodCIDRs: []string{"10.1.0.0/16"}}},
+		&v1alpha1.MeshCluster{ObjectMeta: metav1.ObjectMeta{Name: "west"}, Spec: v1alpha1.MeshClusterSpec{ClusterID: 2, PodCIDRs: []string{"10.2.0.0/16"}}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{"team": "a"}}},
+		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: corev1.NodeStatus{Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "192.0.2.1"}}}},
+		pod("web", "10.1.0.1"), pod("api", "10.1.0.2"), id("65792", "web"), id("65793", "api"),
+		&corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api"}, Spec: corev1.ServiceSpec{ClusterIPs: []string{"10.96.0.9"}, Ports: []corev1.ServicePort{{Port: 80}}}},
+		&discoveryv1.EndpointSlice{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api-1", Labels: map[string]string{discoveryv1.LabelServiceName: "api"}}, AddressType: discoveryv1.AddressTypeIPv4,
+			Ports: []discoveryv1.EndpointPort{{Port: &port}}, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.1.0.2"}}},
+		},
+		&networkingv1.NetworkPolicy{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api", Labels: map[string]string{v1alpha1.LabelSourceName: "git", v1alpha1.LabelSourceNamespace: "ops"},
+				Annotations: map[string]string{v1alpha1.AnnotationSourcePath: "api.yaml", v1alpha1.AnnotationSourceRevision: "main@sha1:1"}},
+			Spec: networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "api"}}},
+		},
+		&v1alpha1.MeshNode{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: v1alpha1.MeshNodeStatus{LastReportTime: &reported, Policies: []v1alpha1.NodePolicy{
+
+			{Key: "east/policies/NetworkPolicy/shop/api", Revision: "main@sha1:1"},
+		}}},
+	}
+}
+
+func TestPolicyReadsWhatExplainNeeds(t *testing.T) {
+	c, err := readPolicy(t.Context(), api(t, interceptor.Funcs{}, policyObjects()...), "ctx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Missing) > 0 || len(c.Pods) != 2 || len(c.Nodes) != 1 || len(c.Policies) != 1 || c.Others["west"].Unused == "" {
+		t.Fatalf("got %+v", c)
+	}
+	if from := c.Policies[0].Record.Provenance; from.Path != "api.yaml" || from.Source != "ops/git" {
+		t.Errorf("provenance %+v", from)
+	}
+	node := c.Nodes[0]
+	if node.Enforces["NetworkPolicy/shop/api"].Revision != "main@sha1:1" || node.Addresses[0] != netip.MustParseAddr("192.0.2.1") {
+		t.Errorf("node %+v", node)
+	}
+	m := &world.Mesh{Clusters: map[string]*world.Cluster{"east": c}}
+	if err := m.Number(); err != nil {
+		t.Fatal(err)
+	}
+	from, _ := explain.ParseEnd("shop/web")
+	to, _ := explain.ParseTarget("svc/shop/api:80")
+	r, err := explain.Explain(m, from, to)
+	if err != nil || len(r.Connections) != 1 || r.Connections[0].To.Name != "shop/api" || r.Connections[0].Port != 8080 {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+func TestWhatMayNotBeReadIsMissing(t *testing.T) {
+	c, err := readPolicy(t.Context(), api(t, interceptor.Funcs{
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+			if _, is := list.(*networkingv1.NetworkPolicyList); is {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "networkpolicies"}, "", nil)
+			}
+			return c.List(ctx, list, opts...)
+		},
+	}, policyObjects()...), "ctx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Missing) != 1 || !strings.Contains(c.Missing[0], "NetworkPolicy") {
+		t.Errorf("missing %v", c.Missing)
+	}
+	if _, err := readPolicy(t.Context(), api(t, interceptor.Funcs{}), "ctx"); err == nil || !strings.Contains(err.Error(), "no member of a mesh") {
+		t.Errorf("without a ClusterMesh: %v", err)
+	}
+}
