@@ -165,3 +165,23 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Expectations lie beside policies and are none; an object is one, whatever the file's name.
+func TestParsePassesOverExpectations(t *testing.T) {
+	policy := "apiVersion: fairlead.dev/v1alpha1\nkind: MeshNetworkPolicy\nmetadata: {name: a, namespace: b}\nspec: {podSelector: {}, ingress: {}}\n"
+	for _, c := range []struct {
+		path, text string
+		objects    int
+		fails      bool
+	}{
+		{"a_test.yaml", "expect: []\n", 0, false},
+		{"a_test.yaml", policy, 1, false},
+		{"a_test.yaml", "kind: MeshNetworkPolicy\n", 0, true},
+		{"a.yaml", "expect: []\n", 0, true},
+	} {
+		objects, err := Parse([]File{{Path: c.path, Data: []byte(c.text)}}, "", DefaultLimits())
+		if len(objects) != c.objects || (err != nil) != c.fails {
+			t.Errorf("%s %q: %d objects, %v", c.path, c.text, len(objects), err)
+		}
+	}
+}
