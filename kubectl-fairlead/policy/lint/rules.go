@@ -62,7 +62,7 @@ func (l *linter) rule(p *world.Policy, r policy.Rule, gone map[string]bool) {
 		if ns := q.Record.Namespace; ns != "" && !slices.Contains(homes, ns) {
 			homes = append(homes, ns)
 		}
-		related.read("", map[string]any(specOf(q)))
+		related.read("", specOf(q))
 		m := l.left(q, gone)
 		with = append(with, m)
 		if q == p {
