@@ -220,11 +220,12 @@ func leftOut(message string) bool {
 	return is
 }
 
-// rulesOf are a policy's own rules as the engine has them, but for those that deny by default.
+// rulesOf are a policy's own rules as the engine has them, but for those that deny by default and those that the engine puts
+// behind passes.
 func rulesOf(r *policy.Reference, key string) []policy.Rule {
 	var out []policy.Rule
 	for _, rule := range r.Rules {
-		if rule.PolicyKey == key && rule.Index >= 0 {
+		if rule.PolicyKey == key && rule.Index >= 0 && rule.Kind != policy.RuleUnclear {
 			out = append(out, rule)
 		}
 	}

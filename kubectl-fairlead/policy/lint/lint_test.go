@@ -76,6 +76,19 @@ func TestFindings(t *testing.T) {
 		{"a label that is left out", []string{n + `{"podSelector":{"matchLabels":{"pod-template-hash":"1"}},"ingress":[]}`}, "label-left-out p0"},
 		{"not valid", []string{m + `{"podSelector":{},"ingres":{}}`}, "policy-invalid p0; policy-invalid p0"},
 		{"in Audit mode", []string{m + `{"podSelector":{},"mode":"Audit","ingress":{"allow":[{},{}]}}`}, ""},
+		{"a name may have the number that a deny closes", []string{
+			n + `{"podSelector":{},"policyTypes":["Egress"],"egress":[{"ports":[{"port":"http"}]}]}`,
+			m + `{"podSelector":{},"egress":{"deny":[{"peers":[{"cidr":"0.0.0.0/0"}],"ports":[{"port":80}]}]}}`,
+		}, ""},
+		{"a number may have the name that an allow opens", []string{
+			m + `{"podSelector":{},"ingress":{"deny":[{"ports":[{"name":"http"}]}],"allow":[{"ports":[{"port":80}]}]}}`,
+		}, ""},
+		{"a name is open with all numbers", []string{
+			n + `{"podSelector":{},"ingress":[{"ports":[{"port":"http"}]},{"ports":[{"port":1,"endPort":65535}]}]}`,
+		}, "rule-redundant p0 ingress allow[0]"},
+		{"addresses of pods in the middle of a range", []string{
+			m + `{"podSelector":{},"ingress":{"defaultAction":"Allow","deny":[{"peers":[{"cidr":"10.0.0.0/8","except":["10.0.0.0/24"]}]}],"allow":[{"peers":[{"podSelector":{}}]}]}}`,
+		}, "rule-redundant p0 ingress allow[0]"},
 		{"the last egress rule of a NetworkPolicy", []string{n + `{"podSelector":{},"egress":[{"to":[{"ipBlock":{"cidr":"10.0.0.0/8"}}]}]}`}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -22,7 +22,7 @@ func (l *linter) peers(p *world.Policy, r policy.Rule, s *sample) {
 			fields = append(fields, fmt.Sprintf("%s.%s[%d]", f, field, i))
 		}
 		name := fmt.Sprintf("%s, %s[%d]", world.Place(r), field, i)
-		if !s.matchesAny(s.reference([]*policy.Model{m}), r) {
+		if !s.matchesAny(s.reference([]*policy.Model{m}, s.names), r) {
 			l.find(CodePeerNever, p, name, fields, "the peer can't mean anybody", "correct its selectors, or delete it")
 			continue
 		}
@@ -47,9 +47,6 @@ func (l *linter) matchesPod(r policy.Rule, m *policy.Model, s *sample) bool {
 	actual.peers = nil
 	for id := range actual.world.Identities {
 		actual.peers = append(actual.peers, policy.Connection{Peer: id})
-		if r.Direction == policy.Egress { // names of ports are the peer's: whichever number it has, it has one
-			actual.world.NamedPorts[id] = s.world.NamedPorts[s.subjects[0]]
-		}
 	}
 	// Subjects are made up, so that a policy that selects nobody yet has the peers that it would have.
 	actual.subjects = nil
@@ -62,10 +59,9 @@ func (l *linter) matchesPod(r policy.Rule, m *policy.Model, s *sample) bool {
 		}
 		next--
 		actual.world.Identities[made] = s.world.Identities[id]
-		actual.world.NamedPorts[made] = s.world.NamedPorts[id]
 		actual.subjects = append(actual.subjects, made)
 	}
-	return actual.matchesAny(actual.reference([]*policy.Model{m}), r)
+	return actual.matchesAny(actual.reference([]*policy.Model{m}, s.names), r)
 }
 
 // specText writes a spec that was read from JSON, which can't fail.

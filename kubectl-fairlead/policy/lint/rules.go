@@ -34,7 +34,7 @@ func (l *linter) rules() {
 	}
 }
 
-// related are the policies that may have a say where p has: those of its namespace, and those of all.
+// related are the policies that may have a say where p has: those of its namespace, and those of all, whatever their tier.
 func (l *linter) related(p *world.Policy) []*world.Policy {
 	var out []*world.Policy
 	for _, q := range l.cluster.Policies {
@@ -55,14 +55,15 @@ func (l *linter) rule(p *world.Policy, r policy.Rule, gone map[string]bool) {
 		skip("it can't be taken out by itself")
 		return
 	}
-	related := &words{}
+	subjects, rules := &words{}, &words{}
 	var with, sans []*policy.Model
 	var homes []string
 	for _, q := range l.related(p) {
 		if ns := q.Record.Namespace; ns != "" && !slices.Contains(homes, ns) {
 			homes = append(homes, ns)
 		}
-		related.read("", specOf(q))
+		subjects.add(subjectsOf(q))
+		rules.add(specOf(q)[r.Direction.String()])
 		m := l.left(q, gone)
 		with = append(with, m)
 		if q == p {
@@ -70,14 +71,21 @@ func (l *linter) rule(p *world.Policy, r policy.Rule, gone map[string]bool) {
 		}
 		sans = append(sans, m)
 	}
-	s, ok := makeSample(l.cluster, related, subjectWords(p), ruleWords(p, r), homes)
-	if !ok {
-		skip("its selectors and those of other policies would need too many pods to tell apart")
+	s, why := makeSample(l.cluster, subjects, rules, homes)
+	if why != "" {
+		skip(why)
 		return
 	}
-	alone := l.left(p, gone)
-	v := verdicts{rule: r, solo: s.reference([]*policy.Model{alone}), full: s.reference(with), less: s.reference(sans)}
-	v.compare(&s)
+	alone := []*policy.Model{l.left(p, gone)}
+	s.keep(alone[0])
+	v := verdicts{rule: r, left: budget, covers: map[string]bool{}, opposed: true, isolate: true}
+	for _, names := range together(s.names) {
+		v.solo, v.full, v.less = s.reference(alone, names), s.reference(with, names), s.reference(sans, names)
+		v.compare(&s)
+		if v.needed || v.left < 0 {
+			break
+		}
+	}
 	if v.left < 0 {
 		skip("it would take too many connections to try")
 		return
@@ -150,17 +158,13 @@ func shrink(p *world.Policy, places map[string]bool) *policy.Model {
 	return now.Model
 }
 
-func subjectWords(p *world.Policy) *words {
+// subjectsOf is the part of a spec that says whom the policy is about.
+func subjectsOf(p *world.Policy) map[string]any {
 	spec := specOf(p)
 	delete(spec, "ingress")
 	delete(spec, "egress")
 	delete(spec, "clusterSelector") // in which clusters the policy applies
-	return wordsOf(spec)
-}
-
-func ruleWords(p *world.Policy, r policy.Rule) *words {
-	_, at, _ := list(p, r)
-	return wordsOf(at[r.Index])
+	return spec
 }
 
 // verdicts of connections that a rule matches: with it, without it.
@@ -176,10 +180,12 @@ type verdicts struct {
 	covers  map[string]bool // what decides without it; empty text: no policy does
 	opposed bool            // always another decides, and otherwise
 	isolate bool            // only isolation decides without it
+	// later says that without it a later tier decides, somewhere. That is others' to change: a rule of an earlier tier stands
+	// guard against it, and is not for nothing.
+	later bool
 }
 
 func (v *verdicts) compare(s *sample) {
-	v.left, v.covers, v.opposed, v.isolate = budget, map[string]bool{}, true, true
 	pairs, ports := s.matching(v.solo, v.rule)
 	for _, pair := range pairs {
 		for _, port := range ports {
@@ -201,19 +207,34 @@ func (v *verdicts) try(c policy.Connection) {
 	}
 	v.matches++
 	v.own = match.Verdict
+	if v.own == policy.Pass && v.rule.Tier == policy.TierBaseline {
+		v.own = policy.Allow // there is no tier to pass to
+	}
 	full, less := v.full.Explain(c), v.less.Explain(c)
 	if full.Verdict != less.Verdict {
 		v.needed = true
 		return
 	}
-	v.decides = v.decides || full.Rule != nil && same(*full.Rule, v.rule)
+	v.decides = v.decides || decidedBy(full, v.rule)
 	v.opposed = v.opposed && full.Verdict != v.own
 	v.isolate = v.isolate && less.Rule != nil && less.Rule.Index < 0
 	if less.Rule == nil {
 		v.covers[""] = true
-	} else {
-		v.covers[world.PolicyName(less.Rule.PolicyKey)+", "+world.Place(*less.Rule)] = true
+		v.later = v.later || v.rule.Tier == policy.TierAdmin
+		return
 	}
+	v.covers[world.PolicyName(less.Rule.PolicyKey)+", "+world.Place(*less.Rule)] = true
+	v.later = v.later || asked(less.Rule.Tier) > asked(v.rule.Tier)
+}
+
+// decidedBy says whether a rule decided, or left a connection to the next tier.
+func decidedBy(e policy.Explanation, r policy.Rule) bool {
+	return e.Rule != nil && same(*e.Rule, r) || e.Passed != nil && same(*e.Passed, r)
+}
+
+// asked is the place of a tier in the order in which they are asked.
+func asked(t policy.Tier) int {
+	return map[policy.Tier]int{policy.TierAdmin: 0, policy.TierNamespace: 1, policy.TierBaseline: 2}[t]
 }
 
 func same(a, b policy.Rule) bool {
@@ -239,7 +260,7 @@ func (l *linter) conclude(p *world.Policy, r policy.Rule, v *verdicts, gone map[
 	switch {
 	case v.matches == 0:
 		l.find(CodeNeverMatches, p, place, fields, fmt.Sprintf("no connection can match the rule: %s", r.Text), "correct its peers and ports, or delete it")
-	case v.needed:
+	case v.needed, v.later:
 	case v.opposed && !v.decides:
 		l.find(CodeShadowed, p, place, fields, fmt.Sprintf("the rule (%s) never decides: %s always decides otherwise", r.Text, strings.Join(by, "; ")),
 			"delete the one that is not meant")

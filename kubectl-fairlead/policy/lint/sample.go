@@ -11,93 +11,113 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 )
 
-// sample is a made-up mesh in which everything that a rule could decide happens once.
+// sample is a made-up mesh in which everything that rules of one direction could tell apart happens once.
 type sample struct {
 	world    *policy.World
 	subjects []uint32
 	peers    []policy.Connection // of which Peer and Addr count
 	ports    []policy.Connection // of which Proto and Port count
+	names    []string            // of ports, that rules use
 }
 
 // labelNamespaceName is what the API server puts on each namespace.
 const labelNamespaceName = "kubernetes.io/metadata.name"
 
-// maker makes a sample. It fails when that would need too many pods.
+// maker makes a sample, unless why says that it can't.
 type maker struct {
 	sample
-	related   *words // of all policies that may have a say
 	cluster   *world.Cluster
-	named     map[string][]uint16
+	homes     []string // namespaces of policies
+	why       string
 	next      uint16
 	remote    map[string]uint8
-	tooMany   bool
 	numbers   map[string]uint32
 	clusterID uint8
 }
 
-// makeSample for a rule: subject are the words of whom its policy selects, rule those of the
-// rule itself, homes the namespaces of policies that may have a say.
-func makeSample(c *world.Cluster, related, subject, rule *words, homes []string) (sample, bool) {
-	m := &maker{related: related, cluster: c, next: identity.FirstLocal, remote: map[string]uint8{}, numbers: map[string]uint32{}, clusterID: max(c.ID, 1)}
-	m.world = &policy.World{
-		Cluster: c.Name, Clusters: map[string]map[string]string{}, Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{},
-	}
-	m.world.Clusters[c.Name] = c.Labels
-	if c.Labels == nil {
-		m.world.Clusters[c.Name] = map[string]string{}
-	}
-	m.makePorts()
-	pods, namespaces := m.podsFor(subject), m.namespacesFor(subject, homes)
-	for _, ns := range namespaces {
+// makeSample from the words of policies: of whom they select, and of their rules in one direction. homes are their namespaces. If
+// no sample is sure to tell everything apart, why says so.
+func makeSample(c *world.Cluster, subjects, rules *words, homes []string) (s sample, why string) {
+	m := &maker{cluster: c, homes: homes, next: identity.FirstLocal, remote: map[string]uint8{}, numbers: map[string]uint32{}, clusterID: max(c.ID, 1)}
+	m.world = &policy.World{Cluster: c.Name, Clusters: map[string]map[string]string{c.Name: {}}, Identities: map[uint32]map[string]string{}}
+	maps.Copy(m.world.Clusters[c.Name], c.Labels)
+	m.check(subjects)
+	m.check(rules)
+	m.makePorts(rules)
+	pods := m.sets(subjects.pods)
+	for _, ns := range m.namespaces(subjects) {
 		for _, l := range pods {
 			m.subjects = append(m.subjects, m.pod(c.Name, ns, l))
 		}
 	}
-	clusters := m.clustersFor(rule)
-	for _, ns := range m.namespacesFor(rule, homes) {
-		for _, l := range m.podsFor(rule) {
-			for _, cluster := range clusters {
-				id := m.pod(cluster, ns, l)
-				m.peers = append(m.peers, policy.Connection{Peer: id})
-				for _, p := range related.cidrs { // CIDRs mean pods, too
-					m.peers = append(m.peers, policy.Connection{Peer: id, Addr: p.Addr()})
-				}
+	m.makePeers(rules)
+	return m.sample, m.why
+}
+
+func (m *maker) fail(why string) {
+	if m.why == "" {
+		m.why = why
+	}
+}
+
+const tooMany = "its selectors and those of other policies would need too many pods to tell apart"
+
+// check finds what a sample would not be sure of.
+func (m *maker) check(w *words) {
+	for _, s := range w.pods {
+		for key := range requirements(s) {
+			if key == identity.LabelCluster || key == identity.LabelNamespace || strings.HasPrefix(key, identity.LabelNamespacePrefix) {
+				m.fail("a podSelector asks for " + key + ", which depends on the pod's place")
 			}
 		}
 	}
-	for _, a := range edges(related.cidrs) {
-		m.peers = append(m.peers, policy.Connection{Peer: identity.World, Addr: a}, policy.Connection{Peer: identity.RemoteNode, Addr: a})
+	for _, s := range w.clusters {
+		for key := range requirements(s) {
+			if key != identity.LabelCluster && m.cluster.Labels == nil && !m.cluster.Live() {
+				m.fail("a clusterSelector asks for " + key + ", and the labels of cluster " + m.cluster.Name + " are not described")
+			}
+		}
 	}
-	m.peers = append(m.peers, policy.Connection{Peer: identity.Unknown, Addr: netip.MustParseAddr("203.0.113.78")})
-	return m.sample, !m.tooMany
 }
 
-func (m *maker) makePorts() {
-	numbers := m.related.ports
-	m.named = map[string][]uint16{}
-	for i, name := range m.related.names {
-		if len(validation.IsValidPortName(name)) > 0 {
-			continue
-		}
-		number := uint16(40000 + i%20000)
-		numbers = append(numbers, number)
-		for _, proto := range []string{"TCP", "UDP", "SCTP"} {
-			m.named[name+"/"+proto] = []uint16{number}
-		}
-	}
+func (m *maker) makePorts(rules *words) {
 	for _, proto := range []uint8{6, 17, 132} {
-		for _, p := range portEdges(numbers) {
+		for _, p := range portEdges(rules.ports) {
 			m.ports = append(m.ports, policy.Connection{Proto: proto, Port: p})
 		}
 	}
 	m.ports = append(m.ports, policy.Connection{Proto: 1})
+	m.names = slices.Clone(rules.names)
+	slices.Sort(m.names)
+	m.names = slices.Compact(m.names)
+}
+
+func (m *maker) makePeers(rules *words) {
+	addresses, pods, clusters := edges(rules.cidrs), m.sets(rules.pods), m.clusters(rules)
+	for _, ns := range m.namespaces(rules) {
+		for _, l := range pods {
+			for _, cluster := range clusters {
+				id := m.pod(cluster, ns, l)
+				for _, a := range addresses { // CIDRs mean pods, too
+					if peer := (policy.Connection{Peer: id, Addr: a}); len(m.peers) < most*most {
+						m.peers = append(m.peers, peer)
+					} else {
+						m.fail(tooMany)
+					}
+				}
+			}
+		}
+	}
+	for _, a := range addresses {
+		m.peers = append(m.peers, policy.Connection{Peer: identity.World, Addr: a}, policy.Connection{Peer: identity.RemoteNode, Addr: a})
+	}
+	m.peers = append(m.peers, policy.Connection{Peer: identity.Unknown, Addr: netip.MustParseAddr("203.0.113.78")})
 }
 
 // namespace as its pods' identities have it.
@@ -106,20 +126,29 @@ type namespace struct {
 	labels map[string]string
 }
 
-func (m *maker) sets(all, of []metav1.LabelSelector) []map[string]string {
-	sets, ok := vocabularyOf(all).all(of, all)
-	m.tooMany = m.tooMany || !ok
+func (m *maker) sets(selectors []metav1.LabelSelector) []map[string]string {
+	sets, ok := labelSets(selectors)
+	if !ok {
+		m.fail(tooMany)
+	}
 	return sets
 }
 
-func (m *maker) podsFor(w *words) []map[string]string { return m.sets(m.related.pods, w.pods) }
-
-func (m *maker) namespacesFor(w *words, homes []string) []namespace {
+// namespaces are the homes and others. A home that isn't described may have any labels.
+func (m *maker) namespaces(w *words) []namespace {
+	sets := m.sets(w.namespaces)
 	var out []namespace
-	for _, name := range homes {
-		out = append(out, namespace{name, m.cluster.Namespaces[name]})
+	for _, name := range m.homes {
+		labels, known := m.cluster.Namespaces[name]
+		if known {
+			out = append(out, namespace{name, labels})
+			continue
+		}
+		for _, set := range sets {
+			out = append(out, namespace{name, set})
+		}
 	}
-	for i, set := range m.sets(m.related.namespaces, w.namespaces) {
+	for i, set := range sets {
 		name := fmt.Sprintf("%s-%d", fresh, i)
 		if value := set[labelNamespaceName]; value != "" {
 			name = value
@@ -129,9 +158,9 @@ func (m *maker) namespacesFor(w *words, homes []string) []namespace {
 	return out
 }
 
-func (m *maker) clustersFor(w *words) []string {
+func (m *maker) clusters(w *words) []string {
 	out := []string{m.cluster.Name}
-	for i, set := range m.sets(m.related.clusters, w.clusters) {
+	for i, set := range m.sets(w.clusters) {
 		name := fmt.Sprintf("%s-%d", fresh, i)
 		if value := set[identity.LabelCluster]; value != "" {
 			name = value
@@ -149,11 +178,7 @@ func (m *maker) clustersFor(w *words) []string {
 // pod makes one and gives its identity.
 func (m *maker) pod(cluster string, ns namespace, own map[string]string) uint32 {
 	l := identity.PodLabels(cluster, ns.name, "", nil, ns.labels)
-	for k, v := range own {
-		if !strings.HasPrefix(k, identity.LabelNamespacePrefix) && k != identity.LabelCluster && k != identity.LabelNamespace {
-			l[k] = v
-		}
-	}
+	maps.Copy(l, own)
 	key := identity.Canonical(l)
 	if id, has := m.numbers[key]; has {
 		return id
@@ -170,52 +195,45 @@ func (m *maker) pod(cluster string, ns namespace, own map[string]string) uint32 
 	}
 	id := identity.Of(number, m.next)
 	m.next++
-	m.tooMany = m.tooMany || len(m.numbers) > most*16
+	if len(m.numbers) > most*16 {
+		m.fail(tooMany)
+	}
 	m.numbers[key] = id
 	m.world.Identities[id] = l
-	m.world.NamedPorts[id] = m.named
 	return id
 }
 
-// matching finds the connections that a rule matches by itself; nil if there is none. Which ports those are is the same for
-// all peers, but for names, which only pods have: pods are tried first.
+// matching finds the connections that a rule matches by itself: pairs of pods, and the ports that any of them has a match on.
+// Ports are the same for all subjects, which are all selected.
 func (s *sample) matching(solo *policy.Reference, r policy.Rule) (pairs, ports []policy.Connection) {
-	try := func(pair, port policy.Connection) bool {
-		_, is := matching(solo.Explain(join(pair, port)), r)
+	try := func(subject uint32, peer, port policy.Connection) bool {
+		_, is := matching(solo.Explain(join(pair(subject, peer, r.Direction), port)), r)
 		return is
+	}
+	if len(s.subjects) == 0 {
+		return nil, nil
+	}
+	for _, port := range s.ports {
+		if slices.ContainsFunc(s.peers, func(peer policy.Connection) bool { return try(s.subjects[0], peer, port) }) {
+			ports = append(ports, port)
+		}
 	}
 	for _, subject := range s.subjects {
 		for _, peer := range s.peers {
-			pair := policy.Connection{Subject: subject, Peer: peer.Peer, Addr: peer.Addr, Dir: r.Direction}
-			if ports == nil {
-				for _, port := range s.ports {
-					if try(pair, port) {
-						ports = append(ports, port)
-					}
-				}
-				if ports != nil {
-					pairs = append(pairs, pair)
-				}
-				continue
-			}
-			for _, port := range ports {
-				if try(pair, port) {
-					pairs = append(pairs, pair)
-					break
-				}
+			if slices.ContainsFunc(ports, func(port policy.Connection) bool { return try(subject, peer, port) }) {
+				pairs = append(pairs, pair(subject, peer, r.Direction))
 			}
 		}
 	}
 	return pairs, ports
 }
 
-// matchesAny is matching that ends with the first.
+// matchesAny says whether a rule matches any connection.
 func (s *sample) matchesAny(solo *policy.Reference, r policy.Rule) bool {
 	for _, subject := range s.subjects {
 		for _, peer := range s.peers {
-			pair := policy.Connection{Subject: subject, Peer: peer.Peer, Addr: peer.Addr, Dir: r.Direction}
 			for _, port := range s.ports {
-				if _, is := matching(solo.Explain(join(pair, port)), r); is {
+				if _, is := matching(solo.Explain(join(pair(subject, peer, r.Direction), port)), r); is {
 					return true
 				}
 			}
@@ -224,15 +242,46 @@ func (s *sample) matchesAny(solo *policy.Reference, r policy.Rule) bool {
 	return false
 }
 
+func pair(subject uint32, peer policy.Connection, dir policy.Direction) policy.Connection {
+	return policy.Connection{Subject: subject, Peer: peer.Peer, Addr: peer.Addr, Dir: dir}
+}
+
 func join(pair, port policy.Connection) policy.Connection {
 	pair.Proto, pair.Port = port.Proto, port.Port
 	return pair
 }
 
-// reference over the sample for some policies.
-func (s *sample) reference(models []*policy.Model) *policy.Reference {
+// keep leaves only subjects that a policy selects.
+func (s *sample) keep(m *policy.Model) {
+	s.subjects = slices.DeleteFunc(s.subjects, func(id uint32) bool {
+		alone := *s.world
+		alone.Identities = map[uint32]map[string]string{id: s.world.Identities[id]}
+		alone.Policies = []*policy.Model{m}
+		return policy.NewReference(&alone).PolicySubjects[m.Key()] == 0
+	})
+}
+
+// reference over the sample for some policies, where every pod calls every port by these names. For a connection it matters
+// only which names its port has, so all that names can do is tried by trying sets of names.
+func (s *sample) reference(models []*policy.Model, names []string) *policy.Reference {
 	w := *s.world
-	w.Identities = maps.Clone(w.Identities)
 	w.Policies = models
+	w.NamedPorts = map[uint32]map[string][]uint16{}
+	all := map[string][]uint16{}
+	for _, name := range names {
+		for _, port := range s.ports {
+			if port.Port > 0 {
+				key := name + "/" + protocolName(port.Proto)
+				all[key] = append(all[key], port.Port)
+			}
+		}
+	}
+	for id := range w.Identities {
+		w.NamedPorts[id] = all
+	}
 	return policy.NewReference(&w)
+}
+
+func protocolName(proto uint8) string {
+	return map[uint8]string{6: "TCP", 17: "UDP", 132: "SCTP"}[proto]
 }

@@ -29,11 +29,14 @@ type words struct {
 
 func wordsOf(v any) *words {
 	w := &words{}
-	w.read("", v)
+	w.add(v)
 	return w
 }
 
-func (w *words) read(key string, v any) {
+func (w *words) add(v any) { w.read("", "", v) }
+
+// read goes through a value that is under a key; above is the key of the object that has it.
+func (w *words) read(above, key string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
 		if s, is := selectorOf(v); is || strings.HasSuffix(strings.ToLower(key), "selector") {
@@ -48,11 +51,11 @@ func (w *words) read(key string, v any) {
 			return
 		}
 		for _, k := range sortedKeys(v) {
-			w.read(k, v[k])
+			w.read(key, k, v[k])
 		}
 	case []any:
 		for _, e := range v {
-			w.read(key, e)
+			w.read(above, key, e)
 		}
 	case float64:
 		if v >= 1 && v <= 65535 {
@@ -61,7 +64,7 @@ func (w *words) read(key string, v any) {
 	case string:
 		if p, err := netip.ParsePrefix(v); err == nil {
 			w.cidrs = append(w.cidrs, p.Masked())
-		} else if strings.Contains(strings.ToLower(key), "port") || key == "name" {
+		} else if key == "port" || key == "destinationNamedPort" || above == "ports" && key == "name" {
 			w.names = append(w.names, v)
 		}
 	}

@@ -8,150 +8,134 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
-// most label sets that are made for a selector: one that needs more isn't judged.
+// most label sets that are made for selectors: what needs more isn't judged.
 const most = 256
 
 // fresh is a value that no policy names.
 const fresh = "any-other"
 
-// vocabulary is what selectors say about keys: values that they name, and keys that they want to be absent or different. Whoever
-// meets a selector by having little is told from others by these.
-type vocabulary struct {
-	values map[string][]string
-	absent map[string]bool
-}
-
-func vocabularyOf(selectors []metav1.LabelSelector) vocabulary {
-	v := vocabulary{map[string][]string{}, map[string]bool{}}
-	for _, s := range selectors {
-		for k, value := range s.MatchLabels {
-			v.values[k] = append(v.values[k], value)
-		}
-		for _, e := range s.MatchExpressions {
-			v.values[e.Key] = append(v.values[e.Key], e.Values...)
-			if e.Operator == metav1.LabelSelectorOpNotIn || e.Operator == metav1.LabelSelectorOpDoesNotExist {
-				v.absent[e.Key] = true
-			}
-		}
-	}
-	for k := range v.values {
-		slices.Sort(v.values[k])
-		v.values[k] = slices.Compact(v.values[k])
-	}
-	return v
-}
-
-// absence stands for a label that is not there.
-const absence = "\x00"
-
-// meeting makes label sets that meet a selector, as many as tell it from all others of the vocabulary; false: too many.
-func (v vocabulary) meeting(s metav1.LabelSelector) ([]map[string]string, bool) {
-	options := map[string][]string{}
-	limit := func(key string, allowed []string) {
-		if was, has := options[key]; has {
-			allowed = slices.DeleteFunc(slices.Clone(was), func(o string) bool { return !slices.Contains(allowed, o) })
-		}
-		options[key] = allowed
-	}
-	for k, value := range s.MatchLabels {
-		limit(k, []string{value})
+// requirements of a selector on one key. Labels that identities leave out are none: the engine doesn't see them either.
+func requirements(s metav1.LabelSelector) map[string][]metav1.LabelSelectorRequirement {
+	out := map[string][]metav1.LabelSelectorRequirement{}
+	for k, v := range s.MatchLabels {
+		out[k] = append(out[k], metav1.LabelSelectorRequirement{Key: k, Operator: metav1.LabelSelectorOpIn, Values: []string{v}})
 	}
 	for _, e := range s.MatchExpressions {
-		known := append(slices.Clone(v.values[e.Key]), fresh)
-		switch e.Operator {
-		case metav1.LabelSelectorOpIn:
-			limit(e.Key, e.Values)
-		case metav1.LabelSelectorOpExists:
-			limit(e.Key, known)
-		case metav1.LabelSelectorOpDoesNotExist:
-			limit(e.Key, []string{absence})
-		case metav1.LabelSelectorOpNotIn:
-			limit(e.Key, append(slices.DeleteFunc(known, func(o string) bool { return slices.Contains(e.Values, o) }), absence))
-		}
+		out[e.Key] = append(out[e.Key], e)
 	}
-	for k := range v.absent { // what other selectors want to be absent may be there or not
-		if _, said := options[k]; !said {
-			options[k] = append([]string{absence, fresh}, v.values[k]...)
-		}
-	}
-	return product(options)
+	maps.DeleteFunc(out, func(key string, _ []metav1.LabelSelectorRequirement) bool {
+		_, left := identity.Excluded(key)
+		return left
+	})
+	return out
 }
 
-func product(options map[string][]string) ([]map[string]string, bool) {
-	out := []map[string]string{{}}
-	for _, k := range sortedKeys(options) {
-		if _, left := identity.Excluded(k); left {
-			continue // identities have none of them
+func meets(r metav1.LabelSelectorRequirement, value string, has bool) bool {
+	switch r.Operator {
+	case metav1.LabelSelectorOpIn:
+		return has && slices.Contains(r.Values, value)
+	case metav1.LabelSelectorOpNotIn:
+		return !has || !slices.Contains(r.Values, value)
+	case metav1.LabelSelectorOpExists:
+		return has
+	case metav1.LabelSelectorOpDoesNotExist:
+		return !has
+	}
+	return true // the engine has closed the policy, and means nobody by it
+}
+
+// labelSets makes a label set for each combination of selectors that some label set meets, and no other selector: together
+// they tell apart all that selectors can. It goes through keys one by one and forgets how a combination came about, so there are as
+// many as there are combinations, and not as there are labels. False: too many.
+func labelSets(selectors []metav1.LabelSelector) ([]map[string]string, bool) {
+	var of []map[string][]metav1.LabelSelectorRequirement
+	values := map[string][]string{}
+	for _, s := range selectors {
+		own := requirements(s)
+		of = append(of, own)
+		for key, list := range own {
+			for _, r := range list {
+				values[key] = append(values[key], r.Values...)
+			}
+			values[key] = append(values[key], fresh)
 		}
-		var next []map[string]string
-		for _, have := range out {
-			for _, value := range options[k] {
-				set := maps.Clone(have)
-				if value != absence {
-					set[k] = value
+	}
+	// A letter for each selector: + as long as it is met.
+	sets := map[string]map[string]string{strings.Repeat("+", len(selectors)): {}}
+	for _, key := range sortedKeys(values) {
+		slices.Sort(values[key])
+		next := map[string]map[string]string{}
+		step := func(met string, have map[string]string, value string, has bool) {
+			still := []byte(met)
+			for i, own := range of {
+				for _, r := range own[key] {
+					if !meets(r, value, has) {
+						still[i] = '-'
+					}
 				}
-				next = append(next, set)
+			}
+			if next[string(still)] != nil {
+				return
+			}
+			set := maps.Clone(have)
+			if has {
+				set[key] = value
+			}
+			next[string(still)] = set
+		}
+		for _, met := range sortedKeys(sets) {
+			step(met, sets[met], "", false)
+			for _, value := range slices.Compact(values[key]) {
+				step(met, sets[met], value, true)
 			}
 		}
-		if out = next; len(out) > most {
+		if sets = next; len(sets) > most {
 			return nil, false
 		}
+	}
+	out := make([]map[string]string, 0, len(sets))
+	for _, met := range sortedKeys(sets) {
+		out = append(out, sets[met])
 	}
 	return out, true
 }
 
-// all makes the label sets for several selectors, each by itself and together with each of those that others have: taking a
-// rule out may uncover one that means fewer. Without any, those that meet none in particular.
-func (v vocabulary) all(selectors, others []metav1.LabelSelector) ([]map[string]string, bool) {
-	var out []map[string]string
-	seen := map[string]bool{}
-	for _, s := range append(slices.Clone(selectors), metav1.LabelSelector{}) {
-		for _, o := range append([]metav1.LabelSelector{{}}, others...) {
-			sets, ok := v.meeting(together(s, o))
-			if !ok {
-				return nil, false
-			}
-			for _, set := range sets {
-				if key := identity.Canonical(set); !seen[key] {
-					seen[key] = true
-					out = append(out, set)
-				}
-			}
-		}
-	}
-	return out, len(out) <= most
-}
-
-// together is a selector that asks for what two ask for.
-func together(a, b metav1.LabelSelector) metav1.LabelSelector {
-	out := metav1.LabelSelector{MatchExpressions: slices.Concat(a.MatchExpressions, b.MatchExpressions)}
-	for _, labels := range []map[string]string{a.MatchLabels, b.MatchLabels} {
-		for k, v := range labels {
-			out.MatchExpressions = append(out.MatchExpressions, metav1.LabelSelectorRequirement{Key: k, Operator: metav1.LabelSelectorOpIn, Values: []string{v}})
-		}
-	}
-	return out
-}
-
-// edges are addresses at the ends of CIDRs, just outside of them, and one that is in none.
+// edges are addresses that tell CIDRs apart: of those at their ends and just outside of them, one for each combination of
+// CIDRs that have it.
 func edges(cidrs []netip.Prefix) []netip.Addr {
-	out := []netip.Addr{netip.MustParseAddr("203.0.113.77"), netip.MustParseAddr("2001:db8:ffff::77")}
+	all := []netip.Addr{netip.MustParseAddr("203.0.113.77"), netip.MustParseAddr("2001:db8:ffff::77")}
 	for _, p := range cidrs {
 		first, end := p.Addr(), last(p)
 		for _, a := range []netip.Addr{first, first.Prev(), end, end.Next()} {
 			if a.IsValid() {
-				out = append(out, a)
+				all = append(all, a)
 			}
 		}
 	}
-	slices.SortFunc(out, netip.Addr.Compare)
-	return slices.Compact(out)
+	var out []netip.Addr
+	seen := map[string]bool{}
+	for _, a := range all {
+		in := []byte{byte(a.BitLen())}
+		for _, p := range cidrs {
+			has := byte('-')
+			if p.Contains(a) {
+				has = '+'
+			}
+			in = append(in, has)
+		}
+		if !seen[string(in)] {
+			seen[string(in)] = true
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 func last(p netip.Prefix) netip.Addr {
@@ -171,6 +155,22 @@ func portEdges(named []uint16) []uint16 {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// together are sets of up to three names: a port that a rule allows by one name another may deny by a second one, and a pass
+// may leave it to a third.
+func together(names []string) [][]string {
+	out := [][]string{nil}
+	for i, a := range names {
+		out = append(out, []string{a})
+		for j, b := range names[:i] {
+			out = append(out, []string{a, b})
+			for _, c := range names[:j] {
+				out = append(out, []string{a, b, c})
+			}
+		}
+	}
+	return out
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
