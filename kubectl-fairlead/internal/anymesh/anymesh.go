@@ -134,15 +134,24 @@ func drawPolicy(t *rapid.T, name string) *world.Policy {
 		}
 	}
 	spec := object{"podSelector": anyPods(t)}
-	switch rapid.IntRange(0, 2).Draw(t, "dialect") {
+	switch rapid.IntRange(0, 4).Draw(t, "dialect") {
 	case 0:
 		rec.PolicyKind = policy.KindNetworkPolicy
 		spec["ingress"], spec["egress"] = anyRules(t, "ingress", "from", "ipBlock", "port", 2), anyRules(t, "egress", "to", "ipBlock", "port", 2)
 	case 1:
 		rec.PolicyKind, rec.Namespace = policy.KindClusterMeshNetworkPolicy, ""
-		spec["ingress"] = direction("ingress")
+		ingress := direction("ingress")
+		spec["ingress"] = ingress
+		if tier := anyTier(t, ""); tier != "" {
+			spec["tier"], spec["priority"], ingress["pass"] = tier, anyPriority(t), anyRules(t, "pass", "peers", "", "name", 2)
+		}
+	case 2, 3:
+		rec.PolicyKind, rec.Namespace = policy.KindClusterNetworkPolicy, ""
+		spec = clusterNetworkPolicy(t)
 	default:
 		spec["ingress"], spec["egress"] = direction("ingress"), direction("egress")
+	}
+	if kind := rec.PolicyKind; kind == policy.KindMeshNetworkPolicy || kind == policy.KindClusterMeshNetworkPolicy {
 		spec["mode"] = rapid.SampledFrom([]string{"Enforce", "Enforce", "Audit"}).Draw(t, "mode")
 	}
 	text, err := json.Marshal(spec)
