@@ -146,7 +146,7 @@ func sliceOf(e *discoveryv1.EndpointSlice) *record.Slice {
 	return out
 }
 
-// policies of every kind. A kind that the API doesn't know has no objects.
+// policies of every kind. One that others define need not be installed.
 func (r reading) policies(ctx context.Context) error {
 	scheme, err := Scheme()
 	if err != nil {
@@ -159,12 +159,14 @@ func (r reading) policies(ctx context.Context) error {
 			r.miss("read %s objects: this version of kubectl fairlead doesn't know their list", kind.Name)
 			continue
 		}
-		if err := r.List(ctx, list); meta.IsNoMatchError(err) {
-			continue
-		} else if apierrors.IsForbidden(err) {
+		err = r.List(ctx, list)
+		switch {
+		case kind.CRD != "" && (meta.IsNoMatchError(err) || apierrors.IsNotFound(err)):
+			continue // a kind of others' that is not installed has no objects
+		case meta.IsNoMatchError(err), apierrors.IsForbidden(err):
 			r.miss("read %s objects: %v", kind.Name, err)
 			continue
-		} else if err != nil {
+		case err != nil:
 			return fmt.Errorf("read %s objects: %w", kind.Name, err)
 		}
 		err = meta.EachListItem(list, func(o runtime.Object) error {

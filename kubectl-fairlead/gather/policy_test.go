@@ -6,6 +6,7 @@ package gather
 import (
 	"context"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -14,10 +15,12 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/explain"
@@ -56,7 +59,6 @@ func policyObjects() []client.Object {
 			Spec: networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "api"}}},
 		},
 		&v1alpha1.MeshNode{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: v1alpha1.MeshNodeStatus{LastReportTime: &reported, Policies: []v1alpha1.NodePolicy{
-
 			{Key: "east/policies/NetworkPolicy/shop/api", Revision: "main@sha1:1"},
 		}}},
 	}
@@ -106,5 +108,41 @@ func TestWhatMayNotBeReadIsMissing(t *testing.T) {
 	}
 	if _, err := readPolicy(t.Context(), api(t, interceptor.Funcs{}), "ctx"); err == nil || !strings.Contains(err.Error(), "no member of a mesh") {
 		t.Errorf("without a ClusterMesh: %v", err)
+	}
+}
+
+// ClusterNetworkPolicies are read where their definition is installed; where it isn't, nothing is missing.
+func TestClusterNetworkPoliciesNeedNotBeInstalled(t *testing.T) {
+	cnp := &npav1alpha2.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "floor"}, Spec: npav1alpha2.ClusterNetworkPolicySpec{
+		Tier: npav1alpha2.BaselineTier, Priority: 7, Subject: npav1alpha2.ClusterNetworkPolicySubject{Namespaces: &metav1.LabelSelector{}},
+		Ingress: []npav1alpha2.ClusterNetworkPolicyIngressRule{{
+			Action: npav1alpha2.ClusterNetworkPolicyRuleActionDeny, From: []npav1alpha2.ClusterNetworkPolicyIngressPeer{{Namespaces: &metav1.LabelSelector{}}},
+		}},
+	}}
+	c, err := readPolicy(t.Context(), api(t, interceptor.Funcs{}, append(policyObjects(), cnp)...), "ctx")
+	if err != nil || len(c.Missing) > 0 || len(c.Policies) != 2 || c.Policies[0].Model.Key() != "ClusterNetworkPolicy/-/floor" || len(c.Policies[0].Model.Problems()) > 0 {
+		t.Fatalf("got %+v, %v", c, err)
+	}
+	for _, tt := range []struct {
+		list    client.ObjectList
+		refusal error
+		missing int
+	}{
+		{&npav1alpha2.ClusterNetworkPolicyList{}, &meta.NoKindMatchError{}, 0},
+		{&npav1alpha2.ClusterNetworkPolicyList{}, apierrors.NewNotFound(schema.GroupResource{}, ""), 0},
+		{&npav1alpha2.ClusterNetworkPolicyList{}, apierrors.NewForbidden(schema.GroupResource{}, "", nil), 1},
+		{&v1alpha1.MeshNetworkPolicyList{}, &meta.NoKindMatchError{}, 1},
+	} {
+		c, err := readPolicy(t.Context(), api(t, interceptor.Funcs{
+			List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, opts ...client.ListOption) error {
+				if reflect.TypeOf(list) == reflect.TypeOf(tt.list) {
+					return tt.refusal
+				}
+				return c.List(ctx, list, opts...)
+			},
+		}, policyObjects()...), "ctx")
+		if err != nil || len(c.Missing) != tt.missing {
+			t.Errorf("%T, %v: missing %v, %v", tt.list, tt.refusal, c.Missing, err)
+		}
 	}
 }

@@ -69,6 +69,9 @@ func side(b *strings.Builder, p paint, name string, s explain.Side) {
 	if s.Rule != nil {
 		fmt.Fprintf(b, "%s%s %s\n", indent, p.dim("by:"), ruleLine(*s.Rule))
 	}
+	if s.Passed != nil {
+		fmt.Fprintf(b, "%s%s %s\n", indent, p.dim("passed to the next tier by:"), ruleLine(*s.Passed))
+	}
 	for _, r := range s.Also {
 		fmt.Fprintf(b, "%s%s %s\n", indent, p.dim("also:"), ruleLine(r))
 	}
@@ -84,12 +87,15 @@ func side(b *strings.Builder, p paint, name string, s explain.Side) {
 	}
 }
 
-// ruleLine names a rule: policy, place, mode, file and commit.
+// ruleLine names a rule: policy, place, mode, tier, file and commit.
 func ruleLine(r world.Rule) string {
 	if r.Policy == "" {
 		return r.Rule + " (built in)"
 	}
 	s := r.Policy + ", " + r.Rule + ", " + r.Mode
+	if r.Tier != "" {
+		s += ", " + r.Tier + " tier"
+	}
 	if r.File != "" {
 		s += ", " + r.File
 		if r.Line > 0 {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/explain"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/policy"
 )
 
 // Tree is what was found below some paths.
@@ -39,8 +40,8 @@ type Report struct {
 	Passed  int      `json:"passed"`
 	Failed  int      `json:"failed"`
 	Results []Result `json:"results"`
-	// Rules is how many rules the policies have, those that deny by default among them; Unused are those that no expectation
-	// was decided by.
+	// Rules is how many rules the policies have, those that deny by default among them; Unused are those that decided no
+	// expectation and passed none to the next tier.
 	Rules  int          `json:"rules"`
 	Unused []world.Rule `json:"unused,omitempty"`
 }
@@ -78,7 +79,7 @@ func Run(t Tree) (Report, []Problem) {
 		}
 		for _, name := range m.Names() {
 			for _, rule := range m.Reference(name).Rules {
-				if rule.PolicyKey != "" {
+				if rule.PolicyKey != "" && rule.Kind != policy.RuleUnclear { // which the engine puts behind passes
 					told := m.Clusters[name].Tell(rule)
 					rules[told.Policy+" "+told.Rule] = told
 				}
@@ -190,6 +191,9 @@ func judge(m *world.Mesh, file string, e Expectation, used map[string]bool) (Res
 	byIt := e.By == ""
 	for _, c := range report.Connections {
 		for _, s := range []explain.Side{c.Egress, c.Ingress} {
+			if s.Passed != nil {
+				used[s.Passed.Policy+" "+s.Passed.Rule] = true
+			}
 			if s.Rule == nil {
 				continue
 			}

@@ -171,6 +171,57 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// Each side says which tier decides, and what left the connection to it.
+func TestTiersAreTold(t *testing.T) {
+	const subject = `"subject":{"pods":{"namespaceSelector":{},"podSelector":{"matchLabels":{"app":"api"}}}}`
+	rule := func(action string) string {
+		return `[{"action":"` + action + `","from":[{"pods":{"namespaceSelector":{},"podSelector":{"matchLabels":{"app":"web"}}}}]}]`
+	}
+	for _, tt := range []struct {
+		from, tier, action string
+		namespace          bool // with the namespace's policy, which allows web's connections to port 8080
+		want               Verdict
+		by, passed, why    string
+	}{
+		{"east/shop/web", "Admin", "Deny", true, Denied, "ClusterNetworkPolicy top ingress deny[0] Admin", "", ""},
+		{"east/shop/web", "Admin", "Pass", true, Allowed, "MeshNetworkPolicy shop/api ingress allow[0] ", "ClusterNetworkPolicy top ingress pass[0] Admin", ""},
+		{"east/shop/web", "Admin", "Pass", false, Allowed, "", "ClusterNetworkPolicy top ingress pass[0] Admin", "no policy behind the Admin tier has a say for ingress"},
+		{"10.1.0.77", "Admin", "Pass", false, Denied, "ClusterNetworkPolicy top ingress pass[0] Admin", "", "nobody knows whether the rule means the other side"},
+		{"10.1.0.77", "Baseline", "Pass", false, Allowed, "", "", "no policy has a say for ingress"},
+		{"east/shop/web", "Baseline", "Deny", true, Allowed, "MeshNetworkPolicy shop/api ingress allow[0] ", "", ""},
+		{"east/shop/web", "Baseline", "Deny", false, Denied, "ClusterNetworkPolicy top ingress deny[0] Baseline", "", "Baseline tier, priority 3"},
+		{"10.1.0.77", "Baseline", "Deny", false, Denied, "ClusterNetworkPolicy top ingress deny[0] Baseline", "", ""},
+	} {
+		t.Run(tt.from+" "+tt.tier+" "+tt.action, func(t *testing.T) {
+			m := small(t)
+			c := m.Clusters["east"]
+			if !tt.namespace {
+				c.Policies = nil
+				clear(c.Nodes[0].Enforces)
+			}
+			rec := &record.Policy{PolicyKind: policy.KindClusterNetworkPolicy, Name: "top", Spec: []byte(`{"tier":"` + tt.tier + `","priority":3,` + subject + `,"ingress":` + rule(tt.action) + `}`)}
+			c.Policies = append(c.Policies, &world.Policy{Record: rec, Model: policy.Parse(rec)})
+			c.Nodes[0].Enforces[policy.Key(rec)] = world.Enforced{Digest: record.PolicyDigest(rec.Spec)}
+			from, _ := ParseEnd(tt.from)
+			to, _ := ParseTarget("east/shop/api:8080")
+			r, err := Explain(m, from, to)
+			if err != nil || len(r.Connections) != 1 {
+				t.Fatalf("%+v, %v", r, err)
+			}
+			name := func(r *world.Rule) string {
+				if r == nil {
+					return ""
+				}
+				return r.Policy + " " + r.Rule + " " + r.Tier
+			}
+			s := r.Connections[0].Ingress
+			if r.Verdict != tt.want || name(s.Rule) != tt.by || name(s.Passed) != tt.passed || !strings.Contains(s.Why, tt.why) {
+				t.Errorf("%s by %q, passed by %q: %s (missing %v)", r.Verdict, name(s.Rule), name(s.Passed), s.Why, r.Missing)
+			}
+		})
+	}
+}
+
 func TestWhatIsNotThereIsAnErrorWithANextStep(t *testing.T) {
 	m := small(t)
 	for pair, want := range map[[2]string]string{
@@ -222,6 +273,11 @@ func TestSidesSayWhatTheEngineDecides(t *testing.T) {
 		ingress := policy.NewReference(m.World(to.Cluster)).Evaluate(policy.Connection{Subject: to.Identity, Peer: from.Identity, Addr: from.Addresses[0], Dir: policy.Ingress, Proto: proto, Port: port})
 		if (c.Egress.Verdict != Denied) != egress.Passes() || (c.Ingress.Verdict != Denied) != ingress.Passes() {
 			t.Fatalf("said are %s and %s, decided %s and %s", c.Egress.Verdict, c.Ingress.Verdict, egress.Verdict, ingress.Verdict)
+		}
+		for _, s := range []Side{c.Egress, c.Ingress} {
+			if s.Rule != nil && s.Passed != nil && s.Rule.Tier == "Admin" {
+				t.Fatalf("passed to the next tier by %+v, and decided by %+v", s.Passed, s.Rule)
+			}
 		}
 		if (c.Egress.Verdict == Audited) != (egress.Verdict == policy.AuditDeny) || (r.Verdict != Denied) != (egress.Passes() && ingress.Passes()) {
 			t.Fatalf("%s for %s and %s", r.Verdict, egress.Verdict, ingress.Verdict)

@@ -111,25 +111,42 @@ func (e *explainer) ask(cluster *world.Cluster, c policy.Connection, s *Side) {
 	default:
 		s.Verdict = Audited
 	}
-	if why.Rule == nil {
-		s.Why = fmt.Sprintf("no policy selects it for %s", c.Dir)
-		if s.Verdict == Denied {
-			s.Why = "the other side is nobody that agents know"
-		}
-		return
+	if why.Passed != nil {
+		rule := cluster.Tell(*why.Passed)
+		s.Passed = &rule
 	}
-	rule := cluster.Tell(*why.Rule)
-	s.Rule, s.Why = &rule, rule.Text
-	for _, m := range why.Matches {
-		if m.Rule.ID != why.Rule.ID {
-			s.Also = append(s.Also, cluster.Tell(m.Rule))
+	if why.Rule != nil {
+		rule := cluster.Tell(*why.Rule)
+		s.Rule, s.Why = &rule, rule.Text
+		if why.Rule.Kind == policy.RulePass && why.Verdict != policy.Allow {
+			s.Why = "denied, because nobody knows whether the rule means the other side: " + rule.Text
 		}
 	}
-	for _, r := range why.Isolation {
-		if r.ID != why.Rule.ID {
+	also := func(r policy.Rule) {
+		if !is(why.Rule, r) && !is(why.Passed, r) {
 			s.Also = append(s.Also, cluster.Tell(r))
 		}
 	}
+	for _, m := range why.Matches {
+		also(m.Rule)
+	}
+	for _, r := range why.Isolation {
+		also(r)
+	}
+	switch {
+	case why.Rule != nil:
+	case s.Verdict == Denied:
+		s.Why = "the other side is nobody that agents know"
+	case why.Passed != nil:
+		s.Why = fmt.Sprintf("no policy behind the Admin tier has a say for %s", c.Dir)
+	default:
+		s.Why = fmt.Sprintf("no policy has a say for %s", c.Dir)
+	}
+}
+
+// is compares rules by what they are called: a pass that denies who may not be meant has no number.
+func is(a *policy.Rule, b policy.Rule) bool {
+	return a != nil && a.PolicyKey == b.PolicyKey && world.Place(*a) == world.Place(b)
 }
 
 func notAPod(p party) string {

@@ -79,6 +79,8 @@ type Side struct {
 	Why        string `json:"why"`
 	// Rule that decides, if one does.
 	Rule *world.Rule `json:"rule,omitempty"`
+	// Passed is the rule of the Admin tier that left the connection to the next one, if one did.
+	Passed *world.Rule `json:"passed,omitempty"`
 	// Also are the other rules that match.
 	Also []world.Rule `json:"also,omitempty"`
 	// Enforced says which node enforces this, and from which revisions.

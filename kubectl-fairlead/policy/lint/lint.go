@@ -36,6 +36,9 @@ const (
 	CodeRedundant    Code = "rule-redundant"
 	CodeDenyDefault  Code = "deny-by-default-too"
 	CodeNotJudged    Code = "rule-not-judged"
+
+	CodeEqualPriority Code = "equal-priority"
+	CodeOnlyUnknown   Code = "rule-only-for-unknown"
 )
 
 // Severity of a finding.
@@ -51,13 +54,13 @@ const (
 var severities = map[Code]Severity{
 	CodeInvalid: Error, CodeWarning: Warning, CodeLeftOut: Warning, CodeSelectsNone: Warning, CodePeerNobody: Warning,
 	CodeNeverMatches: Error, CodePeerNever: Error, CodeShadowed: Warning, CodeRedundant: Warning,
-	CodeDenyDefault: Information, CodeNotJudged: Information,
+	CodeDenyDefault: Information, CodeNotJudged: Information, CodeEqualPriority: Warning, CodeOnlyUnknown: Warning,
 }
 
 // Codes lists every code.
 func Codes() []Code {
 	return []Code{CodeInvalid, CodeWarning, CodeLeftOut, CodeSelectsNone, CodePeerNobody, CodeNeverMatches, CodePeerNever,
-		CodeShadowed, CodeRedundant, CodeDenyDefault, CodeNotJudged}
+		CodeShadowed, CodeRedundant, CodeDenyDefault, CodeNotJudged, CodeEqualPriority, CodeOnlyUnknown}
 }
 
 // Finding is one thing to look at.
@@ -162,6 +165,7 @@ func (l *linter) run() []Finding {
 		l.policy(p)
 	}
 	l.rules()
+	l.priorities()
 	return l.findings
 }
 
@@ -196,7 +200,7 @@ func (l *linter) policy(p *world.Policy) {
 		field, _, _ := strings.Cut(problem.Message, ": ")
 		switch {
 		case !problem.Warning:
-			l.find(CodeInvalid, p, "", []string{field}, problem.Message, "correct it: until then the policy isolates its pods and allows nothing")
+			l.find(CodeInvalid, p, "", []string{field}, problem.Message, "correct it: until then the policy denies its pods everything in the directions that it names")
 		case leftOut(problem.Message):
 			l.find(CodeLeftOut, p, "", []string{field}, problem.Message, "select pods by labels that identities have: docs/concepts/identity.md")
 		default:

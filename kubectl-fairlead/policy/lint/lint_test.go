@@ -25,7 +25,7 @@ func meshOf(specs ...string) *world.Mesh {
 	for i, spec := range specs {
 		kind, spec, _ := strings.Cut(spec, " ")
 		rec := &record.Policy{PolicyKind: kind, Namespace: "shop", Name: fmt.Sprintf("p%d", i), Spec: []byte(spec)}
-		if kind == policy.KindClusterMeshNetworkPolicy {
+		if kind == policy.KindClusterMeshNetworkPolicy || kind == policy.KindClusterNetworkPolicy {
 			rec.Namespace = ""
 		}
 		c.Policies = append(c.Policies, &world.Policy{Record: rec, Model: policy.Parse(rec)})
@@ -96,6 +96,56 @@ func TestFindings(t *testing.T) {
 			if err := m.Number(); err != nil {
 				t.Fatal(err)
 			}
+			if got := codes(Run(m)); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestFindingsInTiers(t *testing.T) {
+	const n, c, u = policy.KindNetworkPolicy + " ", policy.KindClusterMeshNetworkPolicy + " ", policy.KindClusterNetworkPolicy + " "
+	const all = `"subject":{"namespaces":{}}`
+	from := func(action string) string { return `{"action":"` + action + `","from":[{"namespaces":{}}]}` }
+	upstream := func(tier string, priority int, rules ...string) string {
+		return u + fmt.Sprintf(`{"tier":%q,"priority":%d,%s,"ingress":[%s]}`, tier, priority, all, strings.Join(rules, ","))
+	}
+	web := `{"action":"Deny","from":[{"pods":{"namespaceSelector":{},"podSelector":{"matchLabels":{"app":"web"}}}}]}`
+	for _, tt := range []struct {
+		name  string
+		specs []string
+		want  string
+	}{
+		{"Admin denies what a namespace allows", []string{
+			c + `{"tier":"Admin","priority":1,"podSelector":{},"ingress":{"defaultAction":"Allow","deny":[{}]}}`,
+			n + `{"podSelector":{},"ingress":[{"ports":[{"port":80}]}]}`,
+		}, "rule-shadowed p1 ingress allow[0]"},
+		{"an earlier priority", []string{upstream("Admin", 1, from("Accept")), upstream("Admin", 2, web)}, "rule-only-for-unknown p1 ingress deny[0]"},
+		{"an earlier priority, for everybody", []string{
+			c + `{"tier":"Admin","priority":1,"podSelector":{},"ingress":{"defaultAction":"Allow","allow":[{"ports":[{"port":80}]}]}}`,
+			c + `{"tier":"Admin","priority":2,"podSelector":{},"ingress":{"defaultAction":"Allow","deny":[{"ports":[{"port":80}]}]}}`,
+		}, "rule-shadowed p1 ingress deny[0]"},
+		{"a pass skips the rest of Admin", []string{upstream("Admin", 1, from("Pass"), from("Accept"))}, "rule-shadowed p0 ingress allow[1]"},
+		{"a pass behind a deny", []string{upstream("Admin", 1, from("Deny"), from("Pass"))}, "rule-shadowed p0 ingress pass[1]"},
+		{"a pass with a say", []string{upstream("Admin", 1, strings.Replace(web, "Deny", "Pass", 1), from("Deny"))}, ""},
+		{"Admin stands guard", []string{upstream("Admin", 1, from("Accept")), n + `{"podSelector":{},"ingress":[{}]}`}, ""},
+		{"nothing is behind a pass of Baseline", []string{upstream("Baseline", 1, web, from("Pass"))}, "rule-redundant p0 ingress pass[1]"},
+		{"three labels, one a tier", []string{
+			upstream("Admin", 1, strings.Replace(strings.Replace(web, "Deny", "Pass", 1), `"app":"web"`, `"x":"1"`, 1), strings.Replace(web, `"app":"web"`, `"y":"1"`, 1)),
+			n + `{"podSelector":{},"ingress":[{"from":[{"podSelector":{"matchLabels":{"z":"1"}}}]}]}`,
+		}, ""},
+		{"equal priorities", []string{upstream("Admin", 1, web), c + `{"tier":"Admin","priority":1,"podSelector":{},"ingress":{"defaultAction":"Allow","allow":[{"peers":[{"podSelector":{"matchLabels":{"tier":"front"}}}]}]}}`},
+			"equal-priority p1"},
+		{"equal priorities, the same action", []string{upstream("Admin", 1, web), upstream("Admin", 1, strings.Replace(web, "web", "api", 1))}, ""},
+		{"equal priorities, different tiers", []string{upstream("Admin", 1, web), upstream("Baseline", 1, strings.Replace(web, "Deny", "Accept", 1), from("Deny"))}, "rule-shadowed p1 ingress allow[0]"},
+		{"equal priorities, different pods", []string{
+			c + `{"tier":"Admin","priority":1,"podSelector":{"matchLabels":{"app":"a"}},"ingress":{}}`,
+			c + `{"tier":"Admin","priority":1,"podSelector":{"matchLabels":{"app":"b"}},"ingress":{"defaultAction":"Allow","pass":[{}]}}`,
+		}, ""},
+		{"what can't be enforced", []string{u + `{"tier":"Admin","priority":1,` + all + `,"egress":[{"action":"Deny","to":[{"domainNames":["fairlead.dev"]}]}]}`}, "policy-warning p0"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := meshOf(tt.specs...)
 			if got := codes(Run(m)); got != tt.want {
 				t.Errorf("got  %s\nwant %s", got, tt.want)
 			}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 )
 
@@ -175,6 +176,7 @@ type verdicts struct {
 	left    int // of the budget; below 0: used up
 	matches int
 	needed  bool // some verdict rests on the rule
+	unknown bool // one about a peer that nobody knows does, who could be anybody
 	decides bool
 	own     policy.Verdict
 	covers  map[string]bool // what decides without it; empty text: no policy does
@@ -211,20 +213,30 @@ func (v *verdicts) try(c policy.Connection) {
 		v.own = policy.Allow // there is no tier to pass to
 	}
 	full, less := v.full.Explain(c), v.less.Explain(c)
-	if full.Verdict != less.Verdict {
+	switch changes := full.Verdict != less.Verdict; {
+	case c.Peer == identity.Unknown:
+		v.unknown = v.unknown || changes
+		return
+	case changes:
 		v.needed = true
 		return
 	}
-	v.decides = v.decides || decidedBy(full, v.rule)
-	v.opposed = v.opposed && full.Verdict != v.own
+	decides := decidedBy(full, v.rule)
+	v.decides = v.decides || decides
+	skipped := v.rule.Tier == policy.TierAdmin && !decides && full.Passed != nil // an earlier pass leaves it to the next tier
+	v.opposed = v.opposed && (skipped || full.Verdict != v.own)
 	v.isolate = v.isolate && less.Rule != nil && less.Rule.Index < 0
-	if less.Rule == nil {
+	by := less.Rule
+	if skipped {
+		by = full.Passed
+	}
+	if by == nil {
 		v.covers[""] = true
-		v.later = v.later || v.rule.Tier == policy.TierAdmin
+		v.later = v.later || decides && v.rule.Tier == policy.TierAdmin
 		return
 	}
-	v.covers[world.PolicyName(less.Rule.PolicyKey)+", "+world.Place(*less.Rule)] = true
-	v.later = v.later || asked(less.Rule.Tier) > asked(v.rule.Tier)
+	v.covers[world.PolicyName(by.PolicyKey)+", "+world.Place(*by)] = true
+	v.later = v.later || decides && asked(by.Tier) > asked(v.rule.Tier)
 }
 
 // decidedBy says whether a rule decided, or left a connection to the next tier.
@@ -261,6 +273,10 @@ func (l *linter) conclude(p *world.Policy, r policy.Rule, v *verdicts, gone map[
 	case v.matches == 0:
 		l.find(CodeNeverMatches, p, place, fields, fmt.Sprintf("no connection can match the rule: %s", r.Text), "correct its peers and ports, or delete it")
 	case v.needed, v.later:
+	case v.unknown && v.opposed && !v.decides:
+		l.find(CodeOnlyUnknown, p, place, fields, fmt.Sprintf("the rule (%s) decides only about peers that nobody knows: about those that it names %s always decides otherwise", r.Text, strings.Join(by, "; ")),
+			"see which of the two is meant to be asked first")
+	case v.unknown:
 	case v.opposed && !v.decides:
 		l.find(CodeShadowed, p, place, fields, fmt.Sprintf("the rule (%s) never decides: %s always decides otherwise", r.Text, strings.Join(by, "; ")),
 			"delete the one that is not meant")

@@ -20,6 +20,7 @@ type Rule struct {
 	Rule     string `json:"rule"`
 	Text     string `json:"text"`
 	Mode     string `json:"mode,omitempty"` // Enforce or Audit
+	Tier     string `json:"tier,omitempty"` // Admin or Baseline; empty: that of namespaces
 	Source   string `json:"source,omitempty"`
 	URL      string `json:"url,omitempty"`
 	Revision string `json:"revision,omitempty"`
@@ -29,7 +30,7 @@ type Rule struct {
 
 // Tell describes a rule of a cluster.
 func (c *Cluster) Tell(r policy.Rule) Rule {
-	out := Rule{Rule: Place(r), Text: r.Text}
+	out := Rule{Rule: Place(r), Text: r.Text, Tier: r.Tier.String()}
 	if r.PolicyKey == "" {
 		return out
 	}
@@ -67,8 +68,12 @@ func Fields(r policy.Rule) []string {
 	if r.Index < 0 {
 		return []string{fmt.Sprintf("spec.%s", r.Direction)}
 	}
+	kind := r.Kind
+	if kind == policy.RuleUnclear {
+		kind = policy.RulePass // it was put behind one
+	}
 	return []string{
-		fmt.Sprintf("spec.%s.%s[%d]", r.Direction, r.Kind, r.Index),
+		fmt.Sprintf("spec.%s.%s[%d]", r.Direction, kind, r.Index),
 		fmt.Sprintf("spec.%s[%d]", r.Direction, r.Index),
 	}
 }
