@@ -65,6 +65,22 @@ func (d Document) JSON() ([]byte, *Problem) {
 	return raw, nil
 }
 
+// IsExpectations says whether a document holds what `kubectl fairlead policy test` expects of the policies beside it: it is in a
+// file that is named so, and is no Kubernetes object. An object in such a file is one as anywhere else: it may have had that name
+// before there were expectations.
+func IsExpectations(file string, raw []byte) bool {
+	if !strings.HasSuffix(file, "_test.yaml") && !strings.HasSuffix(file, "_test.yml") {
+		return false
+	}
+	var fields map[string]json.RawMessage
+	if json.Unmarshal(raw, &fields) != nil {
+		return false
+	}
+	_, version := fields["apiVersion"]
+	_, kind := fields["kind"]
+	return !version && !kind
+}
+
 // Decode reads JSON into a Go type, where an unknown field is a problem.
 func Decode(raw []byte, into any, pos Positions) []Problem {
 	strict, err := kjson.UnmarshalStrict(raw, into)

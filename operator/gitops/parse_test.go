@@ -172,15 +172,22 @@ func TestParsePassesOverExpectations(t *testing.T) {
 	for _, c := range []struct {
 		path, text string
 		objects    int
-		fails      bool
+		fails      string
 	}{
-		{"a_test.yaml", "expect: []\n", 0, false},
-		{"a_test.yaml", policy, 1, false},
-		{"a_test.yaml", "kind: MeshNetworkPolicy\n", 0, true},
-		{"a.yaml", "expect: []\n", 0, true},
+		{"a_test.yaml", "expect: []\n", 0, ""},
+		{"a_test.yaml", policy, 1, ""},
+		{"a_test.yml", "expect: []\n---\n" + policy, 1, ""},
+		{"a_test.yaml", "expect: []\n---\nkind: MeshNetworkPolicy\n", 0, "a_test.yaml:3: apiVersion and kind are needed"},
+		{"a_test.yaml", "kind: 5\n", 0, "a_test.yaml:1: apiVersion and kind are needed"},
+		{"a_test.yaml", "expect: []\n---\n" + strings.Replace(policy, "ingress", "ingres", 1), 0, `a_test.yaml:6: unknown field "spec.ingres"`},
+		{"a_test.yaml", "expect: []\n---\na: [\n", 0, "a_test.yaml:3: "},
+		{"a_test.yaml", "[]\n", 0, "a_test.yaml:1: not a Kubernetes object"},
+		{"a.yaml", "expect: []\n", 0, "a.yaml:1: apiVersion and kind are needed"},
+		{"test.yaml", "expect: []\n", 0, "test.yaml:1: "},
+		{"a_test.yaml.yaml", "expect: []\n", 0, "a_test.yaml.yaml:1: "},
 	} {
 		objects, err := Parse([]File{{Path: c.path, Data: []byte(c.text)}}, "", DefaultLimits())
-		if len(objects) != c.objects || (err != nil) != c.fails {
+		if len(objects) != c.objects || (err == nil) != (c.fails == "") || err != nil && !strings.Contains(err.Error(), c.fails) {
 			t.Errorf("%s %q: %d objects, %v", c.path, c.text, len(objects), err)
 		}
 	}

@@ -3,13 +3,17 @@
 
 package expect
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/fairlead-mesh/fairlead/mesh/manifest"
+)
 
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("clusters: {east: {podCIDRs: [10.0.0.0/8]}}\npods: [{name: east/a/b, ports: {http: 80}}]\nexpect: [{from: east/a/b, to: 'east/a/b:80', verdict: allowed}]\n"))
 	f.Add([]byte("expect:\n- from: a\n---\n{}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		file, problems := Parse("x_test.yaml", data)
+		file, problems := Parse("x_test.yaml", manifest.Split(data))
 		for _, p := range problems {
 			if p.Line < 1 || p.Message == "" {
 				t.Errorf("a problem without a place: %+v", p)

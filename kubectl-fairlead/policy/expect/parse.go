@@ -84,30 +84,25 @@ type expectSpec struct {
 	Why     string          `json:"why"`
 }
 
-// Parse reads a file of expectations. Every mistake has its line; an unknown field is one.
-func Parse(path string, data []byte) (File, []Problem) {
+// Parse reads a file of expectations from those of its documents that are no objects. Every mistake has its line; an unknown
+// field is one.
+func Parse(path string, docs []manifest.Document) (File, []Problem) {
 	p := parser{file: File{Path: path}}
-	var doc *manifest.Document
-	for _, d := range manifest.Split(data) {
-		raw, bad := d.JSON()
-		switch {
-		case bad != nil:
-			p.fail(bad.Line, "%s", bad.Message)
-			return p.file, p.problems
-		case string(raw) == "null":
-		case doc != nil:
-			p.fail(d.Positions().First(), "a file of expectations has one document")
-			return p.file, p.problems
-		default:
-			doc = &d
+	if len(docs) != 1 {
+		line := 1
+		if len(docs) > 1 {
+			line = docs[1].Positions().First()
 		}
+		p.fail(line, "%d documents hold expectations, a file has one of them", len(docs))
+		return p.file, p.problems
 	}
-	if doc == nil {
-		p.fail(1, "the file is empty; it needs expect")
+	doc := docs[0]
+	raw, bad := doc.JSON()
+	if bad != nil {
+		p.fail(bad.Line, "%s", bad.Message)
 		return p.file, p.problems
 	}
 	p.pos = doc.Positions()
-	raw, _ := doc.JSON()
 	var spec fileSpec
 	for _, w := range manifest.Decode(raw, &spec, p.pos) {
 		p.fail(w.Line, "%s", w.Message)

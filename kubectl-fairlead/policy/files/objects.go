@@ -30,22 +30,34 @@ func (r *reader) fail(file string, line int, format string, args ...any) {
 }
 
 func (r *reader) file(name string, data []byte) {
+	var expectations []manifest.Document
 	for _, doc := range manifest.Split(data) {
 		raw, bad := doc.JSON()
-		if bad != nil {
+		switch {
+		case bad != nil:
 			r.fail(name, bad.Line, "%s", bad.Message)
-			continue
-		}
-		if string(raw) != "null" {
+		case string(raw) == "null":
+		case manifest.IsExpectations(name, raw):
+			expectations = append(expectations, doc)
+		default:
 			r.object(name, raw, doc.Positions())
 		}
+	}
+	if len(expectations) > 0 {
+		file, problems := expect.Parse(name, expectations)
+		r.problems = append(r.problems, problems...)
+		r.tree.Files = append(r.tree.Files, file)
 	}
 }
 
 func (r *reader) object(file string, raw []byte, pos manifest.Positions) {
 	var meta metav1.TypeMeta
 	if err := json.Unmarshal(raw, &meta); err != nil {
-		r.tree.Ignored++
+		r.fail(file, pos.First(), "not a Kubernetes object")
+		return
+	}
+	if meta.APIVersion == "" || meta.Kind == "" {
+		r.fail(file, pos.First(), "apiVersion and kind are needed; expectations are in files that end in _test.yaml")
 		return
 	}
 	group := meta.GroupVersionKind().Group
@@ -67,8 +79,6 @@ func (r *reader) object(file string, raw []byte, pos manifest.Positions) {
 		}
 	case group == v1alpha1.GroupVersion.Group && meta.Kind != "PolicySource" && meta.Kind != "ClusterMesh" && meta.Kind != "MeshCluster":
 		r.fail(file, pos.Of("kind"), "there is no kind %s of %s", meta.Kind, meta.APIVersion)
-	default:
-		r.tree.Ignored++
 	}
 }
 
