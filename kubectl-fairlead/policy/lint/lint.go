@@ -224,8 +224,14 @@ func leftOut(message string) bool {
 	return is
 }
 
+// oneList says whether a policy has one list for all kinds of rules of a direction, by its key.
+func oneList(key string) bool {
+	kind, _, _ := strings.Cut(key, "/")
+	return kind == policy.KindNetworkPolicy || kind == policy.KindClusterNetworkPolicy
+}
+
 // rulesOf are a policy's own rules as the engine has them, but for those that deny by default and those that the engine puts
-// behind passes.
+// behind passes. Those of a list are in its order, whatever the dialect.
 func rulesOf(r *policy.Reference, key string) []policy.Rule {
 	var out []policy.Rule
 	for _, rule := range r.Rules {
@@ -234,6 +240,9 @@ func rulesOf(r *policy.Reference, key string) []policy.Rule {
 		}
 	}
 	slices.SortFunc(out, func(a, b policy.Rule) int {
+		if oneList(key) {
+			return cmp.Or(cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.Index, b.Index))
+		}
 		return cmp.Or(cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Index, b.Index))
 	})
 	return out

@@ -153,6 +153,21 @@ func TestFindingsInTiers(t *testing.T) {
 	}
 }
 
+// A finding names the rule that covers another as it is written, though the other was taken out before it.
+func TestFindingsNameRulesAsTheyAreWritten(t *testing.T) {
+	for _, specs := range [][]string{
+		{policy.KindMeshNetworkPolicy + ` {"podSelector":{},"ingress":{"allow":[{"ports":[{"port":80}]},{"ports":[{"port":90}]},{"ports":[{"port":70,"endPort":100}]}]}}`},
+		{policy.KindClusterNetworkPolicy + ` {"tier":"Baseline","priority":1,"subject":{"namespaces":{}},"egress":[
+			{"action":"Accept","to":[{"networks":["10.0.0.0/8"]}]},{"action":"Accept","to":[{"networks":["10.1.0.0/16"]}]},{"action":"Deny","to":[{"networks":["10.1.0.0/16"]}]},{"action":"Deny","to":[{"networks":["0.0.0.0/0"]}]}]}`},
+	} {
+		for _, f := range Run(meshOf(specs...)).Findings {
+			if strings.Contains(f.Message, ", "+f.Rule+" ") || f.Code == CodeRedundant && !strings.Contains(f.Message, "allow[2] decides") && !strings.Contains(f.Message, "allow[0] decides") {
+				t.Errorf("%+v", f)
+			}
+		}
+	}
+}
+
 func TestFindingsAboutPods(t *testing.T) {
 	m := meshOf(policy.KindNetworkPolicy+` {"podSelector":{"matchLabels":{"app":"db"}},"ingress":[{"from":[{"podSelector":{"matchLabels":{"app":"wbe"}}},{"podSelector":{"matchLabels":{"app":"web"}}}]}]}`,
 		policy.KindNetworkPolicy+` {"podSelector":{"matchLabels":{"app":"bd"}}}`)

@@ -5,6 +5,7 @@ package lint
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -79,8 +80,15 @@ func (l *linter) rule(p *world.Policy, r policy.Rule, gone map[string]bool) {
 	}
 	alone := []*policy.Model{l.left(p, gone)}
 	s.keep(alone[0])
-	v := verdicts{rule: r, left: budget, covers: map[string]bool{}, opposed: true, isolate: true}
-	for _, names := range together(s.names) {
+	out := maps.Clone(gone)
+	out[p.Model.Key()+" "+place] = true
+	v := verdicts{rule: r, out: out, left: budget, covers: map[string]bool{}, opposed: true, isolate: true}
+	sets := together(s.names)
+	if len(sets)*len(s.subjects)*len(s.peers) > 4*budget {
+		skip(tooMany)
+		return
+	}
+	for _, names := range sets {
 		v.solo, v.full, v.less = s.reference(alone, names), s.reference(with, names), s.reference(sans, names)
 		v.compare(&s)
 		if v.needed || v.left < 0 {
@@ -171,6 +179,7 @@ func subjectsOf(p *world.Policy) map[string]any {
 // verdicts of connections that a rule matches: with it, without it.
 type verdicts struct {
 	rule             policy.Rule
+	out              map[string]bool // rules that were taken out, by policy and place
 	solo, full, less *policy.Reference
 
 	left    int // of the budget; below 0: used up
@@ -208,10 +217,6 @@ func (v *verdicts) try(c policy.Connection) {
 		return
 	}
 	v.matches++
-	v.own = match.Verdict
-	if v.own == policy.Pass && v.rule.Tier == policy.TierBaseline {
-		v.own = policy.Allow // there is no tier to pass to
-	}
 	full, less := v.full.Explain(c), v.less.Explain(c)
 	switch changes := full.Verdict != less.Verdict; {
 	case c.Peer == identity.Unknown:
@@ -220,6 +225,10 @@ func (v *verdicts) try(c policy.Connection) {
 	case changes:
 		v.needed = true
 		return
+	}
+	v.own = match.Verdict
+	if v.own == policy.Pass && v.rule.Tier == policy.TierBaseline {
+		v.own = policy.Allow // there is no tier to pass to
 	}
 	decides := decidedBy(full, v.rule)
 	v.decides = v.decides || decides
@@ -235,7 +244,7 @@ func (v *verdicts) try(c policy.Connection) {
 		v.later = v.later || decides && v.rule.Tier == policy.TierAdmin
 		return
 	}
-	v.covers[world.PolicyName(by.PolicyKey)+", "+world.Place(*by)] = true
+	v.covers[world.PolicyName(by.PolicyKey)+", "+world.Place(asWritten(*by, v.out))] = true
 	v.later = v.later || decides && asked(by.Tier) > asked(v.rule.Tier)
 }
 
@@ -247,6 +256,33 @@ func decidedBy(e policy.Explanation, r policy.Rule) bool {
 // asked is the place of a tier in the order in which they are asked.
 func asked(t policy.Tier) int {
 	return map[policy.Tier]int{policy.TierAdmin: 0, policy.TierNamespace: 1, policy.TierBaseline: 2}[t]
+}
+
+// asWritten gives a rule the index that it has where nothing was taken out of its list.
+func asWritten(r policy.Rule, out map[string]bool) policy.Rule {
+	was := r
+	for was.Index = 0; r.Index >= 0; was.Index++ {
+		switch {
+		case takenOut(was, out):
+		case r.Index == 0:
+			return was
+		default:
+			r.Index--
+		}
+	}
+	return r
+}
+
+// takenOut says whether the element at a rule's index was taken out of its list.
+func takenOut(r policy.Rule, out map[string]bool) bool {
+	kinds := []policy.RuleKind{r.Kind}
+	if oneList(r.PolicyKey) {
+		kinds = []policy.RuleKind{policy.RuleAllow, policy.RuleDeny, policy.RulePass}
+	}
+	return slices.ContainsFunc(kinds, func(kind policy.RuleKind) bool {
+		r.Kind = kind
+		return out[r.PolicyKey+" "+world.Place(r)]
+	})
 }
 
 func same(a, b policy.Rule) bool {

@@ -95,7 +95,10 @@ func (m *maker) makePorts(rules *words) {
 	m.ports = append(m.ports, policy.Connection{Proto: 1})
 	m.names = slices.Clone(rules.names)
 	slices.Sort(m.names)
-	m.names = slices.Compact(m.names)
+	if m.names = slices.Compact(m.names); len(m.names) > mostNames {
+		m.fail(fmt.Sprintf("it and other policies use more than %d names of ports", mostNames))
+		m.names = nil
+	}
 }
 
 func (m *maker) makePeers(rules *words) {
@@ -203,8 +206,8 @@ func (m *maker) pod(cluster string, ns namespace, own map[string]string) uint32 
 	return id
 }
 
-// matching finds the connections that a rule matches by itself: pairs of pods, and the ports that any of them has a match on.
-// Ports are the same for all subjects, which are all selected.
+// matching finds the connections that a rule matches by itself: pairs of pods, and the ports that any of them has a match on. For
+// all subjects these are the same: the rule's policy selects each of them.
 func (s *sample) matching(solo *policy.Reference, r policy.Rule) (pairs, ports []policy.Connection) {
 	try := func(subject uint32, peer, port policy.Connection) bool {
 		_, is := matching(solo.Explain(join(pair(subject, peer, r.Direction), port)), r)
@@ -218,9 +221,9 @@ func (s *sample) matching(solo *policy.Reference, r policy.Rule) (pairs, ports [
 			ports = append(ports, port)
 		}
 	}
-	for _, subject := range s.subjects {
-		for _, peer := range s.peers {
-			if slices.ContainsFunc(ports, func(port policy.Connection) bool { return try(subject, peer, port) }) {
+	for _, peer := range s.peers {
+		if slices.ContainsFunc(ports, func(port policy.Connection) bool { return try(s.subjects[0], peer, port) }) {
+			for _, subject := range s.subjects {
 				pairs = append(pairs, pair(subject, peer, r.Direction))
 			}
 		}
@@ -228,9 +231,9 @@ func (s *sample) matching(solo *policy.Reference, r policy.Rule) (pairs, ports [
 	return pairs, ports
 }
 
-// matchesAny says whether a rule matches any connection.
+// matchesAny says whether a rule matches any connection. One subject is enough, see matching.
 func (s *sample) matchesAny(solo *policy.Reference, r policy.Rule) bool {
-	for _, subject := range s.subjects {
+	for _, subject := range s.subjects[:min(len(s.subjects), 1)] {
 		for _, peer := range s.peers {
 			for _, port := range s.ports {
 				if _, is := matching(solo.Explain(join(pair(subject, peer, r.Direction), port)), r); is {

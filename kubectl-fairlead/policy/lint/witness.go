@@ -18,6 +18,9 @@ import (
 // most label sets that are made for selectors: what needs more isn't judged.
 const most = 256
 
+// mostNames of ports that are tried.
+const mostNames = 12
+
 // fresh is a value that no policy names.
 const fresh = "any-other"
 
