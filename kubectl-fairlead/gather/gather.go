@@ -104,48 +104,21 @@ func read(ctx context.Context, c client.Client, s *evaluate.Snapshot) error {
 	return workloads(ctx, c, s)
 }
 
-// otherPolicies reads the policies of kinds that have no status of ours. A cluster may lack some of these kinds.
+// otherPolicies reads the policies of kinds that have no status of ours.
 func otherPolicies(ctx context.Context, c client.Client, s *evaluate.Snapshot) error {
 	for _, kind := range v1alpha1.PolicyKinds() {
 		if kind.Status != nil {
 			continue
 		}
-		list, err := listOf(c, kind)
-		if err != nil {
-			return err
-		}
-		if err = c.List(ctx, list); kind.CRD != "" && meta.IsNoMatchError(err) {
-			continue
-		}
-		if err := optional(s, kind.Name+" objects", err); err != nil {
-			return err
-		}
-		err = meta.EachListItem(list, func(o runtime.Object) error {
-			p, is := o.(v1alpha1.PolicyObject)
-			if !is {
-				return fmt.Errorf("read %s objects: %T is no policy", kind.Name, o)
-			}
+		err := eachPolicy(ctx, c, kind, func(p v1alpha1.PolicyObject) error {
 			s.OtherPolicies = append(s.OtherPolicies, p)
 			return nil
 		})
-		if err != nil {
+		if err := optional(s, kind.Name+" objects", err); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// listOf makes an empty list of a kind of policies.
-func listOf(c client.Client, kind v1alpha1.PolicyKind) (client.ObjectList, error) {
-	made, err := c.Scheme().New(kind.GroupVersion.WithKind(kind.Name + "List"))
-	if err != nil {
-		return nil, fmt.Errorf("read %s objects: %w", kind.Name, err)
-	}
-	list, is := made.(client.ObjectList)
-	if !is {
-		return nil, fmt.Errorf("read %s objects: %T is no list", kind.Name, made)
-	}
-	return list, nil
 }
 
 func workloads(ctx context.Context, c client.Reader, s *evaluate.Snapshot) error {

@@ -15,10 +15,6 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
@@ -146,77 +142,30 @@ func sliceOf(e *discoveryv1.EndpointSlice) *record.Slice {
 	return out
 }
 
-// policies of every kind. One that others define need not be installed.
+// policies of every kind.
 func (r reading) policies(ctx context.Context) error {
-	scheme, err := Scheme()
-	if err != nil {
-		return err
-	}
 	for _, kind := range v1alpha1.PolicyKinds() {
-		made, err := scheme.New(kind.GroupVersion.WithKind(kind.Name + "List"))
-		list, is := made.(client.ObjectList)
-		if err != nil || !is {
-			r.miss("read %s objects: this version of kubectl fairlead doesn't know their list", kind.Name)
-			continue
-		}
-		err = r.List(ctx, list)
+		err := eachPolicy(ctx, r, kind, func(p v1alpha1.PolicyObject) error { return r.policy(ctx, kind, p) })
 		switch {
-		case kind.CRD != "" && (meta.IsNoMatchError(err) || apierrors.IsNotFound(err)):
-			continue // a kind of others' that is not installed has no objects
 		case meta.IsNoMatchError(err), apierrors.IsForbidden(err):
 			r.miss("read %s objects: %v", kind.Name, err)
-			continue
 		case err != nil:
 			return fmt.Errorf("read %s objects: %w", kind.Name, err)
-		}
-		err = meta.EachListItem(list, func(o runtime.Object) error {
-			p, is := o.(v1alpha1.PolicyObject)
-			if !is {
-				return fmt.Errorf("read %s objects: %T is no policy", kind.Name, o)
-			}
-			return r.policy(ctx, kind, p)
-		})
-		if err != nil {
-			return err
 		}
 	}
 	return nil
 }
 
-// policy makes the record that the operator makes: agents report digests of its spec.
+// policy makes the record that the operator makes: agents report the hash of its content.
 func (r reading) policy(ctx context.Context, kind v1alpha1.PolicyKind, o v1alpha1.PolicyObject) error {
 	spec, err := json.Marshal(kind.Spec(o))
 	if err != nil {
 		return fmt.Errorf("write the spec of %s %s/%s: %w", kind.Name, o.GetNamespace(), o.GetName(), err)
 	}
 	rec := &record.Policy{
-		PolicyKind: kind.Name, Namespace: o.GetNamespace(), Name: o.GetName(), Spec: spec, Generation: o.GetGeneration(),
-		Provenance: r.provenance(ctx, o),
+		PolicyKind: kind.Name, Namespace: o.GetNamespace(), Name: o.GetName(), Spec: spec, UID: string(o.GetUID()), Generation: o.GetGeneration(),
 	}
+	rec.Provenance = r.provenance(ctx, kind, o, rec)
 	r.out.Policies = append(r.out.Policies, &world.Policy{Record: rec, Model: policy.Parse(rec)})
 	return nil
-}
-
-// provenance reads what the operator wrote on objects from Git, and asks Flux about those that it applied.
-func (r reading) provenance(ctx context.Context, o v1alpha1.PolicyObject) record.Provenance {
-	labels, notes := o.GetLabels(), o.GetAnnotations()
-	if name := labels[v1alpha1.LabelSourceName]; name != "" {
-		return record.Provenance{
-			Source: labels[v1alpha1.LabelSourceNamespace] + "/" + name, URL: notes[v1alpha1.AnnotationSourceURL],
-			Revision: notes[v1alpha1.AnnotationSourceRevision], Path: notes[v1alpha1.AnnotationSourcePath],
-		}
-	}
-	const flux = "kustomize.toolkit.fluxcd.io"
-	key := client.ObjectKey{Namespace: labels[flux+"/namespace"], Name: labels[flux+"/name"]}
-	if key.Name == "" {
-		return record.Provenance{}
-	}
-	out := record.Provenance{Source: "Kustomization/" + key.Namespace + "/" + key.Name}
-	u := &unstructured.Unstructured{}
-	u.SetGroupVersionKind(schema.GroupVersionKind{Group: flux, Version: "v1", Kind: "Kustomization"})
-	if err := r.Get(ctx, key, u); err == nil { // without it only the commit is not known, which decides nothing
-		out.Revision, _, _ = unstructured.NestedString(u.Object, "status", "lastAppliedRevision")
-		out.Path, _, _ = unstructured.NestedString(u.Object, "spec", "path")
-	}
-	return out
 }

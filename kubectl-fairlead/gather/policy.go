@@ -42,11 +42,11 @@ func Policy(ctx context.Context, name string, config *rest.Config) (*world.Clust
 
 // reading fills a world.Cluster.
 type reading struct {
-	client.Reader
+	client.Client
 	out *world.Cluster
 }
 
-func readPolicy(ctx context.Context, c client.Reader, name string) (*world.Cluster, error) {
+func readPolicy(ctx context.Context, c client.Client, name string) (*world.Cluster, error) {
 	mesh := &v1alpha1.ClusterMesh{}
 	switch err := c.Get(ctx, client.ObjectKey{Name: "mesh"}, mesh); {
 	case meta.IsNoMatchError(err):
@@ -194,7 +194,7 @@ func (r reading) nodes(ctx context.Context) error {
 		if node := known[m.Name]; node != nil && m.Status.LastReportTime != nil {
 			node.Reported = m.Status.LastReportTime.Time
 			for _, p := range m.Status.Policies {
-				node.Enforces[keyWithin(p.Key)] = world.Enforced{Revision: p.Revision, Digest: p.Digest, Problem: p.Error}
+				node.Enforces[keyWithin(p.Key)] = world.Enforced{Revision: p.Revision, Content: p.Content, Problem: p.Error}
 			}
 		}
 	}

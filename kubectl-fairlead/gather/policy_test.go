@@ -5,6 +5,7 @@ package gather
 
 import (
 	"context"
+	"encoding/json"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -26,6 +28,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/explain"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 func policyObjects() []client.Object {
@@ -42,6 +45,12 @@ func policyObjects() []client.Object {
 	}
 	port := int32(8080)
 	reported := metav1.NewTime(time.Unix(1000, 0))
+	isolated := networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "api"}}}
+	spec, err := json.Marshal(isolated)
+	if err != nil {
+		panic(err)
+	}
+	inForce := (&record.Policy{UID: "u1", Spec: spec}).Content()
 	return []client.Object{
 		&v1alpha1.ClusterMesh{ObjectMeta: metav1.ObjectMeta{Name: "mesh"}, Spec: v1alpha1.ClusterMeshSpec{ClusterName: "east", ClusterID: 1, PodCIDRs: []string{"10.1.0.0/16"}}},
 		&v1alpha1.MeshCluster{ObjectMeta: metav1.ObjectMeta{Name: "west"}, Spec: v1alpha1.MeshClusterSpec{ClusterID: 2, PodCIDRs: []string{"10.2.0.0/16"}}},
@@ -54,12 +63,17 @@ func policyObjects() []client.Object {
 			Ports: []discoveryv1.EndpointPort{{Port: &port}}, Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.1.0.2"}}},
 		},
 		&networkingv1.NetworkPolicy{
-			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api", Labels: map[string]string{v1alpha1.LabelSourceName: "git", v1alpha1.LabelSourceNamespace: "ops"},
-				Annotations: map[string]string{v1alpha1.AnnotationSourcePath: "api.yaml", v1alpha1.AnnotationSourceRevision: "main@sha1:1"}},
-			Spec: networkingv1.NetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": "api"}}},
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "api", UID: "u1", Labels: map[string]string{v1alpha1.LabelSourceName: "git", v1alpha1.LabelSourceNamespace: "ops"},
+				Annotations: map[string]string{v1alpha1.AnnotationSourcePath: "forged.yaml", v1alpha1.AnnotationSourceRevision: "main@sha1:9"}},
+			Spec: isolated,
 		},
+		&v1alpha1.PolicySource{ObjectMeta: metav1.ObjectMeta{Namespace: "ops", Name: "git"}, Status: v1alpha1.PolicySourceStatus{
+			InventoryURL: "https://git/policies", Inventory: []v1alpha1.InventoryEntry{
+				{Kind: "NetworkPolicy", Namespace: "shop", Name: "api", Path: "api.yaml", UID: "u1", Content: record.SpecContent(spec)},
+			},
+		}},
 		&v1alpha1.MeshNode{ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Status: v1alpha1.MeshNodeStatus{LastReportTime: &reported, Policies: []v1alpha1.NodePolicy{
-			{Key: "east/policies/NetworkPolicy/shop/api", Revision: "main@sha1:1"},
+			{Key: "east/policies/NetworkPolicy/shop/api", Revision: "main@sha1:1", Content: inForce},
 		}}},
 	}
 }
@@ -72,8 +86,9 @@ func TestPolicyReadsWhatExplainNeeds(t *testing.T) {
 	if len(c.Missing) > 0 || len(c.Pods) != 2 || len(c.Nodes) != 1 || len(c.Policies) != 1 || c.Others["west"].Unused == "" {
 		t.Fatalf("got %+v", c)
 	}
-	if from := c.Policies[0].Record.Provenance; from.Path != "api.yaml" || from.Source != "ops/git" {
-		t.Errorf("provenance %+v", from)
+	want := record.Provenance{Source: "ops/git", URL: "https://git/policies", Revision: "main@sha1:1", Path: "api.yaml"}
+	if from := c.Policies[0].Record.Provenance; from != want {
+		t.Errorf("provenance %+v, want %+v", from, want)
 	}
 	node := c.Nodes[0]
 	if node.Enforces["NetworkPolicy/shop/api"].Revision != "main@sha1:1" || node.Addresses[0] != netip.MustParseAddr("192.0.2.1") {
@@ -89,6 +104,68 @@ func TestPolicyReadsWhatExplainNeeds(t *testing.T) {
 	if err != nil || len(r.Connections) != 1 || r.Connections[0].To.Name != "shop/api" || r.Connections[0].Port != 8080 {
 		t.Errorf("got %+v, %v", r, err)
 	}
+}
+
+// Who may write a policy may write its labels and annotations: where it came from is what nodes and its owner say.
+func TestProvenanceIsNotWhatThePolicyClaims(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(policy *networkingv1.NetworkPolicy, src *v1alpha1.PolicySource, node *v1alpha1.MeshNode)
+		want   record.Provenance
+	}{
+		"no node names a revision": {func(_ *networkingv1.NetworkPolicy, _ *v1alpha1.PolicySource, node *v1alpha1.MeshNode) {
+			node.Status.Policies[0].Revision = ""
+		}, record.Provenance{}},
+		"nodes enforce another state": {func(policy *networkingv1.NetworkPolicy, _ *v1alpha1.PolicySource, _ *v1alpha1.MeshNode) {
+			policy.UID = "u2"
+		}, record.Provenance{}},
+		"the source applied something else": {func(_ *networkingv1.NetworkPolicy, src *v1alpha1.PolicySource, _ *v1alpha1.MeshNode) {
+			src.Status.Inventory[0].Content = "other"
+		}, record.Provenance{Revision: "main@sha1:1"}},
+		"of a Kustomization": {func(policy *networkingv1.NetworkPolicy, _ *v1alpha1.PolicySource, _ *v1alpha1.MeshNode) {
+			policy.Labels = map[string]string{"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
+		}, record.Provenance{Source: "Kustomization/flux-system/apps", Revision: "main@sha1:1", Path: "./apps"}},
+		"of a Kustomization that doesn't list it": {func(policy *networkingv1.NetworkPolicy, _ *v1alpha1.PolicySource, _ *v1alpha1.MeshNode) {
+			policy.Labels = map[string]string{"kustomize.toolkit.fluxcd.io/name": "else", "kustomize.toolkit.fluxcd.io/namespace": "flux-system"}
+		}, record.Provenance{Revision: "main@sha1:1"}},
+	} {
+		objects := []client.Object{kustomizationOf("apps", "shop_api_networking.k8s.io_NetworkPolicy"), kustomizationOf("else", "shop_web_networking.k8s.io_NetworkPolicy")}
+		var policy *networkingv1.NetworkPolicy
+		var src *v1alpha1.PolicySource
+		var node *v1alpha1.MeshNode
+		for _, o := range policyObjects() {
+			switch o := o.(type) {
+			case *networkingv1.NetworkPolicy:
+				policy = o
+			case *v1alpha1.PolicySource:
+				src = o
+			case *v1alpha1.MeshNode:
+				node = o
+			}
+			objects = append(objects, o)
+		}
+		tt.change(policy, src, node)
+		c, err := readPolicy(t.Context(), api(t, interceptor.Funcs{}, objects...), "ctx")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.Policies[0].Record.Provenance; got != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
+		}
+	}
+}
+
+func kustomizationOf(name string, ids ...string) client.Object {
+	var entries []any
+	for _, id := range ids {
+		entries = append(entries, map[string]any{"id": id, "v": "v1"})
+	}
+	u := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{"namespace": "flux-system", "name": name},
+		"spec":     map[string]any{"path": "./apps"},
+		"status":   map[string]any{"inventory": map[string]any{"entries": entries}},
+	}}
+	u.SetGroupVersionKind(kustomizations)
+	return u
 }
 
 func TestWhatMayNotBeReadIsMissing(t *testing.T) {

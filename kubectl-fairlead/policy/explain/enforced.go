@@ -12,10 +12,9 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
-	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
-// enforced holds what a pod's node enforces against the policies that were read, by the digests that its agent reports: the
+// enforced holds what a pod's node enforces against the policies that were read, by the contents that its agent reports: the
 // verdict is about what is in the kernel, and where that differs it isn't known.
 func enforced(c *world.Cluster, pod *world.Pod) (*Enforced, []string) {
 	node := c.Node(pod.Node)
@@ -44,8 +43,8 @@ func enforced(c *world.Cluster, pod *world.Pod) (*Enforced, []string) {
 		switch {
 		case !has:
 			say(key, "not in force yet; ask again in a moment, or see kubectl fairlead status")
-		case is.Digest != record.PolicyDigest(p.Record.Spec):
-			say(key, "another content is in force than the API has (%s); ask again in a moment", cmp.Or(is.Revision, "applied by hand"))
+		case is.Content != p.Record.Content():
+			say(key, "another state of it is in force than the API has (%s); ask again in a moment", cmp.Or(is.Revision, "applied by hand"))
 		case is.Problem != "" && !says(p, is.Problem):
 			say(key, "not in force as it is written: %s", is.Problem)
 		}

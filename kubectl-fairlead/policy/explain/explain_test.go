@@ -72,7 +72,7 @@ func small(t *testing.T) *world.Mesh {
 			Name: name, ID: uint8(i + 1), Context: name, PodCIDRs: []netip.Prefix{netip.MustParsePrefix(base + "0/16")},
 			Namespaces: map[string]map[string]string{"shop": nil}, Others: map[string]world.Other{other: {}},
 			Nodes: []*world.Node{{Cluster: name, Name: "n1", Addresses: []netip.Addr{addr("192.0.2." + string(rune('1'+i)))}, Reported: time.Unix(100, 0),
-				Enforces: map[string]world.Enforced{policy.Key(rec): {Revision: "main@sha1:1", Digest: record.PolicyDigest(rec.Spec)}}}},
+				Enforces: map[string]world.Enforced{policy.Key(rec): {Revision: "main@sha1:1", Content: rec.Content()}}}},
 			Policies:   []*world.Policy{{Record: rec, Model: policy.Parse(rec)}},
 			Identities: map[uint32]map[string]string{},
 		}
@@ -123,8 +123,8 @@ func TestExplain(t *testing.T) {
 		{"east/shop/web", "east/shop/api:8080", func(m *world.Mesh) { m.Clusters["east"].Nodes[0].Reported = time.Time{} }, Unknown, "no agent has reported"},
 		{"east/shop/web", "east/shop/api:8080", func(m *world.Mesh) { clear(m.Clusters["east"].Nodes[0].Enforces) }, Unknown, "not in force yet"},
 		{"east/shop/web", "east/shop/api:8080", func(m *world.Mesh) {
-			m.Clusters["east"].Nodes[0].Enforces["MeshNetworkPolicy/shop/api"] = world.Enforced{Digest: "other"}
-		}, Unknown, "another content is in force"},
+			m.Clusters["east"].Nodes[0].Enforces["MeshNetworkPolicy/shop/api"] = world.Enforced{Content: "other"}
+		}, Unknown, "another state of it is in force"},
 		{"east/shop/web", "east/shop/api:8080", func(m *world.Mesh) {
 			m.Clusters["east"].Nodes[0].Enforces["NetworkPolicy/shop/old"] = world.Enforced{}
 		}, Unknown, "gone from the API"},
@@ -201,7 +201,7 @@ func TestTiersAreTold(t *testing.T) {
 			}
 			rec := &record.Policy{PolicyKind: policy.KindClusterNetworkPolicy, Name: "top", Spec: []byte(`{"tier":"` + tt.tier + `","priority":3,` + subject + `,"ingress":` + rule(tt.action) + `}`)}
 			c.Policies = append(c.Policies, &world.Policy{Record: rec, Model: policy.Parse(rec)})
-			c.Nodes[0].Enforces[policy.Key(rec)] = world.Enforced{Digest: record.PolicyDigest(rec.Spec)}
+			c.Nodes[0].Enforces[policy.Key(rec)] = world.Enforced{Content: rec.Content()}
 			from, _ := ParseEnd(tt.from)
 			to, _ := ParseTarget("east/shop/api:8080")
 			r, err := Explain(m, from, to)

@@ -92,7 +92,7 @@ type Node struct {
 }
 
 // Enforced is a policy as a node's agent has it in force.
-type Enforced struct{ Revision, Digest, Problem string }
+type Enforced struct{ Revision, Content, Problem string }
 
 // Policy is a policy of a cluster and where it was found.
 type Policy struct {
