@@ -88,6 +88,10 @@ func Open(cfg Config) (*Datapath, error) {
 		held.Close()
 		return nil, err
 	}
+	if err := prepareTracking(cfg.Log); err != nil {
+		held.Close()
+		return nil, err
+	}
 	programs, err := bpf.LoadPrograms(held)
 	if err != nil {
 		held.Close()
