@@ -15,7 +15,7 @@ type Service struct {
 	Namespace, Name string
 	ClusterIPs      []netip.Addr // only meaningful in the cluster that wrote it
 	External        []netip.Addr // likewise: of load balancers, and externalIPs
-	ExternalLocal   bool         // externalTrafficPolicy Local: through External and node ports, only to backends of the node
+	ExternalByProxy bool         // External and node ports are left to kube-proxy: externalTrafficPolicy Local, loadBalancerSourceRanges
 	Ports           []Port
 	Global          bool // takes part in the mesh
 	Shared          bool // offers its own backends to other clusters (only if global)
@@ -85,7 +85,7 @@ func (r serviceReader) names() Object {
 func (r serviceReader) parse() (Object, error) {
 	s := &Service{
 		Namespace: intern(r.GetNamespace()), Name: r.GetName(), Global: r.GetGlobal(), Shared: r.GetShared(),
-		AffinityTimeout: r.GetAffinityTimeoutSeconds(), Headless: r.GetHeadless(), ExternalLocal: r.GetExternalLocal(),
+		AffinityTimeout: r.GetAffinityTimeoutSeconds(), Headless: r.GetHeadless(), ExternalByProxy: r.GetExternalByProxy(),
 	}
 	var err error
 	if len(r.GetClusterIps()) > 0 {

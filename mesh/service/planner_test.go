@@ -209,9 +209,9 @@ func drawService(t *rapid.T, n name) *record.Service {
 		ClusterIPs: rapid.SampledFrom([][]netip.Addr{
 			addrs("10.96.0.1"), addrs("10.96.0.1"), addrs("10.96.0.1", "fd00::1"), addrs("10.96.0.2"), addrs("10.96.0.1", "10.96.0.2"), nil,
 		}).Draw(t, "addresses"),
-		External:      rapid.SampledFrom([][]netip.Addr{nil, nil, addrs("198.51.100.1"), addrs("198.51.100.1", "2001:db8::1"), addrs("10.96.0.1")}).Draw(t, "external"),
-		ExternalLocal: rapid.IntRange(0, 3).Draw(t, "external local") == 0,
-		Global:        rapid.IntRange(0, 4).Draw(t, "not global") != 4, Shared: rapid.IntRange(0, 4).Draw(t, "not shared") != 4,
+		External:        rapid.SampledFrom([][]netip.Addr{nil, nil, addrs("198.51.100.1"), addrs("198.51.100.1", "2001:db8::1"), addrs("10.96.0.1")}).Draw(t, "external"),
+		ExternalByProxy: rapid.IntRange(0, 3).Draw(t, "external by proxy") == 0,
+		Global:          rapid.IntRange(0, 4).Draw(t, "not global") != 4, Shared: rapid.IntRange(0, 4).Draw(t, "not shared") != 4,
 		Affinity:        record.Affinity(rapid.IntRange(0, 2).Draw(t, "affinity")),
 		AffinityTimeout: uint32(rapid.IntRange(0, 1).Draw(t, "timeout")),
 		Headless:        rapid.IntRange(0, 9).Draw(t, "headless") == 0,

@@ -119,7 +119,7 @@ func addressesOf(own *record.Service, port record.Port, left bool) []address {
 	add := func(addr netip.Addr, number uint16, outside bool) {
 		out = append(out, address{
 			FrontendKey: FrontendKey{Addr: addr, Port: number, Proto: uint8(port.Protocol)},
-			local:       outside || left, outside: outside, proxied: left || outside && own.ExternalLocal,
+			local:       outside || left, outside: outside, proxied: left || outside && own.ExternalByProxy,
 		})
 	}
 	for _, addr := range own.ClusterIPs {

@@ -304,6 +304,12 @@ func TestServiceRecord(t *testing.T) {
 			Namespace: "shop", Name: "s", ClusterIps: []string{"10.101.0.9"}, Global: true, Shared: true, AffinityTimeoutSeconds: 10800,
 			Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 80}},
 		}},
+		{"only some may reach it from outside", svc(func(s *corev1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"} }), false, &recordv1.Service{
+			Namespace: "shop", Name: "s", ClusterIps: []string{"10.101.0.9"}, Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 80}}, ExternalByProxy: true,
+		}},
+		{"what comes from outside stays on its node", svc(func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal }), false, &recordv1.Service{
+			Namespace: "shop", Name: "s", ClusterIps: []string{"10.101.0.9"}, Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 80}}, ExternalByProxy: true,
+		}},
 		{"reached from outside", svc(func(s *corev1.Service) {
 			proxy := corev1.LoadBalancerIPModeProxy
 			s.Spec.Ports[0].NodePort = 30080

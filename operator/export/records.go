@@ -144,7 +144,7 @@ func ServiceRecord(cluster string, svc *corev1.Service, exportAnnotated bool) (*
 		})
 	}
 	s.ExternalAddresses = externalAddresses(svc)
-	s.ExternalLocal = svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal
+	s.ExternalByProxy = svc.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal || len(svc.Spec.LoadBalancerSourceRanges) > 0
 	if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		s.AffinityTimeoutSeconds = affinityTimeout(svc)
 	}

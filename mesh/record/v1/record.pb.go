@@ -751,7 +751,7 @@ type Service struct {
 	// Addresses outside of the cluster that lead to it for its pods too: of load balancers, and externalIPs. Only meaningful in
 	// the cluster that wrote it.
 	ExternalAddresses []string `protobuf:"bytes,10,rep,name=external_addresses,json=externalAddresses,proto3" json:"external_addresses,omitempty"`
-	ExternalLocal     bool     `protobuf:"varint,11,opt,name=external_local,json=externalLocal,proto3" json:"external_local,omitempty"` // externalTrafficPolicy Local: what comes from outside stays on its node
+	ExternalByProxy   bool     `protobuf:"varint,11,opt,name=external_by_proxy,json=externalByProxy,proto3" json:"external_by_proxy,omitempty"` // what comes from outside is left to kube-proxy, which knows where it may come from and must stay
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -856,9 +856,9 @@ func (x *Service) GetExternalAddresses() []string {
 	return nil
 }
 
-func (x *Service) GetExternalLocal() bool {
+func (x *Service) GetExternalByProxy() bool {
 	if x != nil {
-		return x.ExternalLocal
+		return x.ExternalByProxy
 	}
 	return false
 }
@@ -1263,7 +1263,7 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1b\n" +
-	"\tnode_port\x18\x04 \x01(\rR\bnodePort\"\xa9\x03\n" +
+	"\tnode_port\x18\x04 \x01(\rR\bnodePort\"\xae\x03\n" +
 	"\aService\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -1276,8 +1276,8 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x18affinity_timeout_seconds\x18\b \x01(\rR\x16affinityTimeoutSeconds\x12\x1a\n" +
 	"\bheadless\x18\t \x01(\bR\bheadless\x12-\n" +
 	"\x12external_addresses\x18\n" +
-	" \x03(\tR\x11externalAddresses\x12%\n" +
-	"\x0eexternal_local\x18\v \x01(\bR\rexternalLocal\"\xa1\x01\n" +
+	" \x03(\tR\x11externalAddresses\x12*\n" +
+	"\x11external_by_proxy\x18\v \x01(\bR\x0fexternalByProxy\"\xa1\x01\n" +
 	"\aBackend\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x18\n" +
