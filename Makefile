@@ -105,7 +105,7 @@ bench: ## Measure the datapath and the control plane (on the demo's clusters; st
 	go run ./test/bench/controlplane
 
 .PHONY: conformance-policy
-conformance-policy: demo ## Run Kubernetes' own NetworkPolicy tests on the demo's clusters, into docs/conformance (root; 15 minutes after the first time)
+conformance-policy: demo ## Run others' suites of network policy on the demo's clusters, into docs/conformance (root; 40 minutes after the first time)
 	go run ./test/conformance
 
 .PHONY: bench-scale

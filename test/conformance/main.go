@@ -1,11 +1,10 @@
 // Copyright The Fairlead Authors.
 // SPDX-License-Identifier: Apache-2.0
 
-// Conformance runs Kubernetes' own end-to-end tests of network policy on the demo's clusters, and writes what came out to
-// docs/conformance. The suite is built from the sources of the Kubernetes version that the lab runs, pinned by the module
-// in kubernetes/.
+// Conformance runs suites of network policy that others wrote on the demo's clusters, and writes what came out to
+// docs/conformance: Kubernetes' own end-to-end tests, and those of the ClusterNetworkPolicy API.
 //
-//	go run ./test/conformance [-clusters east,west] [-focus REGEXP]
+//	go run ./test/conformance [-suites networkpolicy,clusternetworkpolicy] [-clusters east,west] [-run REGEXP]
 package main
 
 import (
@@ -16,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -25,26 +25,54 @@ import (
 
 const (
 	instance = "demo"
-	// netpol are the specs of NetworkPolicy. SCTP is left out: the lab's kernel may have none.
-	netpol = `\[sig-network\].*Netpol`
-	skip   = `SCTP`
-	limit  = 40 * time.Minute
-	report = "docs/conformance/networkpolicy.md"
+	limit    = 60 * time.Minute // of a suite on a cluster
 )
 
+// suite is one that others wrote.
+type suite struct {
+	name  string
+	title string
+	about string // for the report
+	// build makes what the suite runs, in dir.
+	build func(ctx context.Context, dir string) error
+	// images that its pods run, all of them with the agnhost of Kubernetes' sources.
+	images []string
+	// run runs it on a cluster; run limits the tests by a regular expression if it isn't empty. Tests that fail are no error.
+	run func(ctx context.Context, c cluster, run string) (result, error)
+}
+
+// cluster is where a suite runs.
+type cluster struct {
+	name, kubeconfig string
+	dir              string // with what was built
+	out              string // for reports
+	kubectl          string
+}
+
+var suites = []suite{kubernetes, clusterNetworkPolicy}
+
 func main() {
-	clusters := flag.String("clusters", "east,west", "where to run the suite, one after the other")
-	focus := flag.String("focus", netpol, "which specs")
+	names := flag.String("suites", "networkpolicy,clusternetworkpolicy", "which suites")
+	clusters := flag.String("clusters", "east,west", "where to run them, one after the other")
+	run := flag.String("run", "", "only tests that match this regular expression; no report is written then")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, strings.Split(*clusters, ","), *focus); err != nil {
+	if err := runAll(ctx, strings.Split(*names, ","), strings.Split(*clusters, ","), *run); err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, clusters []string, focus string) error {
+func runAll(ctx context.Context, names, clusters []string, match string) error {
+	var chosen []suite
+	for _, name := range names {
+		i := slices.IndexFunc(suites, func(s suite) bool { return s.name == name })
+		if i < 0 {
+			return fmt.Errorf("there is no suite %q", name)
+		}
+		chosen = append(chosen, suites[i])
+	}
 	tools, err := toolchain.Find()
 	if err != nil {
 		return err
@@ -53,83 +81,66 @@ func run(ctx context.Context, clusters []string, focus string) error {
 	if err != nil {
 		return fmt.Errorf("find bin/conformance: %w", err)
 	}
-	if err := build(ctx, dir); err != nil {
+	if err := buildAgnhost(ctx, dir); err != nil {
 		return err
 	}
-	agnhost := filepath.Join(dir, "agnhost")
-	image := agnhostImage + "=" + agnhost + "," + agnhost + "=/agnhost"
-	if err := command(ctx, "", nil, "go", "run", "./hack/lab", "load-image", "--instance", instance, "--clusters", strings.Join(clusters, ","), image); err != nil {
-		return err
-	}
-	var results []result
 	failed := 0
-	for _, cluster := range clusters {
-		r, err := test(ctx, dir, tools.Program("kubectl"), cluster, focus)
-		if err != nil {
+	for _, s := range chosen {
+		if err := s.build(ctx, dir); err != nil {
 			return err
 		}
-		results = append(results, r)
-		failed += len(r.failed)
-	}
-	if focus == netpol {
-		if err := os.WriteFile(report, []byte(render(results)), 0o600); err != nil {
-			return fmt.Errorf("write %s: %w", report, err)
+		if err := loadImages(ctx, dir, clusters, s.images); err != nil {
+			return err
+		}
+		var results []result
+		for _, name := range clusters {
+			c, err := find(ctx, name, dir, tools.Program("kubectl"))
+			if err != nil {
+				return err
+			}
+			fmt.Println("testing", s.title, "in", name)
+			r, err := s.run(ctx, c, match)
+			if err != nil {
+				return err
+			}
+			results = append(results, r)
+			failed += len(r.failed)
+		}
+		if match != "" {
+			continue
+		}
+		path := "docs/conformance/" + s.name + ".md"
+		if err := os.WriteFile(path, []byte(render(s, results)), 0o600); err != nil {
+			return fmt.Errorf("write %s: %w", path, err)
 		}
 	}
 	if failed > 0 {
-		return fmt.Errorf("%d specs failed", failed)
+		return fmt.Errorf("%d tests failed", failed)
 	}
 	return nil
 }
 
-// agnhostImage is what the suite's pods run.
-const agnhostImage = "registry.k8s.io/e2e-test-images/agnhost:2.66.1"
-
-// build makes the suite, its runner and the program of its pods. What is up to date costs some seconds.
-func build(ctx context.Context, dir string) error {
-	const (
-		tags    = "selinux,grpcnotrace"
-		version = "k8s.io/component-base/version."
-	)
-	v := toolchain.KubernetesVersion
-	ldflags := "-s -w -X " + version + "gitVersion=" + v + " -X " + version + "gitMajor=1 -X " + version + "gitMinor=37"
-	env := []string{"CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=readonly -buildvcs=false"}
-	for _, b := range []struct {
-		what string
-		args []string
-	}{
-		{"agnhost", []string{"build", "-tags", tags, "-ldflags", ldflags, "-o", dir + "/agnhost", "k8s.io/kubernetes/test/images/agnhost"}},
-		{"ginkgo", []string{"build", "-o", dir + "/ginkgo", "github.com/onsi/ginkgo/v2/ginkgo"}},
-		{"e2e.test", []string{"test", "-c", "-vet=off", "-tags", tags, "-ldflags", ldflags, "-o", dir + "/e2e.test", "k8s.io/kubernetes/test/e2e"}},
-	} {
-		fmt.Println("building", b.what, v)
-		if err := command(ctx, "test/conformance/kubernetes", env, "go", b.args...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// test runs the suite on one cluster. Specs that fail are no error of it.
-func test(ctx context.Context, dir, kubectl, cluster, focus string) (result, error) {
-	out, err := exec.CommandContext(ctx, "go", "run", "./hack/lab", "kubeconfig", "--instance", instance, "--cluster", cluster).Output()
+func find(ctx context.Context, name, dir, kubectl string) (cluster, error) {
+	out, err := exec.CommandContext(ctx, "go", "run", "./hack/lab", "kubeconfig", "--instance", instance, "--cluster", name).Output()
 	if err != nil {
-		return result{}, fmt.Errorf("find the kubeconfig of %s: %w (make demo brings the clusters up)", cluster, err)
+		return cluster{}, fmt.Errorf("find the kubeconfig of %s: %w (make demo brings the clusters up)", name, err)
 	}
-	config, at := strings.TrimSpace(string(out)), filepath.Join(dir, cluster)
-	if err := os.MkdirAll(at, 0o750); err != nil {
-		return result{}, fmt.Errorf("make %s: %w", at, err)
+	c := cluster{name: name, kubeconfig: strings.TrimSpace(string(out)), dir: dir, out: filepath.Join(dir, name), kubectl: kubectl}
+	if err := os.MkdirAll(c.out, 0o750); err != nil {
+		return c, fmt.Errorf("make %s: %w", c.out, err)
 	}
-	fmt.Println("testing", cluster)
-	err = command(ctx, at, []string{"KUBECONFIG=" + config}, filepath.Join(dir, "ginkgo"),
-		"--procs=2", "--no-color", "--focus", focus, "--skip", skip, "--keep-going", "--silence-skips", "--output-interceptor-mode=none",
-		"--timeout", limit.String(), "--output-dir", at, "--json-report", "report.json", filepath.Join(dir, "e2e.test"), "--",
-		"--kubeconfig", config, "--provider=skeleton", "--kubectl-path", kubectl, "--report-dir", at, "--allowed-not-ready-nodes=0")
-	r, readErr := read(cluster, filepath.Join(at, "report.json"))
-	if readErr != nil {
-		return r, fmt.Errorf("%w (the suite ended with: %v)", readErr, err)
+	return c, nil
+}
+
+// loadImages brings images to the nodes. The front of agnhost is in the places of a shell as well: see agnhost/.
+func loadImages(ctx context.Context, dir string, clusters, images []string) error {
+	front, upstream := filepath.Join(dir, "agnhost"), filepath.Join(dir, "agnhost-upstream")
+	files := strings.Join([]string{front, front + "=/agnhost", upstream + "=/agnhost-upstream", front + "=/bin/bash", front + "=/bin/sh"}, ",")
+	args := []string{"run", "./hack/lab", "load-image", "--instance", instance, "--clusters", strings.Join(clusters, ",")}
+	for _, image := range images {
+		args = append(args, image+"="+files)
 	}
-	return r, nil
+	return command(ctx, "", nil, "go", args...)
 }
 
 func command(ctx context.Context, dir string, env []string, name string, args ...string) error {

@@ -5,12 +5,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
-
-	"github.com/fairlead-mesh/fairlead/hack/lab/toolchain"
 )
 
 // result is what came out on one cluster.
@@ -19,8 +19,8 @@ type result struct {
 	passed, failed []string
 }
 
-// suite is as much of Ginkgo's JSON report as is read here.
-type suite struct {
+// ginkgoSuite is as much of Ginkgo's JSON report as is read here.
+type ginkgoSuite struct {
 	SpecReports []struct {
 		ContainerHierarchyTexts []string
 		LeafNodeType            string
@@ -29,17 +29,67 @@ type suite struct {
 	}
 }
 
-func read(cluster, path string) (result, error) {
+func readGinkgo(cluster, path string) (result, error) {
 	r := result{cluster: cluster}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return r, fmt.Errorf("read the suite's report: %w", err)
 	}
-	return r, r.parse(data)
+	return r, r.parseGinkgo(data)
 }
 
-func (r *result) parse(data []byte) error {
-	var suites []suite
+// readGoTest reads the events of a Go test.
+func readGoTest(cluster, path string) (result, error) {
+	r := result{cluster: cluster}
+	f, err := os.Open(path)
+	if err != nil {
+		return r, fmt.Errorf("read the suite's report: %w", err)
+	}
+	defer f.Close()
+	return r, r.parseGoTest(f)
+}
+
+// parseGoTest counts the tests that have none within: what a test says whose parts are counted counts for nothing.
+func (r *result) parseGoTest(events io.Reader) error {
+	states := map[string]string{}
+	parents := map[string]bool{}
+	d := json.NewDecoder(events)
+	for {
+		var e struct{ Action, Test string }
+		err := d.Decode(&e)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read the suite's report: %w", err)
+		}
+		switch e.Action {
+		case "run":
+			states[e.Test] = "fail" // if it never ends
+			for i, c := range e.Test {
+				if c == '/' {
+					parents[e.Test[:i]] = true
+				}
+			}
+		case "pass", "fail", "skip":
+			states[e.Test] = e.Action
+		}
+	}
+	for name, state := range states {
+		_, short, _ := strings.Cut(name, "/")
+		switch {
+		case name == "" || parents[name] || state == "skip":
+		case state == "pass":
+			r.passed = append(r.passed, short)
+		default:
+			r.failed = append(r.failed, short)
+		}
+	}
+	return r.finish()
+}
+
+func (r *result) parseGinkgo(data []byte) error {
+	var suites []ginkgoSuite
 	if err := json.Unmarshal(data, &suites); err != nil {
 		return fmt.Errorf("read the suite's report: %w", err)
 	}
@@ -55,20 +105,23 @@ func (r *result) parse(data []byte) error {
 			}
 		}
 	}
+	return r.finish()
+}
+
+func (r *result) finish() error {
 	slices.Sort(r.passed)
 	slices.Sort(r.failed)
 	if len(r.passed)+len(r.failed) == 0 {
-		return fmt.Errorf("the suite's report has no spec that ran")
+		return fmt.Errorf("the suite's report has no test that ran")
 	}
 	return nil
 }
 
 // render makes the page for people.
-func render(results []result) string {
+func render(s suite, results []result) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# NetworkPolicy: Kubernetes' own tests\n\n")
-	fmt.Fprintf(&b, "`make conformance-policy` builds the end-to-end tests of Kubernetes %s, runs those of NetworkPolicy (without SCTP, which\n", toolchain.KubernetesVersion)
-	fmt.Fprintf(&b, "a kernel may not have) on the demo's clusters, and writes this page.\n\n| cluster | passed | failed |\n|---|---|---|\n")
+	fmt.Fprintf(&b, "# %s\n\n%s\n", s.title, s.about)
+	fmt.Fprintf(&b, "`make conformance-policy` builds them, runs them on the demo's clusters, and writes this page.\n\n| cluster | passed | failed |\n|---|---|---|\n")
 	for _, r := range results {
 		fmt.Fprintf(&b, "| %s | %d | %d |\n", r.cluster, len(r.passed), len(r.failed))
 	}

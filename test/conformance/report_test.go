@@ -4,13 +4,14 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
 
 func TestReport(t *testing.T) {
 	r := result{cluster: "east"}
-	err := r.parse([]byte(`[{"SpecReports":[
+	err := r.parseGinkgo([]byte(`[{"SpecReports":[
 		{"LeafNodeType":"BeforeSuite","State":"passed"},
 		{"ContainerHierarchyTexts":["Netpol"],"LeafNodeType":"It","LeafNodeText":"allows","State":"passed"},
 		{"ContainerHierarchyTexts":["Netpol"],"LeafNodeType":"It","LeafNodeText":"denies","State":"timedout"},
@@ -19,13 +20,32 @@ func TestReport(t *testing.T) {
 	if err != nil || len(r.passed) != 1 || len(r.failed) != 1 {
 		t.Fatalf("%+v, %v", r, err)
 	}
-	page := render([]result{r})
+	page := render(kubernetes, []result{r})
 	for _, want := range []string{"| east | 1 | 1 |", "Failed in east: Netpol denies", "- Netpol allows\n"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q in:\n%s", want, page)
 		}
 	}
-	if err := (&result{}).parse([]byte(`[{"SpecReports":[{"LeafNodeType":"It","State":"skipped"}]}]`)); err == nil {
+	if err := (&result{}).parseGinkgo([]byte(`[{"SpecReports":[{"LeafNodeType":"It","State":"skipped"}]}]`)); err == nil {
 		t.Error("a suite of which nothing ran passes")
+	}
+}
+
+func TestGoReport(t *testing.T) {
+	r := result{cluster: "east"}
+	err := r.parseGoTest(strings.NewReader(`{"Action":"start"}
+		{"Action":"run","Test":"TestConformance"}
+		{"Action":"run","Test":"TestConformance/A"}
+		{"Action":"run","Test":"TestConformance/A/denies"}
+		{"Action":"pass","Test":"TestConformance/A/denies"}
+		{"Action":"pass","Test":"TestConformance/A"}
+		{"Action":"run","Test":"TestConformance/B"}
+		{"Action":"skip","Test":"TestConformance/B"}
+		{"Action":"run","Test":"TestConformance/C"}
+		{"Action":"run","Test":"TestConformance/C/hangs"}
+		{"Action":"fail","Test":"TestConformance"}
+		{"Action":"fail"}`))
+	if err != nil || !slices.Equal(r.passed, []string{"A/denies"}) || !slices.Equal(r.failed, []string{"C/hangs"}) {
+		t.Errorf("%+v, %v", r, err)
 	}
 }
