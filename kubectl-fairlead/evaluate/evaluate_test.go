@@ -136,8 +136,8 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 		}, "fl-policies-realized", evaluate.Failing, "ClusterNetworkPolicy floor: as it is written now on 0 of 2 nodes", nil},
 		{"a ClusterNetworkPolicy with a field that isn't enforced", func(s *evaluate.Snapshot) {
 			clusterNetworkPolicy(s)
-			s.Nodes[1].Status.Policies[0].Warning = "spec.egress[0].to[0]: nodes can't be enforced yet"
-		}, "fl-policies-realized", evaluate.Warning, "ClusterNetworkPolicy floor: spec.egress[0].to[0]: nodes", nil},
+			s.Nodes[1].Status.Policies[0].Warning = "spec.egress[0].to[0]: domainNames can't be enforced yet"
+		}, "fl-policies-realized", evaluate.Warning, "ClusterNetworkPolicy floor: spec.egress[0].to[0]: domainNames", nil},
 		{"a policy that is gone and still enforced", func(s *evaluate.Snapshot) {
 			networkPolicy(s, 1, 1, 1)
 			s.OtherPolicies = nil

@@ -180,7 +180,7 @@ func (r reading) nodes(ctx context.Context) error {
 	}
 	known := map[string]*world.Node{}
 	for _, n := range nodes.Items {
-		node := &world.Node{Cluster: r.out.Name, Name: n.Name, Enforces: map[string]world.Enforced{}}
+		node := &world.Node{Cluster: r.out.Name, Name: n.Name, Labels: n.Labels, Enforces: map[string]world.Enforced{}}
 		node.Addresses = addresses(n.Status.Addresses, func(a corev1.NodeAddress) string {
 			if a.Type != corev1.NodeInternalIP {
 				return ""

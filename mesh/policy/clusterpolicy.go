@@ -218,7 +218,7 @@ func (m *Model) clusterPeer(field string, dir Direction, r *rule, in *npav1alpha
 	case len(in.Networks) > 0:
 		return clusterNetworks(r, in.Networks)
 	case in.Nodes != nil:
-		return errors.New("nodes can't be enforced yet")
+		return clusterNodes(r, in.Nodes)
 	}
 	return errors.New("domainNames can't be enforced yet")
 }
@@ -247,6 +247,16 @@ func clusterNetworks(r *rule, in []npav1alpha2.CIDR) error {
 		}
 		r.peers = append(r.peers, peer{cidr: p})
 	}
+	return nil
+}
+
+// clusterNodes adds the nodes of the local cluster that a selector chooses.
+func clusterNodes(r *rule, in *metav1.LabelSelector) error {
+	s, err := compileSelector(in)
+	if err != nil {
+		return fmt.Errorf("nodes: %w", err)
+	}
+	r.peers = append(r.peers, peer{nodes: &nodeSelector{s}})
 	return nil
 }
 

@@ -21,12 +21,11 @@ func TestUnknownRulesOfClusterNetworkPoliciesAreClosed(t *testing.T) {
 		first      Verdict
 		last       Verdict // where the rule stands behind one that accepts port 80
 	}{
-		{"accept nodes", `{"action":"Accept","to":[{"nodes":{}}]}`, "spec.egress[0].to[0]: nodes can't be enforced yet; the rule accepts nobody", Allow, Allow},
-		{"deny nodes", `{"action":"Deny","to":[{"nodes":{}}]}`, "nodes can't be enforced yet; the rule denies everybody", Deny, Allow},
-		{"pass nodes", `{"action":"Pass","to":[{"nodes":{}}]}`, "the rule denies everybody", Deny, Allow},
-		{"accept nodes and pods", `{"action":"Accept","to":[{"namespaces":{}},{"nodes":{}}]}`, "the rule accepts nobody", Allow, Allow},
-		{"deny nodes on another port", `{"action":"Deny","to":[{"nodes":{}}],"protocols":[{"tcp":{"destinationPort":{"number":81}}}]}`, "denies everybody", Allow, Allow},
-		{"deny names", `{"action":"Deny","to":[{"domainNames":["example.com"]}]}`, "domainNames can't be enforced yet", Deny, Allow},
+		{"accept names", `{"action":"Accept","to":[{"domainNames":["a.example"]}]}`, "spec.egress[0].to[0]: domainNames can't be enforced yet; the rule accepts nobody", Allow, Allow},
+		{"deny names", `{"action":"Deny","to":[{"domainNames":["a.example"]}]}`, "domainNames can't be enforced yet; the rule denies everybody", Deny, Allow},
+		{"pass names", `{"action":"Pass","to":[{"domainNames":["a.example"]}]}`, "the rule denies everybody", Deny, Allow},
+		{"accept names and pods", `{"action":"Accept","to":[{"namespaces":{}},{"domainNames":["a.example"]}]}`, "the rule accepts nobody", Allow, Allow},
+		{"deny names on another port", `{"action":"Deny","to":[{"domainNames":["a.example"]}],"protocols":[{"tcp":{"destinationPort":{"number":81}}}]}`, "denies everybody", Allow, Allow},
 		{"a peer of a later version", `{"action":"Deny","to":[{"services":{}}]}`, "services", Deny, Allow},
 		{"a peer of a later version, accepted", `{"action":"Accept","to":[{"services":{}}]}`, "services", Allow, Allow},
 		{"no peers", `{"action":"Deny","to":[]}`, "needs to", Deny, Allow},
@@ -95,6 +94,67 @@ func TestNetworksOfClusterNetworkPolicies(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Peers that are nodes mean the addresses of those of the own cluster that the selector chooses, as these are now.
+func TestNodesOfClusterNetworkPolicies(t *testing.T) {
+	addr := netip.MustParseAddr
+	worker, infra := addr("192.0.2.1"), addr("2001:db8::2")
+	rule := func(action, nodes string) *Model {
+		return policyOf(KindClusterNetworkPolicy, "", "p",
+			`{"tier":"Admin","priority":5,"subject":{"namespaces":{}},"egress":[{"action":"`+action+`","to":[{"nodes":`+nodes+`}]}]}`)
+	}
+	const workers = `{"matchLabels":{"role":"worker"}}`
+	w := smallWorld(rule("Deny", workers).rec)
+	w.Nodes = map[string]Node{
+		"n1": {Labels: map[string]string{"role": "worker"}, Addresses: []netip.Addr{worker}},
+		"n2": {Addresses: []netip.Addr{infra}},
+	}
+	e, k := build(w)
+	expect := func(what string, peer uint32, to netip.Addr, want Verdict) {
+		t.Helper()
+		c := Connection{Subject: web, Peer: peer, Addr: to, Dir: Egress, Proto: protoTCP, Port: 80}
+		why := NewReference(w).Explain(c)
+		if got := k.decide(c).Decision; got != why.Decision || got.Verdict != want {
+			t.Errorf("%s: the maps say %s, the reference %s, want %s", what, got.Verdict, &why, want)
+		}
+	}
+	step := func() { k.apply(e.Step()) }
+	expect("a worker", identity.RemoteNode, worker, Deny)
+	expect("another node", identity.RemoteNode, infra, Allow)
+	expect("a host-network pod elsewhere", identity.World, worker, Deny)
+	expect("somebody unknown", identity.Unknown, addr("10.1.9.9"), Deny)
+
+	n2 := Node{Labels: map[string]string{"role": "worker"}, Addresses: []netip.Addr{infra}}
+	w.Nodes["n2"] = n2
+	e.SetNode("n2", &n2)
+	step()
+	expect("it became a worker", identity.RemoteNode, infra, Deny)
+	delete(w.Nodes, "n1")
+	e.SetNode("n1", nil)
+	step()
+	expect("it is gone", identity.World, worker, Allow)
+	delete(w.Nodes, "n2")
+	e.SetNode("n2", nil)
+	step()
+	expect("all are gone", identity.World, infra, Allow)
+	expect("somebody unknown, and no node", identity.Unknown, addr("10.1.9.9"), Deny)
+
+	unconcerned := Node{Labels: map[string]string{"role": "infra"}, Addresses: []netip.Addr{worker}}
+	e.SetNode("n3", &unconcerned)
+	if d := e.Step(); d.writes() {
+		t.Errorf("a node that no policy names changes %+v", d)
+	}
+
+	if why := verdicts(t, Connection{Subject: web, Peer: identity.RemoteNode, Addr: worker, Dir: Egress, Proto: protoTCP, Port: 80}, rule("Deny", "{}")); why.Verdict != Allow {
+		t.Errorf("of no nodes: %s", &why)
+	}
+	if text := NewReference(w).Explain(Connection{Subject: web, Peer: identity.Unknown, Addr: addr("10.1.9.9"), Dir: Egress, Proto: protoTCP, Port: 80}); !strings.Contains(text.String(), "deny to nodes role=worker") {
+		t.Errorf("the rule's text is %s", &text)
+	}
+	if problems := rule("Deny", `{"matchExpressions":[{"key":"a","operator":"Near"}]}`).Problems(); len(problems) != 1 || !strings.Contains(problems[0].Message, "nodes") {
+		t.Errorf("an operator that isn't known: %+v", problems)
 	}
 }
 

@@ -22,6 +22,7 @@ type Engine struct {
 	index    *index
 	named    map[uint32]map[string][]uint16
 	callers  map[string]map[uint32]struct{} // port name → identities that have it
+	nodes    map[string]Node                // of the local cluster
 	policies *policies
 	rules    *registry
 
@@ -71,7 +72,7 @@ func NewEngine(c Config) *Engine {
 	e := &Engine{
 		inputs: newInputs(), clusters: newClusters(c.Cluster),
 		named: map[uint32]map[string][]uint16{}, callers: map[string]map[uint32]struct{}{},
-		policies: newPolicies(), rules: newRegistry(),
+		nodes: map[string]Node{}, policies: newPolicies(), rules: newRegistry(),
 		subjects: map[uint32]*subject{}, profiles: map[string]*profile{},
 		unfinished: map[*profile]struct{}{}, pending: map[*subject]struct{}{},
 		rows: map[SubjectKey]Subject{}, rowless: map[SubjectKey]struct{}{},
@@ -136,6 +137,7 @@ type inputs struct {
 	clusters   map[string]map[string]string
 	identities map[uint32]map[string]string
 	ports      map[uint32]map[string][]uint16
+	nodes      map[string]*Node
 	policies   map[string]*Model
 	subjects   map[uint32]bool
 }
@@ -143,7 +145,7 @@ type inputs struct {
 func newInputs() inputs {
 	return inputs{
 		clusters: map[string]map[string]string{}, identities: map[uint32]map[string]string{},
-		ports: map[uint32]map[string][]uint16{}, policies: map[string]*Model{}, subjects: map[uint32]bool{},
+		ports: map[uint32]map[string][]uint16{}, nodes: map[string]*Node{}, policies: map[string]*Model{}, subjects: map[uint32]bool{},
 	}
 }
 

@@ -18,7 +18,8 @@ type World struct {
 	Identities map[uint32]map[string]string // of all clusters; labels as identity.PodLabels makes them
 	// NamedPorts of the pods of an identity: "name/TCP" → numbers. Pods that share an identity may differ.
 	NamedPorts map[uint32]map[string][]uint16
-	Policies   []*Model // of the local cluster, each key once
+	Nodes      map[string]Node // of the local cluster, by name
+	Policies   []*Model        // of the local cluster, each key once
 }
 
 // Connection is what is decided, seen from the subject.
@@ -70,7 +71,10 @@ func NewReference(w *World) *Reference {
 	for name, l := range w.Clusters {
 		r.clusters.set(name, l)
 	}
-	models := slices.Clone(w.Policies)
+	models := make([]*Model, len(w.Policies))
+	for i, m := range w.Policies {
+		models[i] = m.resolved(w.Nodes)
+	}
 	slices.SortFunc(models, func(a, b *Model) int { return cmp.Compare(a.key, b.key) })
 	rules, ids := registerAll(models)
 	r.Rules = rules.rules

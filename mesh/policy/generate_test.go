@@ -220,12 +220,17 @@ var allKinds = []string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMes
 
 func genScene(t *rapid.T, networkOnly bool) *scene {
 	s := &scene{
-		in:     World{Cluster: "east", Clusters: genClusters, Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{}},
+		in:     World{Cluster: "east", Clusters: genClusters, Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]Node{}},
 		oracle: oracle{local: "east", clusters: genClusters},
 		pods:   map[uint32]*oraclePod{},
 	}
 	for i := range rapid.IntRange(2, 8).Draw(t, "pods") {
 		s.addPod(t, i)
+	}
+	for i := range rapid.IntRange(0, 3).Draw(t, "nodes") {
+		n := genNode(t)
+		s.in.Nodes[fmt.Sprintf("n%d", i)] = n
+		s.oracle.nodes = append(s.oracle.nodes, n)
 	}
 	for i := range rapid.IntRange(1, 5).Draw(t, "policies") {
 		kind := KindNetworkPolicy

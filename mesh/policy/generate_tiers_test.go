@@ -4,6 +4,8 @@
 package policy
 
 import (
+	"net/netip"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"pgregory.net/rapid"
 	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
@@ -59,7 +61,7 @@ func genClusterPolicy(t *rapid.T) *npav1alpha2.ClusterNetworkPolicySpec {
 				}), 1, 3, rapid.ID[npav1alpha2.CIDR]).Draw(t, "networks")
 			case 2:
 				if rapid.Bool().Draw(t, "nodes?") {
-					p.Nodes = &metav1.LabelSelector{}
+					p.Nodes = genNodes(t)
 				} else {
 					p.DomainNames = []npav1alpha2.DomainName{"fairlead.dev"}
 				}
@@ -73,6 +75,21 @@ func genClusterPolicy(t *rapid.T) *npav1alpha2.ClusterNetworkPolicySpec {
 		spec.Egress = append(spec.Egress, r)
 	}
 	return spec
+}
+
+func genNodes(t *rapid.T) *metav1.LabelSelector {
+	return genSelector(t, "nodes", "role", "worker", "infra")
+}
+
+func genNode(t *rapid.T) Node {
+	n := Node{Labels: map[string]string{}}
+	if role := rapid.SampledFrom([]string{"", "worker", "infra"}).Draw(t, "role"); role != "" {
+		n.Labels["role"] = role
+	}
+	for _, a := range rapid.SliceOfNDistinct(rapid.SampledFrom(genAddresses), 0, 2, rapid.ID[string]).Draw(t, "node's addresses") {
+		n.Addresses = append(n.Addresses, netip.MustParseAddr(a))
+	}
+	return n
 }
 
 func genNamespaced(t *rapid.T, name string) (*metav1.LabelSelector, *npav1alpha2.NamespacedPod) {

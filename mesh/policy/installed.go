@@ -14,7 +14,9 @@ import (
 
 // installed is a policy as the Engine holds it.
 type installed struct {
-	model    *Model
+	source   *Model // as it was set
+	model    *Model // with the nodes that it names
+	outdated bool   // these are others now
 	ids      *ruleIDs
 	seq      uint64 // another one whenever its lines may differ
 	applies  bool   // to the local cluster
@@ -27,14 +29,18 @@ type policies struct {
 	byKey       map[string]*installed
 	byNamespace map[string][]*installed
 	troubled    map[*installed]struct{} // whose authors should know something
+	onNodes     map[*installed]struct{} // that name nodes
 }
 
 func newPolicies() *policies {
-	return &policies{byKey: map[string]*installed{}, byNamespace: map[string][]*installed{}, troubled: map[*installed]struct{}{}}
+	return &policies{byKey: map[string]*installed{}, byNamespace: map[string][]*installed{}, troubled: map[*installed]struct{}{}, onNodes: map[*installed]struct{}{}}
 }
 
 func (p *policies) add(n *installed) {
 	p.byKey[n.model.key] = n
+	if n.source.namesNodes() {
+		p.onNodes[n] = struct{}{}
+	}
 	ns := n.model.subjects.namespace
 	p.byNamespace[ns] = append(p.byNamespace[ns], n)
 }
@@ -42,6 +48,7 @@ func (p *policies) add(n *installed) {
 func (p *policies) remove(n *installed) {
 	delete(p.byKey, n.model.key)
 	delete(p.troubled, n)
+	delete(p.onNodes, n)
 	ns := n.model.subjects.namespace
 	p.byNamespace[ns] = slices.DeleteFunc(p.byNamespace[ns], func(o *installed) bool { return o == n })
 	if len(p.byNamespace[ns]) == 0 {
@@ -71,7 +78,7 @@ func (e *Engine) isSelected(p *installed, l labels.Set) bool {
 func (e *Engine) applyPolicies(d *Delta) {
 	for _, key := range sortedKeys(e.inputs.policies) {
 		m, old := e.inputs.policies[key], e.policies.byKey[key]
-		if old != nil && old.model == m || old == nil && m == nil {
+		if old != nil && old.source == m && !old.outdated || old == nil && m == nil {
 			continue
 		}
 		if old != nil {
@@ -88,7 +95,8 @@ func (e *Engine) applyPolicies(d *Delta) {
 
 func (e *Engine) install(m *Model, d *Delta) {
 	e.seq++
-	p := &installed{model: m, ids: e.rules.register(m), seq: e.seq}
+	p := &installed{source: m, model: m.resolved(e.nodes), seq: e.seq}
+	p.ids = e.rules.register(p.model)
 	for _, id := range p.ids.all() {
 		rule := e.rules.rules[id]
 		d.Rules[id] = &rule

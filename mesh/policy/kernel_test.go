@@ -219,6 +219,9 @@ var roomy = Limits{Sets: SetCount, Classes: 16384, Identities: 1 << 20, Chunks: 
 
 // load sets all of a world; subjects are all identities of the local cluster if nil.
 func load(e *Engine, w *World, subjects map[uint32]bool) {
+	for name, n := range w.Nodes {
+		e.SetNode(name, &n)
+	}
 	for name, l := range w.Clusters {
 		e.SetCluster(name, l)
 	}

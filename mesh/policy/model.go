@@ -71,10 +71,11 @@ type rule struct {
 	pods    string // and those of them that are pods
 }
 
-// peer is who may be at the other end: pods, or addresses.
+// peer is who may be at the other end: pods, nodes, or addresses.
 type peer struct {
 	pods   *podSelector
-	cidr   netip.Prefix // if pods is nil
+	nodes  *nodeSelector // not in a model that is resolved
+	cidr   netip.Prefix  // if both are nil
 	except []netip.Prefix
 	// unclear says that pods are all that may be meant: who is, nobody knows. Only a pass has such peers, see splitPasses.
 	unclear bool

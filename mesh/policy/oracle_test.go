@@ -62,6 +62,7 @@ type oracle struct {
 	local    string
 	clusters map[string]map[string]string
 	all      []*oraclePod
+	nodes    []Node // of the local cluster
 	policies []oraclePolicy
 	// omniscient: it sees also the labels that identities leave out, as the policies' authors do.
 	omniscient bool

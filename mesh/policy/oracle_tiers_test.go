@@ -129,7 +129,7 @@ func (o *oracle) askCluster(spec *npav1alpha2.ClusterNetworkPolicySpec, c connec
 			})
 		}
 		if closed := slices.ContainsFunc(r.To, func(p npav1alpha2.ClusterNetworkPolicyEgressPeer) bool {
-			return p.Nodes != nil || p.DomainNames != nil // can't be enforced
+			return p.DomainNames != nil // can't be enforced
 		}); closed {
 			means = unknown
 			if action == "Pass" {
@@ -151,6 +151,9 @@ func (o *oracle) clusterPeers(peers []npav1alpha2.ClusterNetworkPolicyEgressPeer
 	out := no
 	for _, p := range peers {
 		out = max(out, o.clusterPods(p.Namespaces, p.Pods, who))
+		for _, n := range o.nodes {
+			out = max(out, truthOf(p.Nodes != nil && has(p.Nodes, n.Labels) && slices.Contains(n.Addresses, who.addr)))
+		}
 		for _, n := range p.Networks {
 			out = max(out, truthOf(inBlock(string(n), nil, who)))
 		}

@@ -86,7 +86,7 @@ func newSequence(t *rapid.T, l Limits) *sequence {
 		limits: l, kernel: newKernel(), subjects: map[uint32]bool{},
 		world: World{
 			Cluster: "east", Clusters: map[string]map[string]string{}, Identities: map[uint32]map[string]string{},
-			NamedPorts: map[uint32]map[string][]uint16{},
+			NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]Node{},
 		},
 	}
 	s.engine = NewEngine(Config{Cluster: "east", Limits: l})
@@ -101,14 +101,14 @@ func newSequence(t *rapid.T, l Limits) *sequence {
 func (s *sequence) settle() {
 	w := s.world
 	w.Clusters, w.Identities, w.NamedPorts = maps.Clone(w.Clusters), maps.Clone(w.Identities), maps.Clone(w.NamedPorts)
-	w.Policies = slices.Clone(w.Policies)
+	w.Nodes, w.Policies = maps.Clone(w.Nodes), slices.Clone(w.Policies)
 	s.before, s.had = NewReference(&w), maps.Clone(s.subjects)
 }
 
 func (s *sequence) change(t *rapid.T) {
 	for range rapid.IntRange(1, 3).Draw(t, "changes") {
 		rapid.SampledFrom([]func(*rapid.T){
-			s.setCluster, s.setIdentity, s.setIdentity, s.setSubject, s.setSubject, s.setPorts, s.setPolicy, s.setPolicy, s.dropPolicy,
+			s.setCluster, s.setNode, s.setIdentity, s.setIdentity, s.setSubject, s.setSubject, s.setPorts, s.setPolicy, s.setPolicy, s.dropPolicy,
 		}).Draw(t, "change")(t)
 	}
 }
@@ -121,6 +121,18 @@ func (s *sequence) setCluster(t *rapid.T) {
 		delete(s.world.Clusters, name)
 	}
 	s.engine.SetCluster(name, l)
+}
+
+func (s *sequence) setNode(t *rapid.T) {
+	name := rapid.SampledFrom([]string{"n1", "n2", "n3"}).Draw(t, "node")
+	if rapid.IntRange(0, 3).Draw(t, "node is gone") == 0 {
+		delete(s.world.Nodes, name)
+		s.engine.SetNode(name, nil)
+		return
+	}
+	n := genNode(t)
+	s.world.Nodes[name] = n
+	s.engine.SetNode(name, &n)
 }
 
 func anyIdentity(t *rapid.T) uint32 {

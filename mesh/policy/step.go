@@ -84,6 +84,7 @@ func (e *Engine) applyInputs(d *Delta) {
 	e.applyClusters()
 	e.applyIdentities()
 	e.applyPorts()
+	e.applyNodes()
 	e.applyPolicies(d)
 	e.applySubjects()
 	e.inputs = newInputs()

@@ -19,10 +19,15 @@ func (m *Model) describe() {
 		for i := range d.rules {
 			r := &d.rules[i]
 			r.text = m.place() + ruleText(Direction(dir), r)
-			r.key = peersKey(r.peers, r.kind.denies())
-			r.pods = peersKey(slices.DeleteFunc(slices.Clone(r.peers), func(p peer) bool { return p.pods == nil }), r.kind.denies())
+			r.identify()
 		}
 	}
+}
+
+// identify names the peers of a rule.
+func (r *rule) identify() {
+	r.key = peersKey(r.peers, r.kind.denies())
+	r.pods = peersKey(slices.DeleteFunc(slices.Clone(r.peers), func(p peer) bool { return p.pods == nil }), r.kind.denies())
 }
 
 func (m *Model) isolationText(dir Direction) string {
@@ -93,6 +98,9 @@ func portsText(r *rule) string {
 func (p peer) String() string {
 	if p.pods != nil {
 		return p.pods.String()
+	}
+	if p.nodes != nil {
+		return p.nodes.String()
 	}
 	if len(p.except) == 0 {
 		return p.cidr.String()

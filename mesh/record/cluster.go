@@ -65,7 +65,7 @@ func (r clusterReader) parse() (Object, error) {
 			return nil, err
 		}
 	}
-	return c, checkLabels("cluster_info.labels", c.Labels)
+	return c, checkLabels("cluster_info.labels", c.Labels, maxLabels)
 }
 
 // check also binds what a cluster says of itself to the claim, so that later records of it are held against what an

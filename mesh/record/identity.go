@@ -25,15 +25,11 @@ type identityReader struct{ *recordv1.Identity }
 func (r identityReader) names() Object { return &Identity{ID: r.GetId()} }
 
 func (r identityReader) parse() (Object, error) {
-	labels := r.GetLabels()
-	if err := checkLabels("identity.labels", labels); err != nil {
+	labels, err := parseLabels("identity.labels", r.GetLabels(), maxLabels)
+	if err != nil {
 		return nil, err
 	}
-	i := &Identity{ID: r.GetId(), Labels: make(map[string]string, len(labels))}
-	for k, v := range labels {
-		i.Labels[intern(k)] = intern(v)
-	}
-	return i, nil
+	return &Identity{ID: r.GetId(), Labels: labels}, nil
 }
 
 func (i *Identity) check(c Claim) error {
@@ -58,9 +54,20 @@ func (c Claim) checkLabelCluster(field string, labels map[string]string) error {
 	return nil
 }
 
-func checkLabels(field string, labels map[string]string) error {
-	if len(labels) > maxLabels {
-		return reject(ReasonInvalidLabels, field, "has %d entries, more than %d", len(labels), maxLabels)
+func parseLabels(field string, labels map[string]string, limit int) (map[string]string, error) {
+	if err := checkLabels(field, labels, limit); err != nil {
+		return nil, err
+	}
+	out := make(map[string]string, len(labels))
+	for k, v := range labels {
+		out[intern(k)] = intern(v)
+	}
+	return out, nil
+}
+
+func checkLabels(field string, labels map[string]string, limit int) error {
+	if len(labels) > limit {
+		return reject(ReasonInvalidLabels, field, "has %d entries, more than %d", len(labels), limit)
 	}
 	for k, v := range labels {
 		if k == "" || len(k) > maxLabelKey || len(v) > maxSubdomain || hasControl(k) || hasControl(v) {

@@ -18,8 +18,12 @@ type Node struct {
 	PublicKey      PublicKey // zero: no other cluster sends to its pods
 	Port           uint16    // of WireGuard, UDP; 0 without a key
 	Zone           string
-	PodsInPodCIDRs bool // its CNI hands out addresses from PodCIDRs, so AllowedIPs may be the CIDRs
+	PodsInPodCIDRs bool              // its CNI hands out addresses from PodCIDRs, so AllowedIPs may be the CIDRs
+	Labels         map[string]string // only of the own cluster's nodes
 }
+
+// maxNodeLabels bounds a node's labels. Feature discovery gives nodes some hundreds.
+const maxNodeLabels = 1024
 
 // PublicKey of a WireGuard peer (Curve25519).
 type PublicKey [32]byte
@@ -54,6 +58,9 @@ func (r nodeReader) parse() (Object, error) {
 		return nil, err
 	}
 	if err := checkText("node.zone", n.Zone); err != nil {
+		return nil, err
+	}
+	if n.Labels, err = parseLabels("node.labels", r.GetLabels(), maxNodeLabels); err != nil {
 		return nil, err
 	}
 	if r.GetWireguardPublicKey() == "" {

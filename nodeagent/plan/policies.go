@@ -85,6 +85,15 @@ func (p *policyPlan) setIdentity(key string, before, now *record.Identity) {
 	p.engine.SetIdentity(id, claims[0].record.Labels)
 }
 
+func (p *policyPlan) setNode(name string, n *record.Node) {
+	p.dirty = true
+	if n == nil {
+		p.engine.SetNode(name, nil)
+		return
+	}
+	p.engine.SetNode(name, &policy.Node{Labels: n.Labels, Addresses: n.Addresses})
+}
+
 func (p *policyPlan) setSubject(id uint32, present bool) {
 	p.dirty = true
 	p.engine.SetSubject(id, present)

@@ -26,6 +26,9 @@ func (p *Planner) visit() {
 	table.Visit(p.records, t.Identities, func(c table.Change[*record.Identity]) { p.policy.setIdentity(c.Key, c.Before, c.Now) })
 	table.Visit(p.records, t.Nodes, func(c table.Change[*record.Node]) {
 		p.topology.SetNode(clusterOf(c.Key), either(c).Name, c.Now)
+		if clusterOf(c.Key) == p.cfg.Cluster { // what others say of their nodes' labels is nothing to its policies
+			p.policy.setNode(either(c).Name, c.Now)
+		}
 	})
 	table.Visit(p.records, t.Endpoints, p.endpoint)
 	table.Visit(p.records, t.Services, func(c table.Change[*record.Service]) {

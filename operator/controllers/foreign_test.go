@@ -37,7 +37,7 @@ func TestAForeignPolicyGetsACondition(t *testing.T) {
 		what, problem, warning, want string
 	}{
 		{"enforced", "", "", "True Ready: in force on all 1 nodes"},
-		{"with a peer that can't be", "", "spec.egress[0].to[0]: nodes can't be enforced yet; the rule accepts nobody", "True Warning: in force on all 1 nodes, and not quite as written: spec.egress[0].to[0]: nodes can't be enforced yet; the rule accepts nobody"},
+		{"with a peer that can't be", "", "spec.egress[0].to[0]: domainNames can't be enforced yet; the rule accepts nobody", "True Warning: in force on all 1 nodes, and not quite as written: spec.egress[0].to[0]: domainNames can't be enforced yet; the rule accepts nobody"},
 		{"broken", "spec.tier: is needed", "", "False NodesFailing: n1: east/policies/ClusterNetworkPolicy/-/floor: spec.tier: is needed"},
 	} {
 		d.ledger.setAgent("n1", reporting("n1", v1alpha1.NodePolicy{

@@ -139,9 +139,12 @@ func TestTwoViews(t *testing.T) {
 	if diff := cmp.Diff(want, v.publishedKeys()); diff != "" {
 		t.Errorf("published view (-want +got):\n%s", diff)
 	}
-	node := &recordv1.Node{Name: "n1", Addresses: []string{"192.0.2.1"}, PodCidrs: []string{"10.1.1.0/24"}, Zone: "z1"}
+	node := &recordv1.Node{Name: "n1", Addresses: []string{"192.0.2.1"}, PodCidrs: []string{"10.1.1.0/24"}, Zone: "z1", Labels: map[string]string{corev1.LabelTopologyZone: "z1"}}
 	if diff := cmp.Diff(node, v.local["east/nodes/n1"].GetNode(), protocmp.Transform()); diff != "" {
 		t.Errorf("node (-want +got):\n%s", diff)
+	}
+	if shared, err := record.Unmarshal(v.published["east/nodes/n1"]); err != nil || shared.GetNode().GetZone() != "z1" || len(shared.GetNode().GetLabels()) > 0 {
+		t.Errorf("other clusters get of the node: %v, %v", shared, err)
 	}
 
 	// A service that stops being global leaves the shared etcd, with its slices, and nothing else moves.

@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 )
@@ -20,6 +22,7 @@ import (
 type built struct {
 	key       string
 	data      []byte
+	shared    []byte // what other clusters get, if it is published
 	published bool
 	warnings  []string
 }
@@ -77,7 +80,7 @@ func (s *State) Published() record.Set {
 	set := record.Set{}
 	for _, b := range s.built {
 		if b.published {
-			set[b.key] = b.data
+			set[b.key] = b.shared
 		}
 	}
 	return set
@@ -110,8 +113,8 @@ func (d *Delta) add(r ref, was, is *built, rec *recordv1.Record) {
 	if was.published && (moved || !is.published) {
 		d.Published.Delete = append(d.Published.Delete, was.key)
 	}
-	if is.published && (moved || !was.published || !bytes.Equal(was.data, is.data)) {
-		d.Published.Put[is.key] = is.data
+	if is.published && (moved || !was.published || !bytes.Equal(was.shared, is.shared)) {
+		d.Published.Put[is.key] = is.shared
 	}
 	for _, w := range is.warnings {
 		if !slices.Contains(was.warnings, w) {
@@ -158,7 +161,13 @@ func (s *State) build(r ref) (*recordv1.Record, *built) {
 		b.warnings = append(b.warnings, "not exported: "+err.Error())
 		return nil, b
 	}
-	b.key, b.data, b.published = key, data, publish
+	b.key, b.data, b.shared, b.published = key, data, data, publish
+	if own := forOthers(rec); publish && own != rec {
+		if b.shared, err = record.Marshal(own); err != nil {
+			b.published = false
+			b.warnings = append(b.warnings, "not published to other clusters: "+err.Error())
+		}
+	}
 	if publish && s.claim != nil {
 		// What the others would refuse is better said here, where somebody can change it.
 		if err := record.Validate(key, rec, *s.claim); err != nil {
@@ -167,6 +176,20 @@ func (s *State) build(r ref) (*recordv1.Record, *built) {
 		}
 	}
 	return rec, b
+}
+
+// forOthers is a record as other clusters get it. Labels of nodes are for the own cluster's policies, which are all that name
+// nodes; there are many, and they change without a meaning for anybody else.
+func forOthers(rec *recordv1.Record) *recordv1.Record {
+	n := rec.GetNode()
+	if n == nil || len(n.GetLabels()) == 0 {
+		return rec
+	}
+	out, ok := proto.Clone(rec).(*recordv1.Record)
+	if ok {
+		out.GetNode().Labels = nil
+	}
+	return out
 }
 
 func (s *State) recordOf(r ref) (rec *recordv1.Record, publish bool, warnings []string) {

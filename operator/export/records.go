@@ -38,7 +38,7 @@ func ClusterRecord(m *v1alpha1.ClusterMeshSpec, version string) *recordv1.Record
 // NodeRecord describes a node. mn is what its agent reported, nil if it never did: then the node has no key, and no other
 // cluster sends to its pods.
 func NodeRecord(cluster string, node *corev1.Node, mn *v1alpha1.MeshNode) *recordv1.Record {
-	n := &recordv1.Node{Name: node.Name, PodCidrs: podCIDRs(node), Zone: node.Labels[corev1.LabelTopologyZone]}
+	n := &recordv1.Node{Name: node.Name, PodCidrs: podCIDRs(node), Zone: node.Labels[corev1.LabelTopologyZone], Labels: maps.Clone(node.Labels)}
 	for _, a := range node.Status.Addresses {
 		if a.Type == corev1.NodeInternalIP {
 			n.Addresses = append(n.Addresses, a.Address)

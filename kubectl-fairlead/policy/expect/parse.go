@@ -72,8 +72,9 @@ type podSpec struct {
 }
 
 type nodeSpec struct {
-	Name      string       `json:"name"`
-	Addresses []netip.Addr `json:"addresses"`
+	Name      string            `json:"name"`
+	Labels    map[string]string `json:"labels"`
+	Addresses []netip.Addr      `json:"addresses"`
 }
 
 type expectSpec struct {
@@ -145,7 +146,7 @@ func (p *parser) take(spec fileSpec) {
 			p.fail(p.pos.Of(field+".name"), "%s.name: %q is not [cluster/]node", field, in.Name)
 			continue
 		}
-		p.file.Nodes = append(p.file.Nodes, &world.Node{Cluster: e.Cluster, Name: e.Name, Addresses: in.Addresses})
+		p.file.Nodes = append(p.file.Nodes, &world.Node{Cluster: e.Cluster, Name: e.Name, Labels: in.Labels, Addresses: in.Addresses})
 	}
 	if len(spec.Expect) == 0 {
 		p.fail(p.pos.First(), "expect is missing: nothing is expected, so nothing would be tested")

@@ -56,6 +56,32 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+// A policy that names nodes is held against the nodes of its cluster.
+func TestNodesArePeers(t *testing.T) {
+	m := small(t)
+	rec := &record.Policy{PolicyKind: policy.KindClusterNetworkPolicy, Name: "nodes", Spec: []byte(`{"tier":"Admin","priority":1,"subject":{"namespaces":{}},
+		"egress":[{"action":"Deny","to":[{"nodes":{"matchLabels":{"role":"infra"}}}]}]}`)}
+	east := m.Clusters["east"]
+	east.Policies = append(east.Policies, &world.Policy{Record: rec, Model: policy.Parse(rec)})
+	east.Nodes[0].Enforces[policy.Key(rec)] = world.Enforced{Content: rec.Content()}
+	east.Nodes = append(east.Nodes, &world.Node{Cluster: "east", Name: "n2", Labels: map[string]string{"role": "infra"}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.9")}},
+		&world.Node{Cluster: "east", Name: "n3", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.10")}})
+	for to, want := range map[string]Verdict{"node/east/n2:22": Denied, "node/east/n3:22": Allowed} {
+		from, err := ParseEnd("east/shop/web")
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, err := ParseTarget(to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := Explain(m, from, target)
+		if err != nil || r.Verdict != want {
+			t.Errorf("%s: %s, %v, want %s: %+v", to, r.Verdict, err, want, r)
+		}
+	}
+}
+
 // small is a mesh of two live clusters: web of east may call api's port 8080 of both, nothing else comes in.
 func small(t *testing.T) *world.Mesh {
 	t.Helper()

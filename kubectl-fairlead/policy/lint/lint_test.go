@@ -142,6 +142,7 @@ func TestFindingsInTiers(t *testing.T) {
 			c + `{"tier":"Admin","priority":1,"podSelector":{"matchLabels":{"app":"a"}},"ingress":{}}`,
 			c + `{"tier":"Admin","priority":1,"podSelector":{"matchLabels":{"app":"b"}},"ingress":{"defaultAction":"Allow","pass":[{}]}}`,
 		}, ""},
+		{"a rule about nodes", []string{u + `{"tier":"Admin","priority":1,` + all + `,"egress":[{"action":"Deny","to":[{"nodes":{}}]},{"action":"Deny","to":[{"nodes":{}}]}]}`}, "rule-not-judged p0 egress deny[0]; rule-not-judged p0 egress deny[1]"},
 		{"what can't be enforced", []string{u + `{"tier":"Admin","priority":1,` + all + `,"egress":[{"action":"Deny","to":[{"domainNames":["fairlead.dev"]}]}]}`}, "policy-warning p0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

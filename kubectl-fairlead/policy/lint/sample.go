@@ -70,6 +70,9 @@ const tooMany = "its selectors and those of other policies would need too many p
 
 // check finds what a sample would not be sure of.
 func (m *maker) check(w *words) {
+	if w.nodes {
+		m.fail("it or another policy names nodes, which may have any addresses")
+	}
 	for _, s := range w.pods {
 		for key := range requirements(s) {
 			if key == identity.LabelCluster || key == identity.LabelNamespace || strings.HasPrefix(key, identity.LabelNamespacePrefix) {

@@ -22,6 +22,7 @@ import (
 // words of a part of a spec.
 type words struct {
 	pods, namespaces, clusters []metav1.LabelSelector
+	nodes                      bool // nodes are named
 	cidrs                      []netip.Prefix
 	ports                      []uint16
 	names                      []string // that may be those of ports
@@ -39,6 +40,10 @@ func (w *words) add(v any) { w.read("", "", v) }
 func (w *words) read(above, key string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
+		if key == "nodes" {
+			w.nodes = true
+			return
+		}
 		if s, is := selectorOf(v); is || strings.HasSuffix(strings.ToLower(key), "selector") {
 			switch key := strings.ToLower(key); {
 			case strings.Contains(key, "namespace"):

@@ -85,6 +85,7 @@ func (p *Pod) String() string { return p.Cluster + "/" + p.Namespace + "/" + p.N
 // Node of a cluster.
 type Node struct {
 	Cluster, Name string
+	Labels        map[string]string
 	Addresses     []netip.Addr
 	// Reported is when its agent said last what it enforces; zero: never, or it is not known.
 	Reported time.Time
@@ -181,7 +182,10 @@ func (c *Cluster) makeUp() error {
 func (m *Mesh) World(cluster string) *policy.World {
 	w := &policy.World{
 		Cluster: cluster, Clusters: map[string]map[string]string{}, Identities: map[uint32]map[string]string{},
-		NamedPorts: map[uint32]map[string][]uint16{},
+		NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]policy.Node{},
+	}
+	for _, n := range m.Clusters[cluster].Nodes {
+		w.Nodes[n.Name] = policy.Node{Labels: n.Labels, Addresses: n.Addresses}
 	}
 	for _, name := range m.Names() {
 		c := m.Clusters[name]

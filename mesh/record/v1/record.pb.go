@@ -443,7 +443,8 @@ type Node struct {
 	WireguardPublicKey string                 `protobuf:"bytes,4,opt,name=wireguard_public_key,json=wireguardPublicKey,proto3" json:"wireguard_public_key,omitempty"` // base64; empty: no other cluster sends to its pods, its own only if not strict
 	WireguardPort      uint32                 `protobuf:"varint,5,opt,name=wireguard_port,json=wireguardPort,proto3" json:"wireguard_port,omitempty"`
 	Zone               string                 `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
-	PodsInPodCidrs     bool                   `protobuf:"varint,7,opt,name=pods_in_pod_cidrs,json=podsInPodCidrs,proto3" json:"pods_in_pod_cidrs,omitempty"` // its CNI hands out addresses from pod_cidrs, so AllowedIPs may be the CIDRs
+	PodsInPodCidrs     bool                   `protobuf:"varint,7,opt,name=pods_in_pod_cidrs,json=podsInPodCidrs,proto3" json:"pods_in_pod_cidrs,omitempty"`                                // its CNI hands out addresses from pod_cidrs, so AllowedIPs may be the CIDRs
+	Labels             map[string]string      `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // for policies of the own cluster that name nodes; other clusters don't get them
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -525,6 +526,13 @@ func (x *Node) GetPodsInPodCidrs() bool {
 		return x.PodsInPodCidrs
 	}
 	return false
+}
+
+func (x *Node) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
 }
 
 // Identity maps a number to the label set it stands for.
@@ -1233,7 +1241,7 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"Encryption\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\tR\x04mode\x12\x14\n" +
 	"\x05scope\x18\x02 \x01(\tR\x05scope\x12\x16\n" +
-	"\x06strict\x18\x03 \x01(\bR\x06strict\"\xed\x01\n" +
+	"\x06strict\x18\x03 \x01(\bR\x06strict\"\xe6\x02\n" +
 	"\x04Node\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x1b\n" +
@@ -1241,7 +1249,11 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x14wireguard_public_key\x18\x04 \x01(\tR\x12wireguardPublicKey\x12%\n" +
 	"\x0ewireguard_port\x18\x05 \x01(\rR\rwireguardPort\x12\x12\n" +
 	"\x04zone\x18\x06 \x01(\tR\x04zone\x12)\n" +
-	"\x11pods_in_pod_cidrs\x18\a \x01(\bR\x0epodsInPodCidrs\"\x97\x01\n" +
+	"\x11pods_in_pod_cidrs\x18\a \x01(\bR\x0epodsInPodCidrs\x12<\n" +
+	"\x06labels\x18\b \x03(\v2$.fairlead.record.v1.Node.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x97\x01\n" +
 	"\bIdentity\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\rR\x02id\x12@\n" +
 	"\x06labels\x18\x02 \x03(\v2(.fairlead.record.v1.Identity.LabelsEntryR\x06labels\x1a9\n" +
@@ -1328,7 +1340,7 @@ func file_mesh_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_mesh_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_mesh_record_v1_record_proto_goTypes = []any{
 	(Affinity)(0),        // 0: fairlead.record.v1.Affinity
 	(*Record)(nil),       // 1: fairlead.record.v1.Record
@@ -1344,8 +1356,9 @@ var file_mesh_record_v1_record_proto_goTypes = []any{
 	(*Provenance)(nil),   // 11: fairlead.record.v1.Provenance
 	(*Policy)(nil),       // 12: fairlead.record.v1.Policy
 	nil,                  // 13: fairlead.record.v1.Cluster.LabelsEntry
-	nil,                  // 14: fairlead.record.v1.Identity.LabelsEntry
-	nil,                  // 15: fairlead.record.v1.Endpoint.NamedPortsEntry
+	nil,                  // 14: fairlead.record.v1.Node.LabelsEntry
+	nil,                  // 15: fairlead.record.v1.Identity.LabelsEntry
+	nil,                  // 16: fairlead.record.v1.Endpoint.NamedPortsEntry
 }
 var file_mesh_record_v1_record_proto_depIdxs = []int32{
 	2,  // 0: fairlead.record.v1.Record.cluster_info:type_name -> fairlead.record.v1.Cluster
@@ -1357,18 +1370,19 @@ var file_mesh_record_v1_record_proto_depIdxs = []int32{
 	12, // 6: fairlead.record.v1.Record.policy:type_name -> fairlead.record.v1.Policy
 	13, // 7: fairlead.record.v1.Cluster.labels:type_name -> fairlead.record.v1.Cluster.LabelsEntry
 	3,  // 8: fairlead.record.v1.Cluster.encryption:type_name -> fairlead.record.v1.Encryption
-	14, // 9: fairlead.record.v1.Identity.labels:type_name -> fairlead.record.v1.Identity.LabelsEntry
-	15, // 10: fairlead.record.v1.Endpoint.named_ports:type_name -> fairlead.record.v1.Endpoint.NamedPortsEntry
-	7,  // 11: fairlead.record.v1.Service.ports:type_name -> fairlead.record.v1.ServicePort
-	0,  // 12: fairlead.record.v1.Service.affinity:type_name -> fairlead.record.v1.Affinity
-	7,  // 13: fairlead.record.v1.BackendSlice.ports:type_name -> fairlead.record.v1.ServicePort
-	9,  // 14: fairlead.record.v1.BackendSlice.backends:type_name -> fairlead.record.v1.Backend
-	11, // 15: fairlead.record.v1.Policy.provenance:type_name -> fairlead.record.v1.Provenance
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	14, // 9: fairlead.record.v1.Node.labels:type_name -> fairlead.record.v1.Node.LabelsEntry
+	15, // 10: fairlead.record.v1.Identity.labels:type_name -> fairlead.record.v1.Identity.LabelsEntry
+	16, // 11: fairlead.record.v1.Endpoint.named_ports:type_name -> fairlead.record.v1.Endpoint.NamedPortsEntry
+	7,  // 12: fairlead.record.v1.Service.ports:type_name -> fairlead.record.v1.ServicePort
+	0,  // 13: fairlead.record.v1.Service.affinity:type_name -> fairlead.record.v1.Affinity
+	7,  // 14: fairlead.record.v1.BackendSlice.ports:type_name -> fairlead.record.v1.ServicePort
+	9,  // 15: fairlead.record.v1.BackendSlice.backends:type_name -> fairlead.record.v1.Backend
+	11, // 16: fairlead.record.v1.Policy.provenance:type_name -> fairlead.record.v1.Provenance
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_mesh_record_v1_record_proto_init() }
@@ -1391,7 +1405,7 @@ func file_mesh_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_record_v1_record_proto_rawDesc), len(file_mesh_record_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
