@@ -27,8 +27,20 @@ const (
 	PolicyTierBaseline PolicyTier = "Baseline"
 )
 
-// MeshPolicyPeer selects who is at the other end. Exactly one of pods (by any of the selectors) or cidr.
-// +kubebuilder:validation:XValidation:rule="has(self.cidr) != (has(self.podSelector) || has(self.namespaceSelector) || has(self.clusterSelector))",message="a peer is either a cidr or pods chosen by podSelector, namespaceSelector and clusterSelector"
+// PolicyEntity names a kind of peers that have no labels.
+// +kubebuilder:validation:Enum=World;Nodes
+type PolicyEntity string
+
+// Entities: World is everything that is neither a pod nor a node of the mesh, Nodes are the nodes of all clusters, with their
+// host-network pods. A pod's own node is always allowed.
+const (
+	PolicyEntityWorld PolicyEntity = "World"
+	PolicyEntityNodes PolicyEntity = "Nodes"
+)
+
+// MeshPolicyPeer selects who is at the other end: pods (by any of podSelector, namespaceSelector, clusterSelector and
+// serviceAccounts), nodes, entities, or a cidr, exactly one of these.
+// +kubebuilder:validation:XValidation:rule="[has(self.cidr), has(self.nodeSelector), has(self.entities), has(self.podSelector) || has(self.namespaceSelector) || has(self.clusterSelector) || has(self.serviceAccounts)].filter(is, is).size() == 1",message="a peer is one of: a cidr, nodes by nodeSelector, entities, or pods chosen by podSelector, namespaceSelector, clusterSelector and serviceAccounts"
 // +kubebuilder:validation:XValidation:rule="!has(self.except) || has(self.cidr)",message="except needs cidr"
 type MeshPolicyPeer struct {
 	// ClusterSelector chooses clusters by their labels. Absent: the local cluster only. {}: all clusters.
@@ -41,7 +53,24 @@ type MeshPolicyPeer struct {
 	// PodSelector chooses pods by their labels. Absent or {}: all.
 	// +optional
 	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
-	// CIDR chooses addresses outside of the mesh's pods.
+	// ServiceAccounts limits the pods to those that run as one of these, by name, in the namespaces and clusters that are chosen.
+	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=253
+	// +listType=set
+	ServiceAccounts []string `json:"serviceAccounts,omitempty"`
+	// NodeSelector chooses nodes of the local cluster by their labels, with their host-network pods. {}: all.
+	// +optional
+	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// Entities chooses whole kinds of peers.
+	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	// +listType=set
+	Entities []PolicyEntity `json:"entities,omitempty"`
+	// CIDR chooses addresses, whoever has them.
 	// +optional
 	// +kubebuilder:validation:MaxLength=43
 	// +kubebuilder:validation:XValidation:rule="isCIDR(self)",message="must be a CIDR such as 192.0.2.0/24"

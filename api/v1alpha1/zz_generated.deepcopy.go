@@ -730,6 +730,21 @@ func (in *MeshPolicyPeer) DeepCopyInto(out *MeshPolicyPeer) {
 		*out = new(v1.LabelSelector)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.ServiceAccounts != nil {
+		in, out := &in.ServiceAccounts, &out.ServiceAccounts
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
+	if in.NodeSelector != nil {
+		in, out := &in.NodeSelector, &out.NodeSelector
+		*out = new(v1.LabelSelector)
+		(*in).DeepCopyInto(*out)
+	}
+	if in.Entities != nil {
+		in, out := &in.Entities, &out.Entities
+		*out = make([]PolicyEntity, len(*in))
+		copy(*out, *in)
+	}
 	if in.Except != nil {
 		in, out := &in.Except, &out.Except
 		*out = make([]string, len(*in))

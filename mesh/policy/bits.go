@@ -55,6 +55,8 @@ func (e *Engine) bitsOf(i *ident) Bitmap {
 		e.terms.ofPorts(i.id, e.named[i.id], &out)
 	case i.cidr != nil:
 		e.terms.ofCIDR(i.cidr.prefix, &out)
+	default: // of the world, or of nodes
+		e.terms.ofEntity(i.id, &out)
 	}
 	return out
 }
@@ -81,8 +83,13 @@ func (e *Engine) members(s *set) []*ident {
 }
 
 func (e *Engine) peerMembers(p *peer, orUnknown bool) []*ident {
-	if p.pods != nil {
+	switch {
+	case p.pods != nil:
 		return e.index.find(p.pods, orUnknown)
+	case p.entity == identity.World:
+		return []*ident{e.world}
+	case p.entity == identity.RemoteNode:
+		return []*ident{e.remoteNode}
 	}
 	return e.cidrs.within(p.cidr, p.except)
 }

@@ -146,7 +146,7 @@ func (s *sequence) checkAll(t *rapid.T) {
 func (s *sequence) checkInside(t *rapid.T) {
 	e := s.engine
 	contents := map[classKey]bool{}
-	placed := 1
+	placed := 0
 	for id, cl := range e.classes.rows {
 		if cl == nil {
 			continue

@@ -46,7 +46,7 @@ func newCIDRs(limit int) *cidrs {
 func prefixes(peers []peer) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range peers {
-		if p.pods != nil {
+		if !p.isCIDR() {
 			continue
 		}
 		out = append(append(out, p.cidr), p.except...)

@@ -67,7 +67,7 @@ func (c *clusters) selects(s *podSelector, l labels.Set, orUnknown bool) bool {
 	if s.namespace != "" && l[identity.LabelNamespace] != s.namespace {
 		return false
 	}
-	return c.include(s, l[identity.LabelCluster], orUnknown) && s.pods.matches(l) &&
+	return c.include(s, l[identity.LabelCluster], orUnknown) && s.meansPod(l) &&
 		(s.namespaces == nil || s.namespaces.matches(prefixed{identity.LabelNamespacePrefix, l}))
 }
 

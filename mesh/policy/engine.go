@@ -52,11 +52,13 @@ type Engine struct {
 	groups  *groups
 	cidrs   *cidrs
 	world   *ident
-	changed map[*ident]struct{} // placed identities that may have changed sides
-	waiting map[*ident]struct{} // without a class, because there was no room
-	arrived map[*ident]struct{} // to be placed for the first time
-	ghosts  map[uint32]*ident   // that the kernel holds, until the first Step
-	strays  strays
+	// remoteNode is every other node of the mesh.
+	remoteNode *ident
+	changed    map[*ident]struct{} // placed identities that may have changed sides
+	waiting    map[*ident]struct{} // without a class, because there was no room
+	arrived    map[*ident]struct{} // to be placed for the first time
+	ghosts     map[uint32]*ident   // that the kernel holds, until the first Step
+	strays     strays
 
 	gone    map[uint32]struct{} // identities with rows that went since the last switch
 	limits  Limits
@@ -79,7 +81,7 @@ func NewEngine(c Config) *Engine {
 		sets: map[string]*set{}, held: map[string]int{}, bitless: map[*set]struct{}{}, idle: map[*set]struct{}{}, adopt: map[uint64]uint16{},
 		terms: newTerms(), families: map[string]*family{}, byPort: map[string][]*family{},
 		redraft: map[*profile]struct{}{}, lonely: map[*family]struct{}{},
-		cidrs: newCIDRs(c.Limits.CIDRs), world: &ident{id: identity.World},
+		cidrs: newCIDRs(c.Limits.CIDRs), world: &ident{id: identity.World}, remoteNode: &ident{id: identity.RemoteNode},
 		changed: map[*ident]struct{}{}, waiting: map[*ident]struct{}{}, arrived: map[*ident]struct{}{}, ghosts: map[uint32]*ident{},
 		gone: map[uint32]struct{}{}, limits: c.Limits,
 	}

@@ -179,6 +179,8 @@ func (r *Reference) someListen(rule *rule, name string, number uint16) bool {
 // peerMatches says whether a peer of a rule is meant. orUnknown is set for denies: who could be meant is.
 func (r *Reference) peerMatches(p *peer, orUnknown bool, c Connection) bool {
 	switch {
+	case p.entity != 0:
+		return c.Peer == p.entity
 	case p.pods == nil:
 		return c.Addr.IsValid() && p.cidr.Contains(c.Addr) &&
 			!slices.ContainsFunc(p.except, func(e netip.Prefix) bool { return e.Contains(c.Addr) })

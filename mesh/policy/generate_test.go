@@ -33,6 +33,7 @@ var (
 		"2001:db8::/32": {"2001:db8:1::/48"},
 	}
 	genAddresses = []string{"10.0.0.1", "10.1.0.1", "10.1.2.3", "10.1.2.4", "192.0.2.7", "192.0.2.200", "8.8.8.8", "2001:db8::1", "2001:db8:1::1", "2600::1"}
+	genAccounts  = []string{"default", "robot", "deployer"}
 	genPorts     = []int32{80, 81, 443, 8080, 8090, 65535}
 )
 
@@ -147,12 +148,22 @@ func genMeshPeer(t *rapid.T) v1alpha1.MeshPolicyPeer {
 		cidr, except := genCIDR(t)
 		return v1alpha1.MeshPolicyPeer{CIDR: cidr, Except: except}
 	}
+	switch rapid.IntRange(0, 5).Draw(t, "no pods?") {
+	case 0:
+		return v1alpha1.MeshPolicyPeer{NodeSelector: genNodes(t)}
+	case 1:
+		all := []v1alpha1.PolicyEntity{v1alpha1.PolicyEntityWorld, v1alpha1.PolicyEntityNodes}
+		return v1alpha1.MeshPolicyPeer{Entities: rapid.SliceOfNDistinct(rapid.SampledFrom(all), 1, 2, rapid.ID[v1alpha1.PolicyEntity]).Draw(t, "entities")}
+	}
 	p := v1alpha1.MeshPolicyPeer{
 		ClusterSelector:   maybe(t, "clusters", genClusterSelector),
 		NamespaceSelector: maybe(t, "namespaces", genNS),
 		PodSelector:       maybe(t, "pods", genPods),
 	}
-	if p.ClusterSelector == nil && p.NamespaceSelector == nil && p.PodSelector == nil {
+	if rapid.IntRange(0, 3).Draw(t, "accounts?") == 0 {
+		p.ServiceAccounts = rapid.SliceOfNDistinct(rapid.SampledFrom(genAccounts), 1, 2, rapid.ID[string]).Draw(t, "accounts")
+	}
+	if p.ClusterSelector == nil && p.NamespaceSelector == nil && p.PodSelector == nil && p.ServiceAccounts == nil {
 		p.PodSelector = genPods(t, "pods")
 	}
 	return p
@@ -246,6 +257,7 @@ func (s *scene) addPod(t *rapid.T, i int) {
 	p := &oraclePod{
 		cluster:   rapid.SampledFrom([]string{"east", "east", "west"}).Draw(t, "cluster"),
 		namespace: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace"),
+		account:   rapid.SampledFrom(genAccounts).Draw(t, "account"),
 		addr:      netip.MustParseAddr(rapid.SampledFrom(genAddresses).Draw(t, "address")),
 		labels:    map[string]string{}, named: map[string][]uint16{},
 	}
@@ -273,7 +285,7 @@ func (s *scene) addPod(t *rapid.T, i int) {
 	id := identity.Of(cluster, uint16(identity.FirstLocal+i))
 	s.pods[id] = p
 	s.oracle.all = append(s.oracle.all, p)
-	s.in.Identities[id] = identity.PodLabels(p.cluster, p.namespace, "default", p.labels, p.namespaceLabels)
+	s.in.Identities[id] = identity.PodLabels(p.cluster, p.namespace, p.account, p.labels, p.namespaceLabels)
 	s.in.NamedPorts[id] = p.named
 }
 

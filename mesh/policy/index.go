@@ -150,7 +150,7 @@ func (x *index) find(s *podSelector, orUnknown bool) []*ident {
 	var out []*ident
 	if candidates, ok := x.candidates(s.pods, size); ok {
 		for _, i := range candidates {
-			if i.ns.stamp == x.stamp && s.pods.matches(i.labels) {
+			if i.ns.stamp == x.stamp && s.meansPod(i.labels) {
 				out = append(out, i)
 			}
 		}
@@ -160,7 +160,7 @@ func (x *index) find(s *podSelector, orUnknown bool) []*ident {
 		}
 		for _, ns := range chosen {
 			for _, i := range ns.members {
-				if s.pods.matches(i.labels) {
+				if s.meansPod(i.labels) {
 					out = append(out, i)
 				}
 			}

@@ -5,8 +5,10 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
 // decodeMeshPolicy reads MeshNetworkPolicy and ClusterMeshNetworkPolicy, which differ only in their subjects.
@@ -72,7 +74,7 @@ func meshRule(m *Model, field string, kind RuleKind, index int, in *v1alpha1.Mes
 	for i := range in.Peers {
 		p, ok := meshPeer(m, fmt.Sprintf("%s.peers[%d]", field, i), kind, &in.Peers[i])
 		if ok {
-			r.peers = append(r.peers, p)
+			r.peers = append(r.peers, p...)
 		}
 		broken = broken || !ok
 	}
@@ -90,20 +92,32 @@ func meshRule(m *Model, field string, kind RuleKind, index int, in *v1alpha1.Mes
 	return r
 }
 
-func meshPeer(m *Model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer) (peer, bool) {
-	selects := in.PodSelector != nil || in.NamespaceSelector != nil || in.ClusterSelector != nil
+func meshPeer(m *Model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer) ([]peer, bool) {
+	pods := in.PodSelector != nil || in.NamespaceSelector != nil || in.ClusterSelector != nil || len(in.ServiceAccounts) > 0
+	given := 0
+	for _, is := range []bool{pods, in.CIDR != "", in.NodeSelector != nil, len(in.Entities) > 0} {
+		if is {
+			given++
+		}
+	}
 	switch {
-	case in.CIDR != "" && selects:
-		m.problem(field + ": cidr can't be combined with selectors")
-		return peer{}, false
-	case in.CIDR != "":
-		return m.cidr(field+".cidr", in.CIDR, in.Except)
-	case len(in.Except) > 0:
+	case given > 1:
+		m.problem(field + ": only one of cidr, nodeSelector, entities and selectors of pods can be given")
+		return nil, false
+	case len(in.Except) > 0 && in.CIDR == "":
 		m.problem(field + ": except needs cidr")
-		return peer{}, false
-	case !selects:
-		m.problem(field + ": has none of podSelector, namespaceSelector, clusterSelector and cidr; it matches nothing")
-		return peer{}, false
+		return nil, false
+	case in.CIDR != "":
+		p, ok := m.cidr(field+".cidr", in.CIDR, in.Except)
+		return []peer{p}, ok
+	case in.NodeSelector != nil:
+		s, ok := m.selector(field+".nodeSelector", in.NodeSelector)
+		return []peer{{nodes: &nodeSelector{s}}}, ok
+	case len(in.Entities) > 0:
+		return m.entities(field+".entities", in.Entities)
+	case !pods:
+		m.problem(field + ": has none of podSelector, namespaceSelector, clusterSelector, serviceAccounts, nodeSelector, entities and cidr; it matches nothing")
+		return nil, false
 	}
 	out := &podSelector{local: in.ClusterSelector == nil}
 	is := peer{pods: out}
@@ -114,7 +128,21 @@ func meshPeer(m *Model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer
 	if in.NamespaceSelector == nil {
 		out.namespace = m.rec.Namespace // none for cluster-scoped policies: all namespaces
 	}
-	return is, ok[0] && ok[1] && ok[2]
+	out.accounts = slices.Compact(slices.Sorted(slices.Values(in.ServiceAccounts)))
+	return []peer{is}, ok[0] && ok[1] && ok[2]
+}
+
+func (m *Model) entities(field string, in []v1alpha1.PolicyEntity) ([]peer, bool) {
+	var out []peer
+	for i, e := range in {
+		id, known := map[v1alpha1.PolicyEntity]uint32{v1alpha1.PolicyEntityWorld: identity.World, v1alpha1.PolicyEntityNodes: identity.RemoteNode}[e]
+		if !known {
+			m.problem(fmt.Sprintf("%s[%d]: %q is neither World nor Nodes", field, i, e))
+			return nil, false
+		}
+		out = append(out, peer{entity: id})
+	}
+	return out, true
 }
 
 func meshPort(m *Model, field string, in *v1alpha1.MeshPolicyPort) (port, bool) {

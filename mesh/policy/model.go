@@ -7,6 +7,9 @@ import (
 	"net/netip"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
@@ -75,7 +78,8 @@ type rule struct {
 type peer struct {
 	pods   *podSelector
 	nodes  *nodeSelector // not in a model that is resolved
-	cidr   netip.Prefix  // if both are nil
+	entity uint32        // identity.World or RemoteNode: everybody of that kind
+	cidr   netip.Prefix  // if the others are zero
 	except []netip.Prefix
 	// unclear says that pods are all that may be meant: who is, nobody knows. Only a pass has such peers, see splitPasses.
 	unclear bool
@@ -88,6 +92,12 @@ type podSelector struct {
 	namespace  string    // only this namespace, else namespaces
 	namespaces *selector // nil: all
 	pods       *selector // nil: all
+	accounts   []string  // names of service accounts, ascending; none: all
+}
+
+// meansPod says whether a pod with an identity's labels is chosen, wherever it is.
+func (s *podSelector) meansPod(l labels.Set) bool {
+	return s.pods.matches(l) && (len(s.accounts) == 0 || slices.Contains(s.accounts, l[identity.LabelServiceAccount]))
 }
 
 // port is a range of ports of a protocol, or a named one.
@@ -96,6 +106,9 @@ type port struct {
 	from, to uint16 // 0, 0: all
 	name     string // with the protocol, as in World.NamedPorts
 }
+
+// isCIDR says whether a peer, of a model that is resolved, is addresses.
+func (p *peer) isCIDR() bool { return p.pods == nil && p.entity == 0 }
 
 func (m *Model) problem(text string) { m.problems = append(m.problems, text) }
 func (m *Model) warn(text string)    { m.warnings = append(m.warnings, text) }

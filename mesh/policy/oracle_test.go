@@ -24,6 +24,7 @@ import (
 type oraclePod struct {
 	cluster, namespace      string
 	labels, namespaceLabels map[string]string
+	account                 string
 	named                   map[string][]uint16
 	addr                    netip.Addr
 }
@@ -34,6 +35,7 @@ type oraclePeer struct {
 	pod     *oraclePod
 	addr    netip.Addr
 	unknown bool
+	entity  v1alpha1.PolicyEntity // if it is no pod
 }
 
 type oraclePolicy struct {
@@ -298,10 +300,16 @@ func (o *oracle) meshRule(namespace string, r v1alpha1.MeshPolicyRule, c connect
 }
 
 func (o *oracle) meshPeer(namespace string, p v1alpha1.MeshPolicyPeer, who oraclePeer, least truth) bool {
-	if p.CIDR != "" {
+	switch {
+	case p.CIDR != "":
 		return inBlock(p.CIDR, p.Except, who)
-	}
-	if who.pod == nil {
+	case p.NodeSelector != nil:
+		return o.isNode(p.NodeSelector, who)
+	case len(p.Entities) > 0:
+		return who.entity != "" && slices.Contains(p.Entities, who.entity)
+	case who.pod == nil:
+		return false
+	case len(p.ServiceAccounts) > 0 && !slices.Contains(p.ServiceAccounts, who.pod.account):
 		return false
 	}
 	if p.ClusterSelector == nil && who.pod.cluster != o.local {
@@ -346,6 +354,11 @@ func has(s *metav1.LabelSelector, l map[string]string) bool {
 	}
 	selector, err := metav1.LabelSelectorAsSelector(s)
 	return err == nil && selector.Matches(labels.Set(l))
+}
+
+// isNode says whether somebody has an address of a node that a selector chooses.
+func (o *oracle) isNode(s *metav1.LabelSelector, who oraclePeer) bool {
+	return slices.ContainsFunc(o.nodes, func(n Node) bool { return has(s, n.Labels) && slices.Contains(n.Addresses, who.addr) })
 }
 
 func inBlock(cidr string, except []string, who oraclePeer) bool {

@@ -151,9 +151,7 @@ func (o *oracle) clusterPeers(peers []npav1alpha2.ClusterNetworkPolicyEgressPeer
 	out := no
 	for _, p := range peers {
 		out = max(out, o.clusterPods(p.Namespaces, p.Pods, who))
-		for _, n := range o.nodes {
-			out = max(out, truthOf(p.Nodes != nil && has(p.Nodes, n.Labels) && slices.Contains(n.Addresses, who.addr)))
-		}
+		out = max(out, truthOf(p.Nodes != nil && o.isNode(p.Nodes, who)))
 		for _, n := range p.Networks {
 			out = max(out, truthOf(inBlock(string(n), nil, who)))
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
 // set is a peer set that lines refer to: all peers of a rule together, so that a rule needs a line for each of its ports and
@@ -38,7 +40,7 @@ type set struct {
 }
 
 func (s *set) namesCIDRs() bool {
-	return slices.ContainsFunc(s.peers, func(p peer) bool { return p.pods == nil })
+	return slices.ContainsFunc(s.peers, func(p peer) bool { return p.isCIDR() })
 }
 
 func (s *set) hash() uint64 {
@@ -61,6 +63,9 @@ func (p *peer) key(orUnknown bool) string {
 	if p.pods != nil {
 		return p.pods.key(orUnknown)
 	}
+	if p.entity != 0 {
+		return "entity\x00" + identity.Name(p.entity)
+	}
 	if p.nodes != nil { // of a model that isn't resolved yet
 		return "nodes\x00" + p.nodes.String()
 	}
@@ -80,7 +85,15 @@ func (s *podSelector) key(orUnknown bool) string {
 	case s.clusters != nil:
 		scope = "some " + s.clusters.text
 	}
-	return scope + "\x00" + s.namespace + "\x00" + s.namespaces.String() + "\x00" + s.pods.String()
+	return scope + "\x00" + s.namespace + "\x00" + s.namespaces.String() + "\x00" + s.pods.String() + accountsKey(s.accounts)
+}
+
+// accountsKey is empty for all of them, so that sets without any are named as before.
+func accountsKey(names []string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return "\x00as " + strings.Join(names, ",")
 }
 
 // terms finds the sets of an identity without a look at every set: each of a set's peers is filed under what an identity
@@ -90,6 +103,7 @@ type terms struct {
 	byNamespace map[string][]term
 	others      []term
 	byCIDR      map[netip.Prefix][]term
+	byEntity    map[uint32][]term
 	byPort      map[string][]term // sets of families, by the port's name
 }
 
@@ -101,7 +115,7 @@ type term struct {
 }
 
 func newTerms() *terms {
-	return &terms{byLabel: map[label][]term{}, byNamespace: map[string][]term{}, byCIDR: map[netip.Prefix][]term{}, byPort: map[string][]term{}}
+	return &terms{byLabel: map[label][]term{}, byNamespace: map[string][]term{}, byCIDR: map[netip.Prefix][]term{}, byEntity: map[uint32][]term{}, byPort: map[string][]term{}}
 }
 
 func (t *terms) add(s *set) {
@@ -125,6 +139,8 @@ func (t *terms) each(s *set, change func([]term, term) []term) {
 		n := term{s, &s.peers[i]}
 		pods := n.peer.pods
 		switch {
+		case n.peer.entity != 0:
+			file(t.byEntity, n.peer.entity, n, change)
 		case pods == nil:
 			file(t.byCIDR, n.peer.cidr, n, change)
 		case pods.pods != nil && pods.pods.key != "":
@@ -171,6 +187,13 @@ func (t *terms) ofPorts(id uint32, named map[string][]uint16, out *Bitmap) {
 				out.add(n.set.bit)
 			}
 		}
+	}
+}
+
+// ofEntity adds the sets that the world's or nodes' identity is in.
+func (t *terms) ofEntity(id uint32, out *Bitmap) {
+	for _, n := range t.byEntity[id] {
+		out.add(n.set.bit)
 	}
 }
 

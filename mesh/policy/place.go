@@ -3,8 +3,6 @@
 
 package policy
 
-import "github.com/fairlead-mesh/fairlead/mesh/identity"
-
 // place gives an identity the class of its sets; without room it waits.
 func (e *Engine) place(i *ident, sets Bitmap) {
 	if e.classes.place(i, sets) {
@@ -70,9 +68,8 @@ func (e *Engine) flush(d *Delta, rows *Rows, after bool) {
 
 // strays are rows that the kernel held at the start and that mean nothing.
 type strays struct {
-	sets       []uint16
-	remoteNode bool // it has its row
-	cidrs      []*cidr
+	sets  []uint16
+	cidrs []*cidr
 }
 
 func (e *Engine) flushStrays(d *Delta) {
@@ -85,10 +82,6 @@ func (e *Engine) flushStrays(d *Delta) {
 		if _, inUse := e.cidrs.byPrefix.Get(c.prefix); !inUse {
 			d.After.CIDRs[c.prefix] = nil
 		}
-	}
-	if !e.strays.remoteNode {
-		inNoSet := uint32(0)
-		d.After.Identities[identity.RemoteNode] = &inNoSet
 	}
 	e.strays = strays{}
 }

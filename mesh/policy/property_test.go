@@ -13,6 +13,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
@@ -38,8 +39,8 @@ func compareWithOracle(t *rapid.T, s *scene) {
 		}
 		for _, text := range genAddresses {
 			addr := netip.MustParseAddr(text)
-			s.compare(t, r, id, identity.World, oraclePeer{addr: addr}, ports)
-			s.compare(t, r, id, identity.RemoteNode, oraclePeer{addr: addr}, ports)
+			s.compare(t, r, id, identity.World, oraclePeer{addr: addr, entity: v1alpha1.PolicyEntityWorld}, ports)
+			s.compare(t, r, id, identity.RemoteNode, oraclePeer{addr: addr, entity: v1alpha1.PolicyEntityNodes}, ports)
 			s.compare(t, r, id, identity.Unknown, oraclePeer{addr: addr, unknown: true}, ports)
 		}
 	}

@@ -51,13 +51,8 @@ func (e *Engine) restoreBits(names map[uint16]uint64, inForce *Bitmap) {
 func (e *Engine) restoreIdentities(r *Remembered, inForce *Bitmap) {
 	e.classes = newClasses(e.limits, &e.forget)
 	c := e.classes
-	c.placed = 1 // RemoteNode, which is in no set
 	for _, id := range sortedKeys(r.Identities) {
 		row := r.Identities[id]
-		if id == identity.RemoteNode {
-			e.strays.remoteNode = row == 0
-			continue
-		}
 		i := &ident{id: id, row: row, hasRow: true}
 		e.ghosts[id] = i
 		if row == 0 || int(row) >= len(c.rows) {
@@ -79,11 +74,13 @@ func (e *Engine) restoreIdentities(r *Remembered, inForce *Bitmap) {
 		c.join(i, cl)
 	}
 	c.pool = newPool(e.limits.Classes, func(n uint32) bool { return c.rows[n] != nil })
-	if i := e.ghosts[identity.World]; i != nil {
-		e.world = i
-		delete(e.ghosts, identity.World)
+	for id, own := range map[uint32]**ident{identity.World: &e.world, identity.RemoteNode: &e.remoteNode} {
+		if i := e.ghosts[id]; i != nil {
+			*own = i
+			delete(e.ghosts, id)
+		}
+		e.note(*own)
 	}
-	e.note(e.world)
 }
 
 // note has an identity placed, or its sets compared with those of its class.

@@ -156,7 +156,7 @@ func (s *sequence) setIdentity(t *rapid.T) {
 		own["tier"] = v
 	}
 	ns := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "namespace")
-	l := identity.PodLabels([]string{"east", "west"}[identity.ClusterOf(id)-1], ns, "", own, genNamespaces[ns])
+	l := identity.PodLabels([]string{"east", "west"}[identity.ClusterOf(id)-1], ns, rapid.SampledFrom(genAccounts).Draw(t, "account"), own, genNamespaces[ns])
 	s.world.Identities[id] = l
 	s.engine.SetIdentity(id, l)
 }

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
 // describe gives each rule a text, which people see beside a verdict, and names its peers.
@@ -102,6 +104,9 @@ func (p peer) String() string {
 	if p.nodes != nil {
 		return p.nodes.String()
 	}
+	if p.entity != 0 {
+		return identity.Name(p.entity)
+	}
 	if len(p.except) == 0 {
 		return p.cidr.String()
 	}
@@ -122,6 +127,9 @@ func (s *podSelector) String() string {
 		b.WriteString("all pods")
 	} else {
 		b.WriteString("pods " + s.pods.text)
+	}
+	if len(s.accounts) > 0 {
+		b.WriteString(" of service account " + strings.Join(s.accounts, " or "))
 	}
 	switch {
 	case s.namespace != "":

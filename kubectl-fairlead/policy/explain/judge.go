@@ -178,7 +178,7 @@ func (e *explainer) seenAs(subject *world.Pod, peer party) seen {
 		if cluster == subject.Cluster && node == subject.Node {
 			return seen{text: "its own node", verdict: Allowed, exempt: ExemptOwnNode, why: "a node and its own pods may always talk"}
 		}
-		out := seen{identity: identity.RemoteNode, text: "another node: only CIDRs mean it"}
+		out := seen{identity: identity.RemoteNode, text: "another node"}
 		if subject.Node == "" && cluster == subject.Cluster {
 			out.missing = append(out.missing, fmt.Sprintf("pod %s: its node is not known, so it may be this one", subject))
 		}

@@ -22,7 +22,7 @@ import (
 // words of a part of a spec.
 type words struct {
 	pods, namespaces, clusters []metav1.LabelSelector
-	nodes                      bool // nodes are named
+	unsure                     string // what is named that no sample is sure to tell apart
 	cidrs                      []netip.Prefix
 	ports                      []uint16
 	names                      []string // that may be those of ports
@@ -40,8 +40,8 @@ func (w *words) add(v any) { w.read("", "", v) }
 func (w *words) read(above, key string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
-		if key == "nodes" {
-			w.nodes = true
+		if key == "nodes" || key == "nodeSelector" {
+			w.unsure = "nodes, which may have any addresses"
 			return
 		}
 		if s, is := selectorOf(v); is || strings.HasSuffix(strings.ToLower(key), "selector") {
@@ -59,6 +59,9 @@ func (w *words) read(above, key string, v any) {
 			w.read(key, k, v[k])
 		}
 	case []any:
+		if key == "serviceAccounts" {
+			w.unsure = "service accounts"
+		}
 		for _, e := range v {
 			w.read(above, key, e)
 		}
