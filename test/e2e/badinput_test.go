@@ -75,7 +75,7 @@ func brokenYAMLInGit(w *story.World, ctx context.Context) error {
 		return err
 	}
 	for _, cluster := range []string{story.East, story.West} {
-		if _, err := story.Eventually(ctx, 30*time.Second, func(ctx context.Context) error {
+		if _, err := story.Eventually(ctx, 120*time.Second, func(ctx context.Context) error {
 			out, err := w.Kubectl(ctx, cluster, "get", "policysource", "-n", "fairlead-system", "policies", "-o",
 				"jsonpath={.status.conditions[?(@.type=='Ready')].status} {.status.conditions[?(@.type=='Ready')].message}")
 			if err != nil {
@@ -109,7 +109,7 @@ spec: {clusterID: 2, podCIDRs: ["10.34.0.0/16"], acceptance: Manual}
 	if err != nil {
 		return err
 	}
-	_, err = story.Eventually(ctx, 30*time.Second, func(ctx context.Context) error {
+	_, err = story.Eventually(ctx, 120*time.Second, func(ctx context.Context) error {
 		out, err := w.Kubectl(ctx, story.East, "get", "meshcluster", "impostor", "-o",
 			"jsonpath={.status.conditions[?(@.type=='Accepted')].status} {.status.conditions[?(@.type=='Accepted')].message}")
 		if err != nil {

@@ -20,8 +20,8 @@ var firstPacket = []story.Step{
 	{Name: "unchained", Do: unchained},
 }
 
-// crowd is how many pods start at once in each cluster.
-const crowd = 40
+// crowd is how many pods start at once in each cluster. A pod costs its node about two seconds of CPU until it is gone again.
+const crowd = 20
 
 const rush = `
 apiVersion: v1
@@ -82,7 +82,7 @@ func setCNI(w *story.World, ctx context.Context, mode string) error {
 	if _, err := w.Kubectl(ctx, story.East, "patch", "-n", "fairlead-system", "ds/fairlead-nodeagent", "--type=json", "-p", patch); err != nil {
 		return err
 	}
-	_, err := w.Kubectl(ctx, story.East, "rollout", "status", "-n", "fairlead-system", "ds/fairlead-nodeagent", "--timeout=120s")
+	_, err := w.Kubectl(ctx, story.East, "rollout", "status", "-n", "fairlead-system", "ds/fairlead-nodeagent", "--timeout=240s")
 	return err
 }
 
@@ -108,7 +108,7 @@ func unchained(w *story.World, ctx context.Context) error {
 func configured(w *story.World, ctx context.Context, want bool) error {
 	const theirs = "/etc/cni/net.d/10-reference.conflist"
 	for _, node := range []string{"east-1", "east-2"} {
-		if _, err := story.Eventually(ctx, 60*time.Second, func(ctx context.Context) error {
+		if _, err := story.Eventually(ctx, 180*time.Second, func(ctx context.Context) error {
 			text, err := w.Lab(ctx, "exec", "--node", node, "--", "cat", theirs)
 			if err == nil && strings.Contains(text, "fairlead-cni") != want {
 				err = story.Unexpected(fmt.Sprintf("our plugin in %s of %s: %t", theirs, node, want), text, "kubectl -n fairlead-system logs ds/fairlead-nodeagent")
@@ -134,7 +134,7 @@ func rushIn(w *story.World, ctx context.Context, cluster string) error {
 	if err := w.Apply(ctx, cluster, rush+server("open")+server("shut")); err != nil {
 		return err
 	}
-	if _, err := w.Kubectl(ctx, cluster, "wait", "-n", "rush", "--for=condition=Ready", "pod/open", "pod/shut", "--timeout=60s"); err != nil {
+	if _, err := w.Kubectl(ctx, cluster, "wait", "-n", "rush", "--for=condition=Ready", "pod/open", "pod/shut", "--timeout=180s"); err != nil {
 		return err
 	}
 	addresses, err := w.Kubectl(ctx, cluster, "get", "pods", "-n", "rush", "open", "shut", "-o", "jsonpath={.items[*].status.podIP}")
@@ -153,7 +153,7 @@ func rushIn(w *story.World, ctx context.Context, cluster string) error {
 		return err
 	}
 	// They all fail: what is denied makes its container fail.
-	if _, err := w.Kubectl(ctx, cluster, "wait", "-n", "rush", "-l", "app=rush", "--for=jsonpath={.status.phase}=Failed", "pod", "--timeout=180s"); err != nil {
+	if _, err := w.Kubectl(ctx, cluster, "wait", "-n", "rush", "-l", "app=rush", "--for=jsonpath={.status.phase}=Failed", "pod", "--timeout=480s"); err != nil {
 		return err
 	}
 	count := func(container, text string) (int, error) {

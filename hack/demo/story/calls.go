@@ -52,7 +52,7 @@ func (w *World) land(ctx context.Context, cluster, client string, count int) ([]
 // answeredBy waits until count calls in a row are all answered by pods of one cluster.
 func (w *World) answeredBy(ctx context.Context, from, client, wanted string, count int) (string, time.Duration, error) {
 	var shown string
-	took, err := Eventually(ctx, 60*time.Second, func(ctx context.Context) error {
+	took, err := Eventually(ctx, 120*time.Second, func(ctx context.Context) error {
 		answers, out, err := w.land(ctx, from, client, count)
 		shown = out
 		if err != nil {
@@ -103,7 +103,7 @@ func (w *World) Failover(ctx context.Context) error {
 	if err := w.scale(ctx, East, 2); err != nil {
 		return err
 	}
-	if _, err := w.Kubectl(ctx, East, "rollout", "status", "-n", "starwars", "deploy/deathstar", "--timeout=60s"); err != nil {
+	if _, err := w.Kubectl(ctx, East, "rollout", "status", "-n", "starwars", "deploy/deathstar", "--timeout=180s"); err != nil {
 		return err
 	}
 	if err := w.scale(ctx, West, 0); err != nil {
@@ -121,11 +121,11 @@ func (w *World) Failover(ctx context.Context) error {
 	if err := w.scale(ctx, West, 2); err != nil {
 		return err
 	}
-	if _, err := w.Kubectl(ctx, West, "rollout", "status", "-n", "starwars", "deploy/deathstar", "--timeout=60s"); err != nil {
+	if _, err := w.Kubectl(ctx, West, "rollout", "status", "-n", "starwars", "deploy/deathstar", "--timeout=180s"); err != nil {
 		return err
 	}
 	var shown string
-	took, err := Eventually(ctx, 30*time.Second, func(ctx context.Context) error {
+	took, err := Eventually(ctx, 120*time.Second, func(ctx context.Context) error {
 		answers, out, err := w.land(ctx, East, "tiefighter", 16)
 		if err != nil {
 			return err

@@ -153,7 +153,7 @@ func (w *World) PolicyFromGit(ctx context.Context) error {
 func (w *World) deniedIsExplained(ctx context.Context, commit string) error {
 	w.Say("$ kubectl fairlead observe --verdict denied --namespace starwars --last 4")
 	var shown string
-	_, err := Eventually(ctx, 20*time.Second, func(ctx context.Context) error {
+	_, err := Eventually(ctx, 120*time.Second, func(ctx context.Context) error {
 		out, err := w.Plugin(ctx, "observe", "--verdict", "denied", "--namespace", "starwars", "--last", "4")
 		shown = out
 		if err != nil {
@@ -183,7 +183,7 @@ func (w *World) Revert(ctx context.Context) error {
 	if _, err := w.git(ctx, "push", "-q", "origin", "main"); err != nil {
 		return err
 	}
-	took, err := Eventually(ctx, 60*time.Second, func(ctx context.Context) error {
+	took, err := Eventually(ctx, 120*time.Second, func(ctx context.Context) error {
 		for _, cluster := range []string{East, West} {
 			if _, out, err := w.land(ctx, cluster, "xwing", 1); err != nil {
 				return Unexpected("an x-wing of "+cluster+" to land again", out, "kubectl fairlead observe --verdict denied")

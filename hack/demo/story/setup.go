@@ -93,7 +93,7 @@ func (w *World) Install(ctx context.Context) error {
 		if err := w.Apply(ctx, cluster, secret); err != nil {
 			return err
 		}
-		if _, err := Eventually(ctx, 30*time.Second, func(ctx context.Context) error {
+		if _, err := Eventually(ctx, 120*time.Second, func(ctx context.Context) error {
 			return w.Apply(ctx, cluster, clusterMesh(cluster))
 		}); err != nil {
 			return err
@@ -177,7 +177,7 @@ func (w *World) Application(ctx context.Context) error {
 	}
 	for _, cluster := range []string{East, West} {
 		for _, namespaced := range [][]string{{"kube-system", "coredns"}, {"starwars", "deathstar"}, {"starwars", "tiefighter"}, {"starwars", "xwing"}} {
-			if out, err := w.Kubectl(ctx, cluster, "rollout", "status", "-n", namespaced[0], "deploy/"+namespaced[1], "--timeout=120s"); err != nil {
+			if out, err := w.Kubectl(ctx, cluster, "rollout", "status", "-n", namespaced[0], "deploy/"+namespaced[1], "--timeout=240s"); err != nil {
 				return Unexpected(namespaced[1]+" to run in "+cluster, out+err.Error(), "kubectl -n "+namespaced[0]+" describe pods")
 			}
 		}

@@ -97,7 +97,7 @@ func (w *World) AgentsKilled(ctx context.Context) error {
 	if err := w.unbroken(stream, 2*time.Second); err != nil {
 		return err
 	}
-	if _, err = w.Plugin(ctx, "status", "--wait", "--timeout", "90s"); err != nil {
+	if _, err = w.Plugin(ctx, "status", "--wait", "--timeout", "180s"); err != nil {
 		return err
 	}
 	if _, err := w.backends(ctx); err != nil {
@@ -184,7 +184,7 @@ func (w *World) stopControlPlane(ctx context.Context) error {
 		if _, err := w.Kubectl(ctx, cluster, "scale", "-n", "fairlead-system", "deploy/fairlead-operator", "--replicas=0"); err != nil {
 			return err
 		}
-		if _, err := w.Kubectl(ctx, cluster, "wait", "-n", "fairlead-system", "--for=delete", "pod", "-l", "app.kubernetes.io/name=fairlead-operator", "--timeout=60s"); err != nil {
+		if _, err := w.Kubectl(ctx, cluster, "wait", "-n", "fairlead-system", "--for=delete", "pod", "-l", "app.kubernetes.io/name=fairlead-operator", "--timeout=180s"); err != nil {
 			return err
 		}
 		w.Say("%s: operator scaled to zero", cluster)
@@ -212,7 +212,7 @@ func (w *World) startControlPlane(ctx context.Context) error {
 // backends lists which pods answer calls from east, sorted: what must be the same after an outage as before.
 func (w *World) backends(ctx context.Context) (string, error) {
 	var seen string
-	_, err := Eventually(ctx, 30*time.Second, func(ctx context.Context) error {
+	_, err := Eventually(ctx, 120*time.Second, func(ctx context.Context) error {
 		answers, out, err := w.land(ctx, East, "tiefighter", 40)
 		if err != nil {
 			return Unexpected("40 answers to calls from east", out+err.Error(), "kubectl fairlead observe --verdict denied")
