@@ -117,8 +117,9 @@ func (e *Engine) SetNode(name string, n *Node) { e.inputs.nodes[name] = n }
 func (e *Engine) applyNodes() {
 	var changed []Node
 	for _, name := range sortedKeys(e.inputs.nodes) {
-		now, was, known := e.inputs.nodes[name], e.nodes[name], false
-		if _, known = e.nodes[name]; known == (now != nil) && (now == nil || now.equal(was)) {
+		now := e.inputs.nodes[name]
+		was, known := e.nodes[name]
+		if known == (now != nil) && (now == nil || now.equal(was)) {
 			continue
 		}
 		if known {

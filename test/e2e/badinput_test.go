@@ -31,7 +31,7 @@ apiVersion: fairlead.dev/v1alpha1
 kind: MeshNetworkPolicy
 metadata: {name: bad, namespace: starwars}
 spec: {podSelector: {}, ingress: {allow: [{peers: [{cidr: 10.0.0.0/8, podSelector: {}}]}]}}
-`, "a peer is either a cidr or pods"},
+`, "a peer is one of: a cidr"},
 		{"a path out of the repository", `
 apiVersion: fairlead.dev/v1alpha1
 kind: PolicySource
