@@ -201,3 +201,27 @@ func TestEgressIdentityByRange(t *testing.T) {
 		f.egress(tcp(c.pod, 4000, c.world, 80, "S").bytes(t)).passes(t, "world allowed", HookPodEgress, ReasonForwarded)
 	})
 }
+
+// A node always reaches its pods. They reach it unless a line names it, or nobody knows what their policies say.
+func TestOwnNodeIsDeniedByName(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		kubelet := func() result { return f.egress(tcp(c.pod, 4000, c.host, 10250, "S").bytes(t)) }
+		f.rule(DirEgress, line{verdict: VerdictDeny, rule: 1})
+		kubelet().passes(t, "everybody is denied", HookPodEgress, ReasonHost)
+		f.rule(DirEgress, line{peer: IdentityHost, proto: 6, from: 10250, verdict: VerdictDeny, rule: 2})
+		f.bumpEpoch()
+		kubelet().drops(t, "the node is denied", HookPodEgress, ReasonPolicyDenied)
+		f.egress(tcp(c.pod, 4000, c.host, 10250, "A").bytes(t)).drops(t, "the flow that ran", HookPodEgress, ReasonPolicyDenied)
+		f.egress(udp(c.pod, 4000, c.host, 53).bytes(t)).passes(t, "another port", HookPodEgress, ReasonHost)
+		probe := func(port uint16) result { return f.ingress(tcp(c.host, port, c.pod, 8080, "S").bytes(t)) }
+		f.rule(DirIngress, line{peer: IdentityHost, verdict: VerdictDeny, rule: 3})
+		f.bumpEpoch()
+		probe(4001).passes(t, "the kubelet's probe", HookPodIngress, ReasonHost)
+		f.egress(tcp(c.pod, 8080, c.host, 4001, "SA").bytes(t)).passes(t, "and its answer", HookPodEgress, ReasonHost)
+		f.removeRules(DirEgress)
+		f.isolate(DirEgress, SubjectClosed)
+		f.bumpEpoch()
+		f.egress(udp(c.pod, 4001, c.host, 53).bytes(t)).drops(t, "closed", HookPodEgress, ReasonDefaultDenied)
+		probe(4002).passes(t, "the kubelet's probe", HookPodIngress, ReasonHost)
+	})
+}

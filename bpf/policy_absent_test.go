@@ -60,8 +60,8 @@ func TestAbsentRowsClose(t *testing.T) {
 	}
 }
 
-// The node's own traffic needs no policy's rows; services do, as what they lead to.
-func TestTheNodeNeedsNoRows(t *testing.T) {
+// What the node sends needs no policy's rows; what it is sent does, and services do, as what they lead to.
+func TestWhatTheNodeSendsNeedsNoRows(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		for bank := range uint8(2) {
 			f.must(f.maps.Subjects.Delete(&SubjectKey{Identity: podIdentity, Dir: DirEgress, Bank: bank}))
@@ -69,7 +69,8 @@ func TestTheNodeNeedsNoRows(t *testing.T) {
 		for _, id := range []uint32{IdentityHost, IdentityWorld} {
 			f.must(f.maps.Identities.Delete(id))
 		}
-		f.egress(udp(c.pod, 4000, c.host, 53).bytes(t)).passes(t, "own node", HookPodEgress, ReasonHost)
+		f.ingress(tcp(c.host, 4000, c.pod, 8080, "S").bytes(t)).passes(t, "the node's probe", HookPodIngress, ReasonHost)
+		f.egress(udp(c.pod, 4000, c.host, 53).bytes(t)).drops(t, "to the node", HookPodEgress, ReasonNoPolicy)
 		f.egress(udp(c.pod, 4000, c.service, 53).bytes(t)).drops(t, "service address", HookPodEgress, ReasonNoPolicy)
 		f.egress(udp(c.pod, 4000, c.world, 53).bytes(t)).drops(t, "world", HookPodEgress, ReasonNoPolicy)
 	})

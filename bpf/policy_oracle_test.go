@@ -34,12 +34,16 @@ func oraclePeers(c cast) []oraclePeer {
 	return []oraclePeer{
 		{c.friend, friendIdentity, 0}, {c.world, IdentityWorld, 0}, {c.block, IdentityWorld, blockIdentity},
 		{c.block.Next(), friendIdentity, blockIdentity}, {c.unvouched, IdentityUnknown, 0},
+		{c.host, IdentityHost, 0}, {c.block.Next().Next(), IdentityHost, blockIdentity},
 	}
 }
 
 // decide asks twice: what enforcing lines say, and what all of them would say if audit lines enforced. Where only the second
 // denies, the packet passes and is reported.
-func (o oracle) decide(peer oraclePeer, proto uint8, dport uint16) answer {
+func (o oracle) decide(dir Direction, peer oraclePeer, proto uint8, dport uint16) answer {
+	if peer.identity == IdentityHost && dir == DirIngress {
+		return answer{VerdictAllow, 0, ReasonHost} // a node may always talk to its pods
+	}
 	enforced := o.walk(false, peer, proto, dport)
 	if enforced.verdict == VerdictDeny {
 		return enforced
@@ -71,15 +75,23 @@ func (o oracle) walk(audit bool, peer oraclePeer, proto uint8, dport uint16) ans
 		case VerdictDeny:
 			return answer{VerdictDeny, l.RuleID, ReasonPolicyDenied}
 		case VerdictAllow:
-			return answer{VerdictAllow, l.RuleID, ReasonForwarded}
+			return answer{VerdictAllow, l.RuleID, peer.allowed()}
 		case VerdictPass:
 			i = int(l.RuleID)*GroupLines - 1
 		}
 	}
-	if o.flags&SubjectIsolated != 0 && (audit || o.flags&SubjectAudit == 0) {
+	own := peer.identity == IdentityHost && o.flags&SubjectClosed == 0
+	if o.flags&SubjectIsolated != 0 && (audit || o.flags&SubjectAudit == 0) && !own {
 		return answer{VerdictDeny, defaultRule, ReasonDefaultDenied}
 	}
-	return answer{VerdictAllow, 0, ReasonForwarded}
+	return answer{VerdictAllow, 0, peer.allowed()}
+}
+
+func (p oraclePeer) allowed() Reason {
+	if p.identity == IdentityHost {
+		return ReasonHost
+	}
+	return ReasonForwarded
 }
 
 // audits are the verdicts of policies in Audit mode, with what they would be if these enforced.
@@ -92,6 +104,9 @@ func (o oracle) matches(l PolicyLine, peer oraclePeer, proto uint8, dport uint16
 	if peer.identity == IdentityUnknown { // it could be anybody
 		in = l.Set == 0 || l.Verdict != VerdictAllow && l.Verdict != VerdictAuditAllow
 	}
+	if peer.identity == IdentityHost && l.Set == 0 { // denied by lines that name it only
+		in = l.Verdict != VerdictDeny && l.Verdict != VerdictAuditDeny
+	}
 	if !in || l.Proto != 0 && l.Proto != proto {
 		return false
 	}
@@ -103,7 +118,7 @@ func (o oracle) matches(l PolicyLine, peer oraclePeer, proto uint8, dport uint16
 }
 
 var (
-	oracleIdentities = []uint32{friendIdentity, IdentityWorld, blockIdentity}
+	oracleIdentities = []uint32{friendIdentity, IdentityWorld, blockIdentity, IdentityHost}
 
 	oracleSets  = []uint16{0, 1, 2, 63, 64, 65, 2047}
 	oraclePorts = []uint16{0, 1, 79, 80, 81, 32767, 32768, 65534, 65535}
@@ -111,7 +126,7 @@ var (
 
 func drawPolicy(rt *rapid.T) oracle {
 	o := oracle{members: map[uint32]map[uint16]bool{}}
-	o.flags = rapid.SampledFrom([]uint32{0, SubjectIsolated, SubjectIsolated | SubjectAudit, SubjectAudit}).Draw(rt, "flags")
+	o.flags = rapid.SampledFrom([]uint32{0, SubjectIsolated, SubjectIsolated | SubjectAudit, SubjectAudit, SubjectIsolated | SubjectClosed}).Draw(rt, "flags")
 	if rapid.Bool().Draw(rt, "blocks") {
 		o.flags |= SubjectBlocks
 	}
@@ -183,6 +198,7 @@ func (f *fixture) judgeAllAnew() {
 func TestPolicyAgreesWithOracle(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		f.address(c.block.Next(), Remote{Identity: friendIdentity})
+		f.address(c.block.Next().Next(), Remote{Identity: IdentityHost, Flags: RemoteHost})
 		rapid.Check(t, func(rt *rapid.T) {
 			o := drawPolicy(rt)
 			f.install(o)
@@ -192,7 +208,7 @@ func TestPolicyAgreesWithOracle(t *testing.T) {
 				proto := rapid.SampledFrom([]uint8{6, 17, 1}).Draw(rt, "proto")
 				dport := rapid.SampledFrom(oraclePorts).Draw(rt, "dport")
 				dir := rapid.SampledFrom([]Direction{DirEgress, DirIngress}).Draw(rt, "dir")
-				want := o.decide(peer, oracleProto(c, proto), dport)
+				want := o.decide(dir, peer, oracleProto(c, proto), dport)
 				if got := f.asked(c, peer.addr, dir, proto, dport); got != want {
 					rt.Fatalf("%s, %s, proto %d port %d: %+v, oracle says %+v\n%+v", peer.addr, dir, proto, dport, got, want, o)
 				}

@@ -290,6 +290,7 @@ const (
 	SubjectIsolated = 0x1
 	SubjectAudit    = 0x2
 	SubjectBlocks   = 0x4
+	SubjectClosed   = 0x8
 )
 
 // Enum service_flags.

@@ -32,7 +32,7 @@ const (
 type PolicyEntity string
 
 // Entities: World is everything that is neither a pod nor a node of the mesh, Nodes are the nodes of all clusters, with their
-// host-network pods. A pod's own node is always allowed.
+// host-network pods. A pod's own node is never denied what it opens to the pod, only what the pod opens to it.
 const (
 	PolicyEntityWorld PolicyEntity = "World"
 	PolicyEntityNodes PolicyEntity = "Nodes"

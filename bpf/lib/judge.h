@@ -166,11 +166,11 @@ FL_GLOBAL int fl_judge(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dpo
 			return 0;
 		}
 	}
-	/* The node may always talk to its pods (kubelet probes) and they to it:
-	 * NetworkPolicy says so, and it owns them anyway. */
-	if (j->remote.flags & FL_REMOTE_HOST) {
+	/* The node may always talk to its pods (kubelet probes): it owns them. They may
+	 * talk to it unless a rule names it. */
+	if (j->remote.flags & FL_REMOTE_HOST && dir == FL_DIR_INGRESS) {
 		j->reason = FL_REASON_HOST;
-		if (flags ? flags & FL_CT_TRANSLATED : dir == FL_DIR_INGRESS && c->forwarded)
+		if (flags ? flags & FL_CT_TRANSLATED : c->forwarded)
 			judge_client(skb, c, dport, flags, s);
 		return 0;
 	}
@@ -181,6 +181,8 @@ FL_GLOBAL int fl_judge(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dpo
 		return 0;
 	}
 	judge_by_policy(c, dir, dport, ctx_peer_addr(c), s);
+	if (j->remote.flags & FL_REMOTE_HOST && j->verdict == FL_VERDICT_ALLOW)
+		j->reason = FL_REASON_HOST;
 	return 0;
 }
 

@@ -44,11 +44,6 @@ static __always_inline bool leads_add_backend(struct leads *l)
 	struct remote r = {};
 
 	remote_lookup(l->family, l->q.addr, &r);
-	if (r.flags & FL_REMOTE_HOST) {
-		if (l->worst.verdict == FL_VERDICT_NONE)
-			l->worst.verdict = FL_VERDICT_ALLOW;
-		return false;
-	}
 	l->q.peer = r.identity;
 	return leads_add(l);
 }

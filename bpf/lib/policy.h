@@ -9,7 +9,9 @@
  *
  * A peer is in the sets of its identity and in those of the CIDR around its
  * address. One that nobody vouches for could be in any: no line about a set
- * allows it, and every one denies it. */
+ * allows it, and every one denies it. The subject's own node is denied only by
+ * lines about a set that it is in, never by one about everybody, and not by
+ * default unless nobody knows what the subject's policies say. */
 #ifndef FAIRLEAD_POLICY_H
 #define FAIRLEAD_POLICY_H
 
@@ -55,6 +57,7 @@ struct scan {
 	__u32 rule_id;
 	__u32 audit_rule;
 	__u32 port;
+	__u32 spared; /* a mask of verdicts: such lines about everybody don't mean the peer */
 	__u8 proto;
 	__u8 unknown; /* the peer could be anybody */
 	__u8 audited; /* with all lines enforced it is denied, by audit_rule */
@@ -79,6 +82,8 @@ static __always_inline struct identity_class *class_find(__u32 identity)
 {
 	return bpf_map_lookup_elem(&fl_identities, &identity);
 }
+
+#define FL_DENIALS (1 << FL_VERDICT_DENY | 1 << FL_VERDICT_AUDIT_DENY)
 
 /* Protocols without ports are given this one, which is in no range. */
 #define FL_NO_PORT 0x10000
@@ -127,6 +132,8 @@ static __always_inline bool line_matches(const struct scan *s, const struct poli
 	unclear = peers_unclear(set, s->unknown);
 	IN_TURN(unclear);
 	mismatch |= ~(in | unclear) & 1;
+	mismatch |= (set - 1) >> 63 & s->spared >> verdict_known(l->verdict);
+	IN_TURN(mismatch);
 	/* It allows nobody, and denies everybody. */
 	mismatch |= unclear & allows >> verdict_known(l->verdict);
 	return !mismatch;
@@ -267,6 +274,9 @@ static __always_inline void decide_by_default(const struct subject *s, const str
 {
 	bool isolated = s->flags & FL_SUBJECT_ISOLATED, audit = s->flags & FL_SUBJECT_AUDIT;
 
+	if (scan->spared && !(s->flags & FL_SUBJECT_CLOSED))
+		isolated = false;
+
 	if (isolated && !audit && !scan->allowed) {
 		d->by_default = true;
 		decide(d, FL_VERDICT_DENY, s->default_rule, FL_REASON_DEFAULT_DENIED);
@@ -322,6 +332,7 @@ FL_GLOBAL int fl_policy_decide(const struct policy_query *q, struct decision *d,
 	scan->class = d->class;
 	scan->block_class = d->block ? d->block_class : d->class;
 	scan->unknown = q->peer == FL_IDENTITY_UNKNOWN;
+	scan->spared = q->peer == FL_IDENTITY_HOST ? FL_DENIALS : 0;
 	d->subject_flags = s->flags;
 	scan->lines = s->lines;
 	scan->port = has_ports(q->proto) ? q->dport : FL_NO_PORT;

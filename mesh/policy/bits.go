@@ -89,7 +89,9 @@ func (e *Engine) peerMembers(p *peer, orUnknown bool) []*ident {
 	case p.entity == identity.World:
 		return []*ident{e.world}
 	case p.entity == identity.RemoteNode:
-		return []*ident{e.remoteNode}
+		return []*ident{e.remoteNode, e.host}
+	case p.entity == identity.Host:
+		return []*ident{e.host}
 	}
 	return e.cidrs.within(p.cidr, p.except)
 }

@@ -29,11 +29,14 @@ func (s *sequence) connections() []Connection {
 	}
 	for n, text := range genAddresses {
 		add(identity.World, text)
-		add([]uint32{identity.RemoteNode, identity.Unknown}[n%2], text)
+		add([]uint32{identity.RemoteNode, identity.Unknown, identity.Host}[n%3], text)
 	}
 	for n := range 6 {
 		for _, c := range peers {
 			for _, c.Dir = range []Direction{Ingress, Egress} {
+				if c.Peer == identity.Host && c.Dir == Ingress {
+					continue // policy isn't asked
+				}
 				for _, c.Proto = range []uint8{1, protoTCP, protoUDP, protoSCTP} {
 					for _, c.Port = range []uint16{80, 443, 8080, 65535, 1000} {
 						c.Subject = identity.Of(1, uint16(identity.FirstLocal+n))

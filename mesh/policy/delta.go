@@ -32,6 +32,7 @@ type Limits struct {
 // Config of an Engine.
 type Config struct {
 	Cluster    string // the local one
+	Node       string // the local one
 	Limits     Limits
 	Remembered Remembered
 }
@@ -112,7 +113,7 @@ func (d *Delta) writes() bool {
 func ClosedSubject(dir Direction) Subject { return closedBy(&noRoom[dir]) }
 
 func closedBy(r *Rule) Subject {
-	s := Subject{Isolated: true, DefaultRule: r.ID}
+	s := Subject{Isolated: true, Closed: true, DefaultRule: r.ID}
 	s.Group = uint32(groupHash(s, nil))
 	return s
 }

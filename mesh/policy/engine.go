@@ -18,6 +18,7 @@ import (
 // The first Step after a restart takes everything that is not set by then as gone.
 type Engine struct {
 	inputs   inputs
+	node     string // this one
 	clusters *clusters
 	index    *index
 	named    map[uint32]map[string][]uint16
@@ -52,13 +53,13 @@ type Engine struct {
 	groups  *groups
 	cidrs   *cidrs
 	world   *ident
-	// remoteNode is every other node of the mesh.
-	remoteNode *ident
-	changed    map[*ident]struct{} // placed identities that may have changed sides
-	waiting    map[*ident]struct{} // without a class, because there was no room
-	arrived    map[*ident]struct{} // to be placed for the first time
-	ghosts     map[uint32]*ident   // that the kernel holds, until the first Step
-	strays     strays
+	// remoteNode is every other node of the mesh, and host this one.
+	remoteNode, host *ident
+	changed          map[*ident]struct{} // placed identities that may have changed sides
+	waiting          map[*ident]struct{} // without a class, because there was no room
+	arrived          map[*ident]struct{} // to be placed for the first time
+	ghosts           map[uint32]*ident   // that the kernel holds, until the first Step
+	strays           strays
 
 	gone    map[uint32]struct{} // identities with rows that went since the last switch
 	limits  Limits
@@ -72,7 +73,7 @@ type Engine struct {
 func NewEngine(c Config) *Engine {
 	c.Limits.Sets = min(c.Limits.Sets, SetCount)
 	e := &Engine{
-		inputs: newInputs(), clusters: newClusters(c.Cluster),
+		inputs: newInputs(), node: c.Node, clusters: newClusters(c.Cluster),
 		named: map[uint32]map[string][]uint16{}, callers: map[string]map[uint32]struct{}{},
 		nodes: map[string]Node{}, policies: newPolicies(), rules: newRegistry(),
 		subjects: map[uint32]*subject{}, profiles: map[string]*profile{},
@@ -81,7 +82,7 @@ func NewEngine(c Config) *Engine {
 		sets: map[string]*set{}, held: map[string]int{}, bitless: map[*set]struct{}{}, idle: map[*set]struct{}{}, adopt: map[uint64]uint16{},
 		terms: newTerms(), families: map[string]*family{}, byPort: map[string][]*family{},
 		redraft: map[*profile]struct{}{}, lonely: map[*family]struct{}{},
-		cidrs: newCIDRs(c.Limits.CIDRs), world: &ident{id: identity.World}, remoteNode: &ident{id: identity.RemoteNode},
+		cidrs: newCIDRs(c.Limits.CIDRs), world: &ident{id: identity.World}, remoteNode: &ident{id: identity.RemoteNode}, host: &ident{id: identity.Host},
 		changed: map[*ident]struct{}{}, waiting: map[*ident]struct{}{}, arrived: map[*ident]struct{}{}, ghosts: map[uint32]*ident{},
 		gone: map[uint32]struct{}{}, limits: c.Limits,
 	}

@@ -40,7 +40,7 @@ func TestRowsFollowRules(t *testing.T) {
 	if n := d.rows() - len(d.Subjects); n > 7 || len(d.Subjects) != 11 || len(d.Before.Identities)+len(d.After.Identities) > 0 {
 		t.Errorf("a policy takes %d rows and %d subjects: %+v", n, len(d.Subjects), d.Before)
 	}
-	if s := e.Stats(); s.Sets != 2 || s.Classes > 7 || s.Chunks != 1 || s.Identities != 25_002 {
+	if s := e.Stats(); s.Sets != 2 || s.Classes > 7 || s.Chunks != 1 || s.Identities != 25_003 {
 		t.Errorf("maps hold %+v", s)
 	}
 	from := Connection{Subject: identity.Of(1, identity.FirstLocal), Peer: identity.Of(5, identity.FirstLocal+17), Proto: protoTCP, Port: 443}

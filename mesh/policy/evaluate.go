@@ -19,15 +19,17 @@ type World struct {
 	// NamedPorts of the pods of an identity: "name/TCP" → numbers. Pods that share an identity may differ.
 	NamedPorts map[uint32]map[string][]uint16
 	Nodes      map[string]Node // of the local cluster, by name
+	Node       string          // of them, the one that judges; empty if it doesn't matter
 	Policies   []*Model        // of the local cluster, each key once
 }
 
 // Connection is what is decided, seen from the subject.
 type Connection struct {
 	Subject uint32
-	// Peer is the identity of the other end: a pod's, [identity.World], [identity.RemoteNode], or [identity.Unknown] for an
-	// address of the own cluster that nobody vouches for. That could be anybody: no rule about some peers allows it, and all
-	// of them deny it.
+	// Peer is the identity of the other end: a pod's, [identity.World], [identity.RemoteNode], [identity.Host] for the
+	// subject's own node, or [identity.Unknown] for an address of the own cluster that nobody vouches for. That could be
+	// anybody: no rule about some peers allows it, and all of them deny it. The own node is denied in egress only, and only
+	// by a rule that names it.
 	Peer  uint32
 	Addr  netip.Addr // of the peer; CIDRs match it, whoever has it
 	Dir   Direction
@@ -73,7 +75,7 @@ func NewReference(w *World) *Reference {
 	}
 	models := make([]*Model, len(w.Policies))
 	for i, m := range w.Policies {
-		models[i] = m.resolved(w.Nodes)
+		models[i] = m.resolved(w.Nodes, w.Node)
 	}
 	slices.SortFunc(models, func(a, b *Model) int { return cmp.Compare(a.key, b.key) })
 	rules, ids := registerAll(models)
@@ -180,7 +182,7 @@ func (r *Reference) someListen(rule *rule, name string, number uint16) bool {
 func (r *Reference) peerMatches(p *peer, orUnknown bool, c Connection) bool {
 	switch {
 	case p.entity != 0:
-		return c.Peer == p.entity
+		return c.Peer == p.entity || c.Peer == identity.Host && p.entity == identity.RemoteNode
 	case p.pods == nil:
 		return c.Addr.IsValid() && p.cidr.Contains(c.Addr) &&
 			!slices.ContainsFunc(p.except, func(e netip.Prefix) bool { return e.Contains(c.Addr) })

@@ -13,7 +13,7 @@ import (
 // Explanation says why a connection passes or not.
 type Explanation struct {
 	Decision
-	// Rule that decided; nil if none had to, or the peer is the subject's own node or an identity that is not known. One without
+	// Rule that decided; nil if none had to, or the peer is an identity that is not known. One without
 	// an ID is a pass of which nobody knows whether it means the peer.
 	Rule *Rule
 	// Passed is the rule of the Admin tier that left the connection to the next one; nil if none did.
@@ -36,7 +36,7 @@ type Match struct {
 func (r *Reference) Explain(c Connection) Explanation {
 	var out Explanation
 	switch {
-	case c.Peer == identity.Host: // the subject's own node
+	case c.Peer == identity.Host && c.Dir == Ingress: // the subject's own node
 		out.Decision = Decision{Verdict: Allow, ByDefault: true}
 		return out
 	case !r.knows(c.Peer):
@@ -80,7 +80,7 @@ func (r *Rule) title() string {
 // knows says whether packets of an identity are judged by policies: those of others are dropped.
 func (r *Reference) knows(id uint32) bool {
 	switch id {
-	case identity.World, identity.RemoteNode, identity.Unknown:
+	case identity.World, identity.RemoteNode, identity.Host, identity.Unknown:
 		return true
 	}
 	_, known := r.world.Identities[id]

@@ -242,6 +242,9 @@ func genScene(t *rapid.T, networkOnly bool) *scene {
 		n := genNode(t)
 		s.in.Nodes[fmt.Sprintf("n%d", i)] = n
 		s.oracle.nodes = append(s.oracle.nodes, n)
+		if i == 0 {
+			s.in.Node, s.oracle.node = "n0", &n
+		}
 	}
 	for i := range rapid.IntRange(1, 5).Draw(t, "policies") {
 		kind := KindNetworkPolicy

@@ -57,6 +57,9 @@ func groupHash(row Subject, lines []Line) uint64 {
 	if row.Blocks {
 		b[2] = 1
 	}
+	if row.Closed {
+		b[3] = 1
+	}
 	binary.LittleEndian.PutUint32(b[4:], row.DefaultRule)
 	h.Write(b[:])
 	for _, l := range lines {

@@ -95,7 +95,7 @@ func (e *Engine) applyPolicies(d *Delta) {
 
 func (e *Engine) install(m *Model, d *Delta) {
 	e.seq++
-	p := &installed{source: m, model: m.resolved(e.nodes), seq: e.seq}
+	p := &installed{source: m, model: m.resolved(e.nodes, e.node), seq: e.seq}
 	p.ids = e.rules.register(p.model)
 	for _, id := range p.ids.all() {
 		rule := e.rules.rules[id]

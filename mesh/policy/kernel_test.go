@@ -197,16 +197,20 @@ func (s *Subject) walk(lines []Line, audit bool, c Connection, bits *Bitmap) Dec
 			return Decision{Verdict: v, Rule: l.Rule}
 		}
 	}
-	if s.Isolated && (audit || !s.Audit) {
+	if s.Isolated && (audit || !s.Audit) && (c.Peer != identity.Host || s.Closed) {
 		return Decision{Deny, s.DefaultRule, true}
 	}
 	return Decision{Allow, 0, true}
 }
 
 func (l *Line) matches(c Connection, bits *Bitmap) bool {
-	in := l.Set == 0 || bits.Has(l.Set)
-	if c.Peer == identity.Unknown { // it could be anybody
+	denies := l.Verdict == Deny || l.Verdict == AuditDeny
+	in := l.Set == 0 || l.Set < SetCount && bits.Has(l.Set)
+	switch {
+	case c.Peer == identity.Unknown || l.Set >= SetCount: // it could be anybody
 		in = l.Set == 0 || l.Verdict != Allow && l.Verdict != AuditAllow
+	case c.Peer == identity.Host && denies:
+		in = l.Set != 0 && in // only by lines that name it
 	}
 	if !in || l.Proto != 0 && l.Proto != c.Proto {
 		return false
@@ -244,7 +248,7 @@ func load(e *Engine, w *World, subjects map[uint32]bool) {
 
 // build returns an engine that has a world, and the kernel's maps.
 func build(w *World) (*Engine, *kernel) {
-	e, k := NewEngine(Config{Cluster: w.Cluster, Limits: roomy}), newKernel()
+	e, k := NewEngine(Config{Cluster: w.Cluster, Node: w.Node, Limits: roomy}), newKernel()
 	load(e, w, nil)
 	k.apply(e.Step())
 	return e, k

@@ -78,7 +78,7 @@ type rule struct {
 type peer struct {
 	pods   *podSelector
 	nodes  *nodeSelector // not in a model that is resolved
-	entity uint32        // identity.World or RemoteNode: everybody of that kind
+	entity uint32        // identity.World; RemoteNode: all nodes; Host: the subject's own
 	cidr   netip.Prefix  // if the others are zero
 	except []netip.Prefix
 	// unclear says that pods are all that may be meant: who is, nobody knows. Only a pass has such peers, see splitPasses.

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
 // Node is a node of the local cluster, as far as policies name nodes: rules mean the addresses of those that a selector chooses.
@@ -77,9 +79,22 @@ func (m *Model) nodeSelectors() []nodeSelector {
 	return out
 }
 
-// resolved is the model with the addresses of the nodes that it names in their place. It costs the model's size and, for each
-// selector of nodes, the number of nodes. A model that names none is itself.
-func (m *Model) resolved(nodes map[string]Node) *Model {
+// peers are the chosen nodes: their addresses, and identity.Host for the subject's own node, which has others as well (a
+// bridge's, loopback's) under which its pods reach it.
+func (s nodeSelector) peers(nodes map[string]Node, own string) []peer {
+	var out []peer
+	for _, prefix := range s.prefixes(nodes) {
+		out = append(out, peer{cidr: prefix})
+	}
+	if n, known := nodes[own]; known && s.matches(n) {
+		out = append(out, peer{entity: identity.Host})
+	}
+	return out
+}
+
+// resolved is the model with the nodes that it names in their selectors' place; node is the one that judges. It costs the
+// model's size and, for each selector of nodes, the number of nodes. A model that names none is itself.
+func (m *Model) resolved(nodes map[string]Node, node string) *Model {
 	if !m.namesNodes() {
 		return m
 	}
@@ -98,9 +113,7 @@ func (m *Model) resolved(nodes map[string]Node) *Model {
 					peers = append(peers, p)
 					continue
 				}
-				for _, prefix := range p.nodes.prefixes(nodes) {
-					peers = append(peers, peer{cidr: prefix})
-				}
+				peers = append(peers, p.nodes.peers(nodes, node)...)
 			}
 			r.peers = peers
 			r.identify()

@@ -36,6 +36,7 @@ type oraclePeer struct {
 	addr    netip.Addr
 	unknown bool
 	entity  v1alpha1.PolicyEntity // if it is no pod
+	own     bool                  // it is the subject's own node
 }
 
 type oraclePolicy struct {
@@ -65,6 +66,7 @@ type oracle struct {
 	clusters map[string]map[string]string
 	all      []*oraclePod
 	nodes    []Node // of the local cluster
+	node     *Node  // of them, the subjects' own; nil: none that is known
 	policies []oraclePolicy
 	// omniscient: it sees also the labels that identities leave out, as the policies' authors do.
 	omniscient bool
@@ -105,8 +107,12 @@ func (o *oracle) verdict(c connection) Verdict {
 	return Allow
 }
 
-// passes asks the tiers one after another, with or without the policies in Audit mode.
+// passes asks the tiers one after another, with or without the policies in Audit mode. A node always reaches its pods, and
+// they reach it unless a rule says that it is about nodes, or addresses, and denies it.
 func (o *oracle) passes(c connection, audit bool) bool {
+	if c.peer.own && c.dir == Ingress {
+		return true
+	}
 	switch o.ordered(c, audit, "Admin") {
 	case "Accept":
 		return true
@@ -129,7 +135,7 @@ func (o *oracle) passes(c connection, audit bool) bool {
 	case all.allows:
 		return true
 	case all.isolates:
-		return false
+		return c.peer.own
 	}
 	return o.ordered(c, audit, "Baseline") != "Deny"
 }
@@ -273,6 +279,9 @@ func (o *oracle) surely(namespace string, r v1alpha1.MeshPolicyRule, c connectio
 
 // maybe says whether a rule may mean a connection: somebody unknown could be any pod, and listen where that does.
 func (o *oracle) maybe(namespace string, r v1alpha1.MeshPolicyRule, c connection) bool {
+	if c.peer.own && len(r.Peers) == 0 {
+		return false
+	}
 	if o.meshRule(namespace, r, c, unknown) {
 		return true
 	}
@@ -358,6 +367,9 @@ func has(s *metav1.LabelSelector, l map[string]string) bool {
 
 // isNode says whether somebody has an address of a node that a selector chooses.
 func (o *oracle) isNode(s *metav1.LabelSelector, who oraclePeer) bool {
+	if who.own && o.node != nil && has(s, o.node.Labels) {
+		return true
+	}
 	return slices.ContainsFunc(o.nodes, func(n Node) bool { return has(s, n.Labels) && slices.Contains(n.Addresses, who.addr) })
 }
 

@@ -90,7 +90,7 @@ func (o *oracle) askTiered(spec *v1alpha1.ClusterMeshNetworkPolicySpec, c connec
 			}
 		}
 	}
-	if d.DefaultAction != "Allow" {
+	if d.DefaultAction != "Allow" && !c.peer.own {
 		return "Deny"
 	}
 	return ""
@@ -131,6 +131,9 @@ func (o *oracle) askCluster(spec *npav1alpha2.ClusterNetworkPolicySpec, c connec
 		if closed := slices.ContainsFunc(r.To, func(p npav1alpha2.ClusterNetworkPolicyEgressPeer) bool {
 			return p.DomainNames != nil // can't be enforced
 		}); closed {
+			if c.peer.own {
+				continue
+			}
 			means = unknown
 			if action == "Pass" {
 				action = "Deny"

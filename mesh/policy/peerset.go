@@ -195,6 +195,9 @@ func (t *terms) ofEntity(id uint32, out *Bitmap) {
 	for _, n := range t.byEntity[id] {
 		out.add(n.set.bit)
 	}
+	if id == identity.Host { // a node as well
+		t.ofEntity(identity.RemoteNode, out)
+	}
 }
 
 // ofCIDR adds the sets that a CIDR's identity is in.

@@ -133,8 +133,11 @@ func (e *Engine) draftRule(p *profile, pol *installed, r *rule, l Line) {
 	}
 }
 
-// finishProfile turns the draft into a group. A rule that has no bit is closed: its deny is about everybody, its allow about
-// nobody, and its pass denies everybody. Without room for the group all of the subject is closed.
+// nameless is the number of a set that has none: nobody knows whom it means.
+const nameless = SetCount
+
+// finishProfile turns the draft into a group. A rule that has no bit is closed: its deny is about everybody (the own node as
+// well, which it may name), its allow about nobody, and its pass denies everybody. Without room for the group all of the subject is closed.
 func (e *Engine) finishProfile(p *profile) {
 	old := p.group
 	p.starved, p.base.Blocks = nil, false
@@ -163,6 +166,7 @@ func (e *Engine) finishProfile(p *profile) {
 				if l.Verdict, stays = l.Verdict.forUnclearPeers(); !stays {
 					continue
 				}
+				l.Set = nameless
 			}
 		}
 		match := l

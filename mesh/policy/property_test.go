@@ -41,6 +41,7 @@ func compareWithOracle(t *rapid.T, s *scene) {
 			addr := netip.MustParseAddr(text)
 			s.compare(t, r, id, identity.World, oraclePeer{addr: addr, entity: v1alpha1.PolicyEntityWorld}, ports)
 			s.compare(t, r, id, identity.RemoteNode, oraclePeer{addr: addr, entity: v1alpha1.PolicyEntityNodes}, ports)
+			s.compare(t, r, id, identity.Host, oraclePeer{addr: addr, entity: v1alpha1.PolicyEntityNodes, own: true}, ports)
 			s.compare(t, r, id, identity.Unknown, oraclePeer{addr: addr, unknown: true}, ports)
 		}
 	}

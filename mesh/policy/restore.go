@@ -74,7 +74,7 @@ func (e *Engine) restoreIdentities(r *Remembered, inForce *Bitmap) {
 		c.join(i, cl)
 	}
 	c.pool = newPool(e.limits.Classes, func(n uint32) bool { return c.rows[n] != nil })
-	for id, own := range map[uint32]**ident{identity.World: &e.world, identity.RemoteNode: &e.remoteNode} {
+	for id, own := range map[uint32]**ident{identity.World: &e.world, identity.RemoteNode: &e.remoteNode, identity.Host: &e.host} {
 		if i := e.ghosts[id]; i != nil {
 			*own = i
 			delete(e.ghosts, id)

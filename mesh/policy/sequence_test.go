@@ -85,11 +85,11 @@ func newSequence(t *rapid.T, l Limits) *sequence {
 	s := &sequence{
 		limits: l, kernel: newKernel(), subjects: map[uint32]bool{},
 		world: World{
-			Cluster: "east", Clusters: map[string]map[string]string{}, Identities: map[uint32]map[string]string{},
+			Cluster: "east", Node: "n1", Clusters: map[string]map[string]string{}, Identities: map[uint32]map[string]string{},
 			NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]Node{},
 		},
 	}
-	s.engine = NewEngine(Config{Cluster: "east", Limits: l})
+	s.engine = NewEngine(Config{Cluster: "east", Node: "n1", Limits: l})
 	s.settle()
 	for range rapid.IntRange(0, 12).Draw(t, "at first") {
 		s.change(t)
@@ -203,7 +203,7 @@ func (s *sequence) dropPolicy(t *rapid.T) {
 // restart loses all but the maps.
 func (s *sequence) restart() {
 	s.kernel.rules = map[uint32]Rule{} // user space's
-	s.engine = NewEngine(Config{Cluster: "east", Limits: s.limits, Remembered: s.kernel.remembered()})
+	s.engine = NewEngine(Config{Cluster: "east", Node: "n1", Limits: s.limits, Remembered: s.kernel.remembered()})
 	load(s.engine, &s.world, s.subjects)
 }
 

@@ -104,8 +104,13 @@ func (p peer) String() string {
 	if p.nodes != nil {
 		return p.nodes.String()
 	}
-	if p.entity != 0 {
-		return identity.Name(p.entity)
+	switch p.entity {
+	case identity.World:
+		return "the world"
+	case identity.RemoteNode:
+		return "nodes of the mesh"
+	case identity.Host:
+		return "the pod's own node"
 	}
 	if len(p.except) == 0 {
 		return p.cidr.String()

@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
 // Tier is where a policy is judged. docs/decisions/0010 has the rules.
@@ -164,17 +166,24 @@ func (v Verdict) effective(enforced, baseline bool) Verdict {
 	return v
 }
 
+// ownNode is a rule about the subject's own node.
+var ownNode = func() rule {
+	r := rule{kind: RuleAllow, anyPort: true, peers: []peer{{entity: identity.Host}}}
+	r.identify()
+	return r
+}()
+
 // draftTiers makes the lines of a profile tier by tier, and says what holds where none decides.
 func (e *Engine) draftTiers(p *profile) {
 	tiers := byTier(p.policies)
 	admin, baseline := tiers[TierAdmin], tiers[TierBaseline]
 	e.draftOrdered(p, admin)
-	var enforced, audited []uint32
+	var enforced, audited []*installed
 	for _, pol := range tiers[TierNamespace] {
 		if id := pol.ids.isolate[p.dir]; id != 0 && pol.model.audit {
-			audited = append(audited, id)
+			audited = append(audited, pol)
 		} else if id != 0 {
-			enforced = append(enforced, id)
+			enforced = append(enforced, pol)
 		}
 	}
 	// Only where an administrator's policy in Audit mode passes can allows of audit matter to isolated subjects: to what
@@ -196,13 +205,20 @@ func (e *Engine) draftTiers(p *profile) {
 	})
 	switch {
 	case len(enforced) > 0:
-		p.base = Subject{Isolated: true, DefaultRule: enforced[0]}
+		p.base = Subject{Isolated: true, DefaultRule: enforced[0].ids.isolate[p.dir]}
 		return
 	case len(audited) > 0 && len(baseline) == 0:
-		p.base = Subject{Isolated: true, Audit: true, DefaultRule: audited[0]}
+		p.base = Subject{Isolated: true, Audit: true, DefaultRule: audited[0].ids.isolate[p.dir]}
 	case len(audited) > 0:
-		// Baseline still decides, but would not if the policy enforced.
-		p.draft = append(p.draft, draftLine{Line: Line{Verdict: AuditDeny, Rule: audited[0]}, tier: TierNamespace})
+		// Baseline still decides, but would not if the policy enforced. That allows the own node.
+		pol := audited[0]
+		l := Line{Rule: pol.ids.isolate[p.dir]}
+		if p.dir == Egress {
+			l.Verdict = AuditAllow
+			e.draftRule(p, pol, &ownNode, l)
+		}
+		l.Verdict = AuditDeny
+		p.draft = append(p.draft, draftLine{Line: l, policy: pol, tier: TierNamespace})
 	}
 	e.draftOrdered(p, baseline)
 }

@@ -74,6 +74,7 @@ type SubjectKey struct {
 type Subject struct {
 	Isolated bool
 	Audit    bool // the default deny only reports
+	Closed   bool // nobody knows what its policies say: the default deny is about the subject's own node as well
 	// Blocks says that lines name CIDRs: the CIDR around the peer's address is then looked up, for the sets that it is in.
 	Blocks bool
 	// Group is never 0, and another one where any field of the subject differs: a flow that remembers it remembers all.

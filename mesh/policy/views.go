@@ -16,10 +16,11 @@ type opinion struct {
 	matches           []Match    // of namespaces, the one that decides first
 	enforced, audited []Rule     // that isolate
 	baseline          bool       // a policy of Baseline selects the subject
+	spared            bool       // denials that don't name the peer don't mean it: it is the subject's own node
 }
 
 func (r *Reference) ask(c Connection) opinion {
-	var o opinion
+	o := opinion{spared: c.Peer == identity.Host}
 	subject := r.world.Identities[c.Subject]
 	var policies []numbered
 	for _, p := range r.policies {
@@ -31,7 +32,7 @@ func (r *Reference) ask(c Connection) opinion {
 	for _, tier := range []Tier{TierAdmin, TierBaseline} {
 		for _, p := range tiers[tier] {
 			matches := r.matching(p, c)
-			if p.dirs[c.Dir].isolates {
+			if p.dirs[c.Dir].isolates && !o.spared {
 				matches = append(matches, Match{Rule: r.Rules[p.ids.isolate[c.Dir]], Verdict: verdict(RuleIsolate, p.audit)})
 			}
 			o.ordered[tier] = append(o.ordered[tier], matches...)
@@ -69,7 +70,7 @@ func (r *Reference) matching(p numbered, c Connection) []Match {
 			ok = ok && p.tier != TierBaseline
 			kind, m.Rule.ID = RuleUnclear, 0
 		}
-		if ok {
+		if ok && (!everybody || !kind.denies() || c.Peer != identity.Host) {
 			m.Verdict = verdict(kind, p.audit)
 			out = append(out, m)
 		}
@@ -126,7 +127,11 @@ func (o *opinion) view(audit bool) (out answer) {
 	if audit {
 		isolation = slices.Concat(o.enforced, o.audited)
 	}
-	if len(isolation) > 0 {
+	switch {
+	case len(isolation) > 0 && o.spared:
+		out.verdict, out.byDefault = Allow, true
+		return out
+	case len(isolation) > 0:
 		// With a Baseline behind it, isolation by audit alone is a line as any other.
 		out.verdict, out.by, out.byDefault = Deny, &isolation[0], len(o.enforced) > 0 || !o.baseline
 		return out

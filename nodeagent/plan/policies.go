@@ -33,7 +33,7 @@ type policyPlan struct {
 func newPolicyPlan(cfg Config, m policy.Remembered) *policyPlan {
 	return &policyPlan{
 		cluster: cfg.Cluster, dirty: true, identities: map[uint32]claim{}, twins: map[uint32][]claim{}, policies: map[string]Policy{}, blamed: map[string]bool{},
-		engine: policy.NewEngine(policy.Config{Cluster: cfg.Cluster, Limits: cfg.Limits, Remembered: m}),
+		engine: policy.NewEngine(policy.Config{Cluster: cfg.Cluster, Node: cfg.Node, Limits: cfg.Limits, Remembered: m}),
 	}
 }
 

@@ -77,17 +77,19 @@ func (p policyMaps) decide(subject bpf.SubjectKey, peer uint32, proto uint8, por
 			return decision{bpf.VerdictDeny, byAbsence, 0}
 		}
 	}
-	d := walk(s, p.lines(subject), false, sets, proto, port)
+	own := peer == bpf.IdentityHost
+	d := walk(s, p.lines(subject), own, false, sets, proto, port)
 	if d.verdict != bpf.VerdictDeny {
-		if all := walk(s, p.lines(subject), true, sets, proto, port); all.verdict == bpf.VerdictDeny {
+		if all := walk(s, p.lines(subject), own, true, sets, proto, port); all.verdict == bpf.VerdictDeny {
 			return decision{bpf.VerdictAuditDeny, all.by, all.rule}
 		}
 	}
 	return d
 }
 
-// walk goes through a subject's lines, with those of audit as if they enforced, or without them (ADR 0010).
-func walk(s bpf.Subject, lines []bpf.PolicyLine, audit bool, sets [bpf.SetWords]uint64, proto uint8, port int) decision {
+// walk goes through a subject's lines, with those of audit as if they enforced, or without them (ADR 0010). Its own node is
+// denied by lines that name it only.
+func walk(s bpf.Subject, lines []bpf.PolicyLine, own, audit bool, sets [bpf.SetWords]uint64, proto uint8, port int) decision {
 	for i := 0; i < len(lines); i++ {
 		l := lines[i]
 		v, counts := l.Verdict, true
@@ -101,7 +103,9 @@ func walk(s bpf.Subject, lines []bpf.PolicyLine, audit bool, sets [bpf.SetWords]
 		}
 		switch {
 		case !counts:
-		case l.Set != 0 && sets[l.Set/64]>>(l.Set%64)&1 == 0:
+		case own && l.Set == 0 && v == bpf.VerdictDeny:
+		case l.Set >= bpf.SetCount && v == bpf.VerdictAllow: // nobody knows whom it means
+		case l.Set != 0 && l.Set < bpf.SetCount && sets[l.Set/64]>>(l.Set%64)&1 == 0:
 		case l.Proto != 0 && l.Proto != proto:
 		case (l.PortFrom != 0 || l.PortTo != 0) && (port < int(l.PortFrom) || port > int(l.PortTo)):
 		case v == bpf.VerdictPass:
@@ -112,7 +116,8 @@ func walk(s bpf.Subject, lines []bpf.PolicyLine, audit bool, sets [bpf.SetWords]
 			return decision{bpf.VerdictDeny, byLine, l.RuleID}
 		}
 	}
-	if s.Flags&bpf.SubjectIsolated != 0 && (audit || s.Flags&bpf.SubjectAudit == 0) {
+	spared := own && s.Flags&bpf.SubjectClosed == 0
+	if s.Flags&bpf.SubjectIsolated != 0 && (audit || s.Flags&bpf.SubjectAudit == 0) && !spared {
 		return decision{bpf.VerdictDeny, byDefault, s.DefaultRule}
 	}
 	return decision{bpf.VerdictAllow, byDefault, 0}

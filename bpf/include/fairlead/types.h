@@ -59,7 +59,7 @@ enum reason {
 	FL_REASON_TUNNELED = 2, /* handed to the tunnel device */
 	FL_REASON_DELIVERED = 3, /* from the tunnel to a local pod */
 	FL_REASON_SERVICE = 4, /* to a service's address, which kube-proxy translates */
-	FL_REASON_HOST = 5, /* from or to this node, always allowed */
+	FL_REASON_HOST = 5, /* from this node, or to it and no rule that names it denies it */
 	FL_REASON_AUDITED = 6, /* policy would deny, audit mode let it through */
 	FL_REASON_NEIGHBOR = 7, /* ARP or IPv6 neighbour discovery */
 	FL_REASON_TRANSLATED = 8, /* socket: service address → backend */
@@ -134,6 +134,7 @@ enum subject_flags {
 	FL_SUBJECT_ISOLATED = 1 << 0, /* what no line allows is denied */
 	FL_SUBJECT_AUDIT = 1 << 1, /* the default deny only reports */
 	FL_SUBJECT_BLOCKS = 1 << 2, /* lines name CIDRs: the address counts too */
+	FL_SUBJECT_CLOSED = 1 << 3, /* nobody knows what its policies say: its own node is denied, too */
 };
 
 enum service_flags {

@@ -66,7 +66,8 @@ func TestNodesArePeers(t *testing.T) {
 	east.Nodes[0].Enforces[policy.Key(rec)] = world.Enforced{Content: rec.Content()}
 	east.Nodes = append(east.Nodes, &world.Node{Cluster: "east", Name: "n2", Labels: map[string]string{"role": "infra"}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.9")}},
 		&world.Node{Cluster: "east", Name: "n3", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.10")}})
-	for to, want := range map[string]Verdict{"node/east/n2:22": Denied, "node/east/n3:22": Allowed} {
+	east.Nodes[0].Labels = map[string]string{"role": "infra"} // web's own
+	for to, want := range map[string]Verdict{"node/east/n1:22": Denied, "node/east/n2:22": Denied, "node/east/n3:22": Allowed} {
 		from, err := ParseEnd("east/shop/web")
 		if err != nil {
 			t.Fatal(err)
@@ -140,6 +141,7 @@ func TestExplain(t *testing.T) {
 		{"east/shop/web", "10.96.0.9:80", nil, Allowed, "ingress allow[0]"},
 		{"east/shop/web", "svc/shop/api", func(m *world.Mesh) { m.Clusters["west"].Pods[1].Labels["app"] = "other"; delete(m.Clusters, "west") }, Unknown, "may have backends"},
 		{"node/east/n1", "east/shop/api:22", nil, Allowed, "own-node"},
+		{"east/shop/web", "node/east/n1:10250", nil, Allowed, "own-node"},
 		{"east/shop/agent", "east/shop/api:22", nil, Allowed, "own-node"},
 		{"node/east/n1", "west/shop/api:8080", nil, Denied, "ingress isolate"},
 		{"198.51.100.1", "east/shop/api:8080", nil, Denied, "the world"},

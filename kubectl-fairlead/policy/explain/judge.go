@@ -71,7 +71,7 @@ func (e *explainer) side(dir policy.Direction, subject, peer party, proto uint8,
 	case subject.pod == peer.pod:
 		return Side{Verdict: Allowed, Exempt: ExemptSelf, Why: "a pod may always reach itself"}
 	}
-	seen := e.seenAs(subject.pod, peer)
+	seen := e.seenAs(dir, subject.pod, peer)
 	s := Side{Verdict: seen.verdict, Exempt: seen.exempt, PeerSeenAs: seen.text, Why: seen.why, Missing: seen.missing}
 	if seen.exempt != ExemptNone {
 		return s
@@ -93,6 +93,9 @@ func (e *explainer) side(dir policy.Direction, subject, peer party, proto uint8,
 	e.ask(cluster, policy.Connection{
 		Subject: subject.pod.Identity, Peer: seen.identity, Addr: peer.addr, Dir: dir, Proto: proto, Port: port,
 	}, &s)
+	if seen.identity == identity.Host && s.Verdict == Allowed && s.Rule == nil {
+		s.Exempt, s.Why = ExemptOwnNode, "a pod may reach its own node unless a rule names it"
+	}
 	if len(s.Missing) > 0 {
 		s.Why = fmt.Sprintf("with what could be read it would be %s: %s", s.Verdict, s.Why)
 		s.Verdict = Unknown
@@ -169,16 +172,19 @@ type seen struct {
 	missing  []string
 }
 
-func (e *explainer) seenAs(subject *world.Pod, peer party) seen {
+func (e *explainer) seenAs(dir policy.Direction, subject *world.Pod, peer party) seen {
 	if peer.isSubject() {
 		return e.seenPod(subject, peer.pod)
 	}
 	own := e.mesh.Clusters[subject.Cluster]
 	if cluster, node := peer.onNode(); node != "" {
-		if cluster == subject.Cluster && node == subject.Node {
-			return seen{text: "its own node", verdict: Allowed, exempt: ExemptOwnNode, why: "a node and its own pods may always talk"}
-		}
 		out := seen{identity: identity.RemoteNode, text: "another node"}
+		if cluster == subject.Cluster && node == subject.Node {
+			out.identity, out.text = identity.Host, "its own node"
+			if dir == policy.Ingress {
+				return seen{text: out.text, verdict: Allowed, exempt: ExemptOwnNode, why: "a node may always reach its own pods"}
+			}
+		}
 		if subject.Node == "" && cluster == subject.Cluster {
 			out.missing = append(out.missing, fmt.Sprintf("pod %s: its node is not known, so it may be this one", subject))
 		}

@@ -66,7 +66,7 @@ const (
 	ExemptNone      Exemption = ""
 	ExemptNotAPod   Exemption = "not-a-pod"       // policies judge pods: nodes, host-network pods and addresses have none
 	ExemptSelf      Exemption = "self"            // a pod may always reach itself
-	ExemptOwnNode   Exemption = "own-node"        // a node and its pods may always talk
+	ExemptOwnNode   Exemption = "own-node"        // a node may always reach its pods, and they it unless a rule names it
 	ExemptUnvouched Exemption = "unknown-address" // of a cluster's pods, and nobody has it: dropped
 )
 

@@ -121,7 +121,7 @@ func (m *maker) makePeers(rules *words) {
 		}
 	}
 	for _, a := range addresses {
-		m.peers = append(m.peers, policy.Connection{Peer: identity.World, Addr: a}, policy.Connection{Peer: identity.RemoteNode, Addr: a})
+		m.peers = append(m.peers, policy.Connection{Peer: identity.World, Addr: a}, policy.Connection{Peer: identity.RemoteNode, Addr: a}, policy.Connection{Peer: identity.Host, Addr: a})
 	}
 	m.peers = append(m.peers, policy.Connection{Peer: identity.Unknown, Addr: netip.MustParseAddr("203.0.113.78")})
 }

@@ -90,6 +90,9 @@ func SubjectRow(s policy.Subject) bpf.Subject {
 	if s.Audit {
 		row.Flags |= bpf.SubjectAudit
 	}
+	if s.Closed {
+		row.Flags |= bpf.SubjectClosed
+	}
 	if s.Blocks {
 		row.Flags |= bpf.SubjectBlocks
 	}
@@ -135,8 +138,8 @@ func (m Memory) Remembered() policy.Remembered {
 		}
 		r.Subjects[policy.SubjectKey{Identity: key.Identity, Dir: dir}] = policy.Subject{
 			Isolated: row.Flags&bpf.SubjectIsolated != 0, Audit: row.Flags&bpf.SubjectAudit != 0,
-			Blocks: row.Flags&bpf.SubjectBlocks != 0,
-			Group:  row.Group, Lines: row.Lines, DefaultRule: row.DefaultRule,
+			Blocks: row.Flags&bpf.SubjectBlocks != 0, Closed: row.Flags&bpf.SubjectClosed != 0,
+			Group: row.Group, Lines: row.Lines, DefaultRule: row.DefaultRule,
 		}
 		lines[row.Group] = row.Lines
 	}

@@ -172,7 +172,12 @@ func (k *kernel) allows(p packet) bool {
 			return false
 		}
 		l := chunk.Line[i%bpf.GroupLines]
-		in := l.Set == 0 || class.Sets[l.Set/64]>>(l.Set%64)&1 != 0
+		in := l.Set == 0
+		if l.Set < bpf.SetCount {
+			in = in || class.Sets[l.Set/64]>>(l.Set%64)&1 != 0
+		} else {
+			in = l.Verdict != bpf.VerdictAllow // nobody knows whom it means
+		}
 		if in && (l.PortFrom == 0 || l.PortFrom <= p.port && p.port <= l.PortTo) {
 			return l.Verdict == bpf.VerdictAllow
 		}

@@ -100,7 +100,7 @@ func counted(t *testing.T, d *Datapath, r bpf.Reason) [2]uint64 {
 	return [2]uint64{all[Counter{r, bpf.HookPodEgress}].Packets, all[Counter{r, bpf.HookPodIngress}].Packets}
 }
 
-// known writes what the agent writes when it has found a pod.
+// known writes what the agent writes when it has found a pod that no policy selects.
 func known(t *testing.T, d *Datapath, host uint32) {
 	t.Helper()
 	check(t, put(d.Addresses(), firstHost, bpf.Remote{Identity: bpf.IdentityHost, Flags: bpf.RemoteHost}))
@@ -108,6 +108,10 @@ func known(t *testing.T, d *Datapath, host uint32) {
 	check(t, put(d.Ifaces(), host, bpf.Iface{
 		Identity: 65800, Flags: bpf.IfaceIP4 | bpf.IfaceIP6, IP4: firstPod.As4(), IP6: firstPod6.As16(),
 	}))
+	check(t, put(d.Members(), bpf.IdentityHost, bpf.IdentityClass{Class: 1}))
+	for bank := range uint8(2) {
+		check(t, put(d.Subjects(), bpf.SubjectKey{Identity: 65800, Dir: bpf.DirEgress, Bank: bank}, bpf.Subject{Group: 1}))
+	}
 }
 
 // What the plugin attached drops and counts, whether an agent runs or not, until an agent knows who is behind the interface.
@@ -333,7 +337,7 @@ func arp(op byte, sender netip.Addr) []byte {
 }
 
 // A pod with addresses that are known, but not who it is, may ask its neighbours and answer them, with its own address. The node
-// talks to it as under every policy; nobody else does.
+// talks to it and is answered, as under every policy; nobody else does, and what its policies say of the node is not known.
 func TestAPodThatNobodyKnowsMayAskItsNeighbours(t *testing.T) {
 	node(t, func(t *testing.T, dir string) {
 		d := open(t, dir, TCX)
@@ -356,9 +360,13 @@ func TestAPodThatNobodyKnowsMayAskItsNeighbours(t *testing.T) {
 			send(t, host, arp(1, netip.MustParseAddr("10.9.0.1")))
 		})
 		expect("ARP in another pod's name", bpf.ReasonInvalidSource, 1, 0, func() { send(t, pod, arp(2, netip.MustParseAddr("10.9.0.3"))) })
-		expect("the node", bpf.ReasonHost, 1, 1, func() {
-			send(t, pod, datagram(firstPod, firstHost))
+		expect("to the node", bpf.ReasonNoPolicy, 1, 0, func() { send(t, pod, datagram(firstPod, firstHost)) })
+		expect("the node, and its answer", bpf.ReasonHost, 1, 1, func() {
 			send(t, host, datagram(firstHost, firstPod))
+			answer := datagram(firstPod, firstHost)
+			udp := answer[len(answer)-8:]
+			udp[1], udp[3] = udp[3], udp[1] // the ports
+			send(t, pod, answer)
 		})
 		other, other6 := netip.MustParseAddr("10.9.0.3"), netip.MustParseAddr("fd00:9::3")
 		expect("another pod", bpf.ReasonNoPolicy, 2, 2, func() {
