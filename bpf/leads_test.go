@@ -113,6 +113,32 @@ func TestNodePortsAreJudgedByWhatTheyLeadTo(t *testing.T) {
 	})
 }
 
+// The node's host ports lead to its pods, at each of its addresses.
+func TestHostPortsAreJudgedByWhatTheyLeadTo(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		const hostPort = 8443
+		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		if c.family != 2 {
+			loopback = netip.IPv6Loopback()
+		}
+		bridge := c.host.Next().Next().Next()
+		f.address(bridge, Remote{Identity: IdentityHost, Flags: RemoteHost})
+		f.leadsTo(netip.AddrPortFrom(loopback, hostPort), 8, ServicePolicyOnly, netip.AddrPortFrom(c.friend, 80))
+		f.isolate(DirEgress, 0)
+		f.bumpEpoch()
+		for _, at := range []netip.Addr{c.host, bridge} {
+			f.egress(tcp(c.pod, 4000, at, hostPort, "S").bytes(t)).drops(t, "leads to a pod that isn't allowed", HookPodEgress, ReasonDefaultDenied)
+			f.egress(tcp(c.pod, 4000, at, 22, "S").bytes(t)).passes(t, "the node's own port", HookPodEgress, ReasonHost)
+		}
+		f.egress(tcp(c.pod, 4000, c.world, hostPort, "S").bytes(t)).drops(t, "the same port of no node", HookPodEgress, ReasonDefaultDenied)
+		f.rule(DirEgress, line{peer: friendIdentity, proto: 6, from: 80, rule: 2})
+		f.bumpEpoch()
+		for _, at := range []netip.Addr{c.host, bridge} {
+			f.egress(tcp(c.pod, 4001, at, hostPort, "S").bytes(t)).passes(t, "leads to a pod that is", HookPodEgress, ReasonService)
+		}
+	})
+}
+
 // A flow that was judged by a service's backends is judged again after some seconds, since no epoch says that they changed.
 func TestFlowsToServicesAreJudgedAgain(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {

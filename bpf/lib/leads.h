@@ -97,7 +97,8 @@ static __always_inline void leads_judge(struct leads *l)
 }
 
 /* Finds the service at the address that the pod sends to. Node ports are at
- * addresses of this cluster's nodes. Returns 0 if there is none. */
+ * addresses of this cluster's nodes, and this node's host ports at any that it has:
+ * they are filed under loopback's. Returns 0 if there is none. */
 FL_GLOBAL int fl_leads_find(const struct pod_ctx *c, __u32 port, const struct remote *r, struct leads *l)
 {
 	struct endpoint to = { .port = port };
@@ -112,6 +113,11 @@ FL_GLOBAL int fl_leads_find(const struct pod_ctx *c, __u32 port, const struct re
 	if (!svc && node_of_ours(r)) {
 		__builtin_memset(to.addr, 0, sizeof(to.addr));
 		svc = service_find(&to);
+		if (!svc && r->flags & FL_REMOTE_HOST) {
+			to.addr[0] = to.family == AF_INET ? 127 : 0;
+			to.addr[to.family == AF_INET ? 3 : 15] = 1;
+			svc = service_find(&to);
+		}
 	}
 	l->service = svc ? svc->id : 0;
 	l->backends = svc ? svc->backends : 0;

@@ -17,6 +17,15 @@ type Endpoint struct {
 	Addresses       []netip.Addr
 	Identity        uint32
 	NamedPorts      NamedPorts
+	HostPorts       []HostPort // only known in the own cluster
+}
+
+// HostPort is a port of the pod's node that leads to one of the pod's.
+type HostPort struct {
+	Addr     netip.Addr // of the node; zero: all of them
+	Protocol Protocol
+	Port     uint16 // the node's
+	Target   uint16 // the pod's
 }
 
 // Kind is KindEndpoint.
@@ -56,7 +65,40 @@ func (r endpointReader) parse() (Object, error) {
 		numbers[k] = number
 	}
 	e.NamedPorts = NewNamedPorts(numbers)
+	if e.HostPorts, err = parseHostPorts("endpoint.host_ports", r.GetHostPorts()); err != nil {
+		return nil, err
+	}
 	return e, nil
+}
+
+func parseHostPorts(field string, in []*recordv1.HostPort) ([]HostPort, error) {
+	if n := len(in); n > maxPorts {
+		return nil, reject(ReasonTooLarge, field, "has %d entries, more than %d", n, maxPorts)
+	}
+	var out []HostPort
+	for _, p := range in {
+		proto, known := parseProtocol(p.GetProtocol())
+		if !known {
+			return nil, reject(ReasonInvalidPort, field, "protocol %q is none of TCP, UDP, SCTP", short(p.GetProtocol()))
+		}
+		h := HostPort{Protocol: proto}
+		var err error
+		if h.Port, err = parsePort(field, p.GetPort()); err != nil {
+			return nil, err
+		}
+		if h.Target, err = parsePort(field, p.GetTarget()); err != nil {
+			return nil, err
+		}
+		if p.GetAddress() != "" {
+			at, err := parseAddrs(field, []string{p.GetAddress()})
+			if err != nil {
+				return nil, err
+			}
+			h.Addr = at[0]
+		}
+		out = append(out, h)
+	}
+	return out, nil
 }
 
 func (e *Endpoint) check(c Claim) error {

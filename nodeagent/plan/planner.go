@@ -33,11 +33,12 @@ type Planner struct {
 	tables  *table.Tables
 	records *table.Follower
 
-	topology *topology.Planner
-	services *service.Planner
-	policy   *policyPlan
-	pods     *podFacts
-	memory   *Memory // nil once the network is planned with it
+	topology  *topology.Planner
+	services  *service.Planner
+	policy    *policyPlan
+	pods      *podFacts
+	hostPorts *hostPorts
+	memory    *Memory // nil once the network is planned with it
 
 	rules    map[uint32]*policy.Rule // that change or go once the change at hand is in force
 	problems []string
@@ -70,6 +71,7 @@ func New(cfg Config, t *table.Tables, m *Memory) *Planner {
 		policy: newPolicyPlan(cfg, m.Policy),
 	}
 	p.pods = newPodFacts(p.policy, m.Policy.Subjects)
+	p.hostPorts = newHostPorts(cfg, p.services)
 	p.visit()
 	return p
 }
@@ -92,6 +94,7 @@ func (p *Planner) Step(ready, complete bool) *policy.Delta {
 		p.rules = map[uint32]*policy.Rule{}
 		d = p.policy.step()
 	}
+	p.hostPorts.step()
 	network, services := p.topology.Step(), p.services.Step()
 	p.stats.Network += len(network.Addresses) + len(network.CIDRs) + len(network.Encrypted) + len(network.Peers) + len(network.Routes)
 	p.stats.Services += len(services.Frontends) + len(services.Slots)

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -377,5 +378,34 @@ func TestATwinTakesThePlaceOfADeletedIdentity(t *testing.T) {
 	s.SetIdentity(1<<16|256, nil)
 	if left := s.Unnumbered(); len(left) > 0 || !s.InUse(1<<16|257) {
 		t.Errorf("without a number: %v", left)
+	}
+}
+
+// The own cluster's agents know where its nodes lead to pods; nobody else has to.
+func TestHostPortsAreForTheOwnCluster(t *testing.T) {
+	s, v := NewState("v1"), newViews()
+	s.SetMesh(testMesh())
+	s.SetNamespace("shop", nil, false)
+	pod := testPod("a", "10.1.1.7", map[string]string{"app": "a"})
+	pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{
+		{ContainerPort: 80},
+		{ContainerPort: 443, HostPort: 8443},
+		{ContainerPort: 53, HostPort: 53, Protocol: corev1.ProtocolUDP, HostIP: "192.0.2.1"},
+		{ContainerPort: 9090, HostPort: 9090, HostIP: "127.0.0.1"},
+		{ContainerPort: 81, HostPort: 81, HostIP: "::"},
+	}}}
+	s.SetPod("shop", "a", pod)
+	s.SetIdentity(1<<16|256, s.Unnumbered()[0])
+	v.take(s.Flush())
+	const key = "east/endpoints/shop/a"
+	want := []*recordv1.HostPort{
+		{Protocol: "TCP", Port: 8443, Target: 443}, {Address: "192.0.2.1", Protocol: "UDP", Port: 53, Target: 53}, {Protocol: "TCP", Port: 81, Target: 81},
+	}
+	if got := v.local[key].GetEndpoint().GetHostPorts(); !slices.EqualFunc(got, want, func(a, b *recordv1.HostPort) bool { return proto.Equal(a, b) }) {
+		t.Errorf("host ports are %v, want %v", got, want)
+	}
+	shared := &recordv1.Record{}
+	if err := proto.Unmarshal(v.published[key], shared); err != nil || shared.GetEndpoint().GetNode() == "" || len(shared.GetEndpoint().GetHostPorts()) > 0 {
+		t.Errorf("others get %v (%v)", shared, err)
 	}
 }

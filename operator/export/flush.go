@@ -179,15 +179,17 @@ func (s *State) build(r ref) (*recordv1.Record, *built) {
 }
 
 // forOthers is a record as other clusters get it. Labels of nodes are for the own cluster's policies, which are all that name
-// nodes; there are many, and they change without a meaning for anybody else.
+// nodes; there are many, and they change without a meaning for anybody else. Host ports are closed to other clusters.
 func forOthers(rec *recordv1.Record) *recordv1.Record {
-	n := rec.GetNode()
-	if n == nil || len(n.GetLabels()) == 0 {
+	if len(rec.GetNode().GetLabels())+len(rec.GetEndpoint().GetHostPorts()) == 0 {
 		return rec
 	}
 	out, ok := proto.Clone(rec).(*recordv1.Record)
-	if ok {
+	if ok && out.GetNode() != nil {
 		out.GetNode().Labels = nil
+	}
+	if ok && out.GetEndpoint() != nil {
+		out.GetEndpoint().HostPorts = nil
 	}
 	return out
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 
@@ -95,6 +96,9 @@ func EndpointRecord(cluster string, pod *corev1.Pod, identity uint32) *recordv1.
 	}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 		for _, p := range c.Ports {
+			if h := hostPort(p); h != nil {
+				e.HostPorts = append(e.HostPorts, h)
+			}
 			if p.Name == "" {
 				continue
 			}
@@ -105,6 +109,19 @@ func EndpointRecord(cluster string, pod *corev1.Pod, identity uint32) *recordv1.
 		}
 	}
 	return &recordv1.Record{Cluster: cluster, Payload: &recordv1.Record_Endpoint{Endpoint: e}}
+}
+
+// hostPort is where the node leads to a container's port; nil if it doesn't. At a loopback address only the node itself reaches
+// it.
+func hostPort(p corev1.ContainerPort) *recordv1.HostPort {
+	at, err := netip.ParseAddr(p.HostIP)
+	switch {
+	case p.HostPort == 0 || err == nil && at.IsLoopback():
+		return nil
+	case err == nil && !at.IsUnspecified():
+		return &recordv1.HostPort{Address: at.String(), Protocol: protocol(p.Protocol), Port: uint32(p.HostPort), Target: uint32(p.ContainerPort)}
+	}
+	return &recordv1.HostPort{Protocol: protocol(p.Protocol), Port: uint32(p.HostPort), Target: uint32(p.ContainerPort)}
 }
 
 func protocol(p corev1.Protocol) string {

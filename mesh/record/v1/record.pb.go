@@ -599,6 +599,7 @@ type Endpoint struct {
 	Identity      uint32                 `protobuf:"varint,4,opt,name=identity,proto3" json:"identity,omitempty"`
 	Node          string                 `protobuf:"bytes,5,opt,name=node,proto3" json:"node,omitempty"`
 	NamedPorts    map[string]uint32      `protobuf:"bytes,6,rep,name=named_ports,json=namedPorts,proto3" json:"named_ports,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // "name/TCP" → number
+	HostPorts     []*HostPort            `protobuf:"bytes,7,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`                                                                               // for the own cluster alone, as host ports are
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -675,6 +676,82 @@ func (x *Endpoint) GetNamedPorts() map[string]uint32 {
 	return nil
 }
 
+func (x *Endpoint) GetHostPorts() []*HostPort {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
+}
+
+// HostPort is a port of the node that leads to one of the pod's.
+type HostPort struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`   // of the node; empty: all of them
+	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"` // TCP | UDP | SCTP
+	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`        // the node's
+	Target        uint32                 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`    // the pod's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HostPort) Reset() {
+	*x = HostPort{}
+	mi := &file_mesh_record_v1_record_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HostPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HostPort) ProtoMessage() {}
+
+func (x *HostPort) ProtoReflect() protoreflect.Message {
+	mi := &file_mesh_record_v1_record_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HostPort.ProtoReflect.Descriptor instead.
+func (*HostPort) Descriptor() ([]byte, []int) {
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *HostPort) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *HostPort) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *HostPort) GetPort() uint32 {
+	if x != nil {
+		return x.Port
+	}
+	return 0
+}
+
+func (x *HostPort) GetTarget() uint32 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
 type ServicePort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -687,7 +764,7 @@ type ServicePort struct {
 
 func (x *ServicePort) Reset() {
 	*x = ServicePort{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[6]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +776,7 @@ func (x *ServicePort) String() string {
 func (*ServicePort) ProtoMessage() {}
 
 func (x *ServicePort) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[6]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +789,7 @@ func (x *ServicePort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServicePort.ProtoReflect.Descriptor instead.
 func (*ServicePort) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{6}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ServicePort) GetName() string {
@@ -766,7 +843,7 @@ type Service struct {
 
 func (x *Service) Reset() {
 	*x = Service{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[7]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -778,7 +855,7 @@ func (x *Service) String() string {
 func (*Service) ProtoMessage() {}
 
 func (x *Service) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[7]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -791,7 +868,7 @@ func (x *Service) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Service.ProtoReflect.Descriptor instead.
 func (*Service) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{7}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Service) GetNamespace() string {
@@ -885,7 +962,7 @@ type Backend struct {
 
 func (x *Backend) Reset() {
 	*x = Backend{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[8]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +974,7 @@ func (x *Backend) String() string {
 func (*Backend) ProtoMessage() {}
 
 func (x *Backend) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[8]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +987,7 @@ func (x *Backend) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Backend.ProtoReflect.Descriptor instead.
 func (*Backend) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{8}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Backend) GetAddresses() []string {
@@ -971,7 +1048,7 @@ type BackendSlice struct {
 
 func (x *BackendSlice) Reset() {
 	*x = BackendSlice{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[9]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -983,7 +1060,7 @@ func (x *BackendSlice) String() string {
 func (*BackendSlice) ProtoMessage() {}
 
 func (x *BackendSlice) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[9]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -996,7 +1073,7 @@ func (x *BackendSlice) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendSlice.ProtoReflect.Descriptor instead.
 func (*BackendSlice) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{9}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BackendSlice) GetNamespace() string {
@@ -1054,7 +1131,7 @@ type Provenance struct {
 
 func (x *Provenance) Reset() {
 	*x = Provenance{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[10]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1143,7 @@ func (x *Provenance) String() string {
 func (*Provenance) ProtoMessage() {}
 
 func (x *Provenance) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[10]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1156,7 @@ func (x *Provenance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provenance.ProtoReflect.Descriptor instead.
 func (*Provenance) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{10}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Provenance) GetSource() string {
@@ -1126,7 +1203,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_mesh_record_v1_record_proto_msgTypes[11]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1215,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_mesh_record_v1_record_proto_msgTypes[11]
+	mi := &file_mesh_record_v1_record_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1228,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{11}
+	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Policy) GetKind() string {
@@ -1259,7 +1336,7 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x06labels\x18\x02 \x03(\v2(.fairlead.record.v1.Identity.LabelsEntryR\x06labels\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x98\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xd5\x02\n" +
 	"\bEndpoint\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1c\n" +
@@ -1267,10 +1344,17 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\bidentity\x18\x04 \x01(\rR\bidentity\x12\x12\n" +
 	"\x04node\x18\x05 \x01(\tR\x04node\x12M\n" +
 	"\vnamed_ports\x18\x06 \x03(\v2,.fairlead.record.v1.Endpoint.NamedPortsEntryR\n" +
-	"namedPorts\x1a=\n" +
+	"namedPorts\x12;\n" +
+	"\n" +
+	"host_ports\x18\a \x03(\v2\x1c.fairlead.record.v1.HostPortR\thostPorts\x1a=\n" +
 	"\x0fNamedPortsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"n\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"l\n" +
+	"\bHostPort\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
+	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x03 \x01(\rR\x04port\x12\x16\n" +
+	"\x06target\x18\x04 \x01(\rR\x06target\"n\n" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
@@ -1340,7 +1424,7 @@ func file_mesh_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_mesh_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_mesh_record_v1_record_proto_goTypes = []any{
 	(Affinity)(0),        // 0: fairlead.record.v1.Affinity
 	(*Record)(nil),       // 1: fairlead.record.v1.Record
@@ -1349,40 +1433,42 @@ var file_mesh_record_v1_record_proto_goTypes = []any{
 	(*Node)(nil),         // 4: fairlead.record.v1.Node
 	(*Identity)(nil),     // 5: fairlead.record.v1.Identity
 	(*Endpoint)(nil),     // 6: fairlead.record.v1.Endpoint
-	(*ServicePort)(nil),  // 7: fairlead.record.v1.ServicePort
-	(*Service)(nil),      // 8: fairlead.record.v1.Service
-	(*Backend)(nil),      // 9: fairlead.record.v1.Backend
-	(*BackendSlice)(nil), // 10: fairlead.record.v1.BackendSlice
-	(*Provenance)(nil),   // 11: fairlead.record.v1.Provenance
-	(*Policy)(nil),       // 12: fairlead.record.v1.Policy
-	nil,                  // 13: fairlead.record.v1.Cluster.LabelsEntry
-	nil,                  // 14: fairlead.record.v1.Node.LabelsEntry
-	nil,                  // 15: fairlead.record.v1.Identity.LabelsEntry
-	nil,                  // 16: fairlead.record.v1.Endpoint.NamedPortsEntry
+	(*HostPort)(nil),     // 7: fairlead.record.v1.HostPort
+	(*ServicePort)(nil),  // 8: fairlead.record.v1.ServicePort
+	(*Service)(nil),      // 9: fairlead.record.v1.Service
+	(*Backend)(nil),      // 10: fairlead.record.v1.Backend
+	(*BackendSlice)(nil), // 11: fairlead.record.v1.BackendSlice
+	(*Provenance)(nil),   // 12: fairlead.record.v1.Provenance
+	(*Policy)(nil),       // 13: fairlead.record.v1.Policy
+	nil,                  // 14: fairlead.record.v1.Cluster.LabelsEntry
+	nil,                  // 15: fairlead.record.v1.Node.LabelsEntry
+	nil,                  // 16: fairlead.record.v1.Identity.LabelsEntry
+	nil,                  // 17: fairlead.record.v1.Endpoint.NamedPortsEntry
 }
 var file_mesh_record_v1_record_proto_depIdxs = []int32{
 	2,  // 0: fairlead.record.v1.Record.cluster_info:type_name -> fairlead.record.v1.Cluster
 	4,  // 1: fairlead.record.v1.Record.node:type_name -> fairlead.record.v1.Node
 	5,  // 2: fairlead.record.v1.Record.identity:type_name -> fairlead.record.v1.Identity
 	6,  // 3: fairlead.record.v1.Record.endpoint:type_name -> fairlead.record.v1.Endpoint
-	8,  // 4: fairlead.record.v1.Record.service:type_name -> fairlead.record.v1.Service
-	10, // 5: fairlead.record.v1.Record.backend_slice:type_name -> fairlead.record.v1.BackendSlice
-	12, // 6: fairlead.record.v1.Record.policy:type_name -> fairlead.record.v1.Policy
-	13, // 7: fairlead.record.v1.Cluster.labels:type_name -> fairlead.record.v1.Cluster.LabelsEntry
+	9,  // 4: fairlead.record.v1.Record.service:type_name -> fairlead.record.v1.Service
+	11, // 5: fairlead.record.v1.Record.backend_slice:type_name -> fairlead.record.v1.BackendSlice
+	13, // 6: fairlead.record.v1.Record.policy:type_name -> fairlead.record.v1.Policy
+	14, // 7: fairlead.record.v1.Cluster.labels:type_name -> fairlead.record.v1.Cluster.LabelsEntry
 	3,  // 8: fairlead.record.v1.Cluster.encryption:type_name -> fairlead.record.v1.Encryption
-	14, // 9: fairlead.record.v1.Node.labels:type_name -> fairlead.record.v1.Node.LabelsEntry
-	15, // 10: fairlead.record.v1.Identity.labels:type_name -> fairlead.record.v1.Identity.LabelsEntry
-	16, // 11: fairlead.record.v1.Endpoint.named_ports:type_name -> fairlead.record.v1.Endpoint.NamedPortsEntry
-	7,  // 12: fairlead.record.v1.Service.ports:type_name -> fairlead.record.v1.ServicePort
-	0,  // 13: fairlead.record.v1.Service.affinity:type_name -> fairlead.record.v1.Affinity
-	7,  // 14: fairlead.record.v1.BackendSlice.ports:type_name -> fairlead.record.v1.ServicePort
-	9,  // 15: fairlead.record.v1.BackendSlice.backends:type_name -> fairlead.record.v1.Backend
-	11, // 16: fairlead.record.v1.Policy.provenance:type_name -> fairlead.record.v1.Provenance
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	15, // 9: fairlead.record.v1.Node.labels:type_name -> fairlead.record.v1.Node.LabelsEntry
+	16, // 10: fairlead.record.v1.Identity.labels:type_name -> fairlead.record.v1.Identity.LabelsEntry
+	17, // 11: fairlead.record.v1.Endpoint.named_ports:type_name -> fairlead.record.v1.Endpoint.NamedPortsEntry
+	7,  // 12: fairlead.record.v1.Endpoint.host_ports:type_name -> fairlead.record.v1.HostPort
+	8,  // 13: fairlead.record.v1.Service.ports:type_name -> fairlead.record.v1.ServicePort
+	0,  // 14: fairlead.record.v1.Service.affinity:type_name -> fairlead.record.v1.Affinity
+	8,  // 15: fairlead.record.v1.BackendSlice.ports:type_name -> fairlead.record.v1.ServicePort
+	10, // 16: fairlead.record.v1.BackendSlice.backends:type_name -> fairlead.record.v1.Backend
+	12, // 17: fairlead.record.v1.Policy.provenance:type_name -> fairlead.record.v1.Provenance
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_mesh_record_v1_record_proto_init() }
@@ -1405,7 +1491,7 @@ func file_mesh_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_record_v1_record_proto_rawDesc), len(file_mesh_record_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
