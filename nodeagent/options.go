@@ -31,6 +31,7 @@ type options struct {
 	stateDir   string
 	saveEvery  time.Duration
 	socket     string
+	metrics    string
 	bpfDir     string
 	datapath   string
 	cgroupRoot string
@@ -55,6 +56,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/fairlead", "where the last snapshot and the WireGuard key are kept")
 	f.DurationVar(&o.saveEvery, "save-every", intake.DefaultEvery, "records that changed are written to the state directory at most once in this time")
 	f.StringVar(&o.socket, "socket", report.DefaultSocket, "where observe and status ask")
+	f.StringVar(&o.metrics, "metrics-address", ":9642", "address of Prometheus metrics; 0 turns them off")
 	f.StringVar(&o.bpfDir, "bpf-dir", datapath.DefaultDir, "where maps and programs are pinned")
 	f.StringVar(&o.datapath, "datapath", string(datapath.Auto), "how programs are attached: auto, tcx or clsact")
 	f.StringVar(&o.cgroupRoot, "cgroup-root", "", "cgroup2 directory that holds this node's pods (default: found from the agent's own)")

@@ -25,7 +25,9 @@ import (
 	"github.com/fairlead-mesh/fairlead/nodeagent/kernel/routes"
 	kernelwg "github.com/fairlead-mesh/fairlead/nodeagent/kernel/wireguard"
 	"github.com/fairlead-mesh/fairlead/nodeagent/lock"
+	"github.com/fairlead-mesh/fairlead/nodeagent/metrics"
 	"github.com/fairlead-mesh/fairlead/nodeagent/report"
+	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 	"github.com/fairlead-mesh/fairlead/nodeagent/tunnel"
 )
 
@@ -88,8 +90,23 @@ func run(ctx context.Context, args []string) error {
 			log.Error("the CNI plugin is still chained behind another one's", "error", err)
 		}
 	}
+	a.Also("metrics", metricsServer(o, drivers, a.Tables, log).Run, func() error { return nil })
 	log.Info("node agent", "version", version, "node", o.node, "operator", o.operator, "datapath", drivers.Mode)
 	return a.Run(ctx, o.socket)
+}
+
+// metricsServer tells what the datapath counts, where there is one.
+func metricsServer(o options, d agent.Drivers, t *table.Tables, log *slog.Logger) *metrics.Server {
+	log = log.With("part", "metrics")
+	s := &metrics.Server{Address: o.metrics, Log: log}
+	if d.Counters != nil && d.RuleCounters != nil {
+		rule := func(id uint32) (table.Rule, bool) {
+			row, known := t.Rules.Get(id)
+			return row.Value, known
+		}
+		s.Collectors = append(s.Collectors, metrics.NewCollector(metrics.Datapath{Counters: d.Counters, RuleCounters: d.RuleCounters}, rule, log))
+	}
+	return s
 }
 
 // openDrivers opens what this node has. What is missing is a problem to be told, not a reason to stay away: the operator

@@ -38,7 +38,8 @@ type Drivers struct {
 	// Events of the datapath; nil: none are read.
 	Events flow.Source
 	// Counters of the datapath.
-	Counters func() (map[datapath.Counter]bpf.Counter, error)
+	Counters     func() (map[datapath.Counter]bpf.Counter, error)
+	RuleCounters func() (map[bpf.RuleKey]bpf.Counter, error)
 	// MapSizes are how many rows each map has room for, by name; a map that is missing has no limit.
 	MapSizes map[string]uint32
 	// Mode says how programs sit on interfaces.
@@ -62,6 +63,7 @@ func OfDatapath(d *datapath.Datapath, cgroup string) Drivers {
 		Settle:        d.Settle,
 		Outdated:      d.Outdated,
 		Counters:      d.Counters,
+		RuleCounters:  d.RuleCounters,
 		MapSizes:      d.Sizes(),
 		Mode:          string(d.Mode()),
 	}

@@ -451,3 +451,23 @@ func batch[K, V comparable](t *testing.T, to Target[K, V], value V, key func(int
 		t.Errorf("%T holds %v after removal, %v", to, got, err)
 	}
 }
+
+func TestRuleCounters(t *testing.T) {
+	node(t, func(t *testing.T, dir string) {
+		d := open(t, dir, TCX)
+		defer d.Close()
+		cpus, err := ebpf.PossibleCPU()
+		check(t, err)
+		perCPU := make([]bpf.Counter, cpus)
+		for i := range perCPU {
+			perCPU[i] = bpf.Counter{Packets: 2, Bytes: 100}
+		}
+		key := bpf.RuleKey{RuleID: 7, Dir: bpf.DirEgress, Verdict: bpf.VerdictDeny}
+		check(t, d.maps.RuleStats.Put(&key, perCPU))
+		got, err := d.RuleCounters()
+		check(t, err)
+		if want := (bpf.Counter{Packets: uint64(2 * cpus), Bytes: uint64(100 * cpus)}); len(got) != 1 || got[key] != want {
+			t.Errorf("%v, want %v for rule 7", got, want)
+		}
+	})
+}

@@ -5,8 +5,11 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
@@ -146,17 +149,36 @@ func (d *Datapath) Counters() (map[Counter]bpf.Counter, error) {
 			if err := d.maps.Metrics.Lookup(index, &perCPU); err != nil {
 				return nil, fmt.Errorf("reading counter %d of map %s: %w", index, bpf.MapMetrics, err)
 			}
-			var sum bpf.Counter
-			for _, c := range perCPU {
-				sum.Packets += c.Packets
-				sum.Bytes += c.Bytes
-			}
-			if sum.Packets > 0 {
+			if sum := total(perCPU); sum.Packets > 0 {
 				out[Counter{bpf.Reason(reason), bpf.Hook(hook)}] = sum
 			}
 		}
 	}
 	return out, nil
+}
+
+// RuleCounters sums fl_rule_stats over all CPUs: new flows and denied packets. A rule that decided nothing for long may have lost
+// its row.
+func (d *Datapath) RuleCounters() (map[bpf.RuleKey]bpf.Counter, error) {
+	out := map[bpf.RuleKey]bpf.Counter{}
+	var key bpf.RuleKey
+	var perCPU []bpf.Counter
+	rows := d.maps.RuleStats.Iterate()
+	for rows.Next(&key, &perCPU) {
+		out[key] = total(perCPU)
+	}
+	if err := rows.Err(); err != nil && !errors.Is(err, ebpf.ErrIterationAborted) {
+		return nil, fmt.Errorf("reading map %s: %w", bpf.MapRuleStats, err)
+	}
+	return out, nil // packets that come meanwhile can end an iteration early
+}
+
+func total(perCPU []bpf.Counter) (sum bpf.Counter) {
+	for _, c := range perCPU {
+		sum.Packets += c.Packets
+		sum.Bytes += c.Bytes
+	}
+	return sum
 }
 
 // Counter names a counter.
