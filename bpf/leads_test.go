@@ -90,11 +90,7 @@ func TestNodePortsAreJudgedByWhatTheyLeadTo(t *testing.T) {
 		node, foreign := c.world.Next(), c.world.Next().Next()
 		f.address(node, Remote{Identity: IdentityWorld, Flags: RemoteNode})
 		f.address(foreign, Remote{Identity: IdentityWorld, Peer: remotePeer, Flags: RemoteNode | RemoteTunnel | RemoteRequireTunnel})
-		zero := netip.IPv4Unspecified()
-		if c.family != 2 {
-			zero = netip.IPv6Unspecified()
-		}
-		f.leadsTo(netip.AddrPortFrom(zero, nodePort), 8, ServicePolicyOnly, netip.AddrPortFrom(c.friend, 80))
+		f.leadsTo(netip.AddrPortFrom(c.unspecified(), nodePort), 8, ServicePolicyOnly, netip.AddrPortFrom(c.friend, 80))
 		f.isolate(DirEgress, 0)
 		f.rule(DirEgress, line{peer: IdentityWorld, rule: 1})
 		f.bumpEpoch()
@@ -113,17 +109,28 @@ func TestNodePortsAreJudgedByWhatTheyLeadTo(t *testing.T) {
 	})
 }
 
-// The node's host ports lead to its pods, at each of its addresses.
+func (c cast) loopback() netip.Addr {
+	if c.family == 2 {
+		return netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	}
+	return netip.IPv6Loopback()
+}
+
+func (c cast) unspecified() netip.Addr {
+	if c.family == 2 {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
+
+// The node's host ports lead to its pods, at each of its addresses. Whether anything translates them isn't known: the node is
+// judged as well.
 func TestHostPortsAreJudgedByWhatTheyLeadTo(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
 		const hostPort = 8443
-		loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
-		if c.family != 2 {
-			loopback = netip.IPv6Loopback()
-		}
 		bridge := c.host.Next().Next().Next()
 		f.address(bridge, Remote{Identity: IdentityHost, Flags: RemoteHost})
-		f.leadsTo(netip.AddrPortFrom(loopback, hostPort), 8, ServicePolicyOnly, netip.AddrPortFrom(c.friend, 80))
+		f.leadsTo(netip.AddrPortFrom(c.loopback(), hostPort), 8, ServicePolicyOnly, netip.AddrPortFrom(c.friend, 80))
 		f.isolate(DirEgress, 0)
 		f.bumpEpoch()
 		for _, at := range []netip.Addr{c.host, bridge} {
@@ -136,7 +143,84 @@ func TestHostPortsAreJudgedByWhatTheyLeadTo(t *testing.T) {
 		for _, at := range []netip.Addr{c.host, bridge} {
 			f.egress(tcp(c.pod, 4001, at, hostPort, "S").bytes(t)).passes(t, "leads to a pod that is", HookPodEgress, ReasonService)
 		}
+		f.leadsTo(netip.AddrPortFrom(c.loopback(), hostPort), 8, ServicePolicyOnly)
+		f.egress(tcp(c.pod, 4002, c.host, hostPort, "S").bytes(t)).drops(t, "leads nobody knows where", HookPodEgress, ReasonDefaultDenied)
 	})
+}
+
+// A pod that claims a port of the node doesn't open the node to others.
+func TestHostPortsDontHideTheNode(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.leadsTo(netip.AddrPortFrom(c.loopback(), 10250), 9, ServicePolicyOnly, netip.AddrPortFrom(c.friend, 80))
+		f.rule(DirEgress, line{peer: IdentityHost, proto: 6, from: 10250, verdict: VerdictDeny, rule: 2})
+		f.bumpEpoch()
+		f.egress(tcp(c.pod, 4000, c.host, 10250, "S").bytes(t)).drops(t, "kubelet denied by name", HookPodEgress, ReasonPolicyDenied)
+	})
+}
+
+// Which of a node port and a host port with one number translates first, nobody here knows.
+func TestNodePortBesideHostPort(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.isolate(DirEgress, 0)
+		f.rule(DirEgress, line{peer: friendIdentity, rule: 2})
+		for i, to := range [][2]netip.Addr{{c.world, c.friend}, {c.friend, c.world}} {
+			f.leadsTo(netip.AddrPortFrom(c.unspecified(), nodePort), 8, ServicePolicyOnly, netip.AddrPortFrom(to[0], 80))
+			f.leadsTo(netip.AddrPortFrom(c.loopback(), nodePort), 9, ServicePolicyOnly, netip.AddrPortFrom(to[1], 80))
+			f.bumpEpoch()
+			f.egress(tcp(c.pod, uint16(4000+i), c.host, nodePort, "S").bytes(t)).drops(t, "one of them isn't allowed", HookPodEgress, ReasonDefaultDenied)
+		}
+		f.leadsTo(netip.AddrPortFrom(c.loopback(), nodePort), 9, ServicePolicyOnly, netip.AddrPortFrom(c.friend, 81))
+		f.bumpEpoch()
+		f.egress(tcp(c.pod, 4002, c.host, nodePort, "S").bytes(t)).passes(t, "both are", HookPodEgress, ReasonService)
+	})
+}
+
+// A flow to the node is judged again after some seconds: its port may be a pod's by then.
+func TestFlowsToTheNodeAreJudgedAgain(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.isolate(DirEgress, 0)
+		f.bumpEpoch()
+		send := func() result { return f.egress(tcp(c.pod, 4000, c.host, 8443, "A").bytes(t)) }
+		f.egress(tcp(c.pod, 4000, c.host, 8443, "S").bytes(t)).passes(t, "the node", HookPodEgress, ReasonHost)
+		f.leadsTo(netip.AddrPortFrom(c.loopback(), 8443), 9, ServicePolicyOnly, netip.AddrPortFrom(c.friend, 80))
+		k := ctKey{c: c, peer: c.host, podPort: 4000, peerPort: 8443, proto: 6}
+		e, _ := f.flow(k)
+		e.AddressEpoch -= 2 // some seconds ago
+		m, key := f.ctMap(k)
+		f.must(m.Put(key, e))
+		send().drops(t, "a host port by now", HookPodEgress, ReasonDefaultDenied)
+	})
+}
+
+// The version before asked no policy about the own node, and flows of it have no sign of one.
+func TestFlowsToTheNodeOfTheVersionBefore(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		f.egress(tcp(c.pod, 4000, c.host, 10250, "S").bytes(t)).passes(t, "open", HookPodEgress, ReasonHost)
+		k := ctKey{c: c, peer: c.host, podPort: 4000, peerPort: 10250, proto: 6}
+		e, _ := f.flow(k)
+		f.must(f.maps.AddressEpochs.Lookup(AddressEpochIndex(c.host), &e.AddressEpoch))
+		e.Flags &^= CTByPolicy | CTByService
+		e.Group, e.Class, e.SubjectFlags = 0, 0, 0
+		m, key := f.ctMap(k)
+		f.must(m.Put(key, e))
+		f.rule(DirEgress, line{peer: IdentityHost, proto: 6, from: 10250, verdict: VerdictDeny, rule: 2})
+		f.bumpEpoch()
+		f.egress(tcp(c.pod, 4000, c.host, 10250, "A").bytes(t)).drops(t, "denied since", HookPodEgress, ReasonPolicyDenied)
+	})
+}
+
+// A link-local address may be a pod's or the node's.
+func TestLinkLocalAddressesAreNobodysOnTheWayOut(t *testing.T) {
+	f := newFixture(t)
+	c := cast6
+	to := func(port uint16) result { return f.egress(tcp(c.pod, 4000, netip.MustParseAddr("fe80::1"), port, "S").bytes(t)) }
+	to(80).passes(t, "no policy", HookPodEgress, ReasonForwarded)
+	f.rule(DirEgress, line{peer: IdentityHost, proto: 6, from: 10250, verdict: VerdictDeny, rule: 1})
+	f.rule(DirEgress, line{peer: IdentityWorld, proto: 6, verdict: VerdictAllow, rule: 2})
+	f.isolate(DirEgress, 0)
+	f.bumpEpoch()
+	to(10250).drops(t, "the node is denied", HookPodEgress, ReasonPolicyDenied)
+	to(81).drops(t, "the world is allowed", HookPodEgress, ReasonDefaultDenied)
 }
 
 // A flow that was judged by a service's backends is judged again after some seconds, since no epoch says that they changed.

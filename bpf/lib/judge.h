@@ -91,10 +91,17 @@ static __always_inline void judge_by_service(struct __sk_buff *skb, const struct
 {
 	query_fill(&s->leads.q, c, FL_DIR_EGRESS, dport, FL_IDENTITY_UNKNOWN, ctx_peer_addr(c));
 	leads_begin(&s->leads);
-	if (running && c->p.proto == IPPROTO_TCP && fl_chosen_find(skb, c, &s->leads.q))
+	if (running && c->p.proto == IPPROTO_TCP && fl_chosen_find(skb, c, &s->leads.q)) {
 		fl_leads_chosen(&s->leads);
-	else
-		leads_judge(&s->leads);
+	} else {
+		if (s->leads.host_port) {
+			s->leads.q.peer = FL_IDENTITY_HOST;
+			leads_judge_host(&s->leads);
+			query_fill(&s->leads.q, c, FL_DIR_EGRESS, dport, FL_IDENTITY_UNKNOWN, ctx_peer_addr(c));
+		}
+		if (s->leads.service || !s->leads.host_port)
+			leads_judge(&s->leads);
+	}
 	s->j.policy = s->leads.worst;
 	s->j.by_service = true;
 	judged_by_policy(&s->j, FL_REASON_SERVICE);
@@ -158,6 +165,11 @@ FL_GLOBAL int fl_judge(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dpo
 	j = &s->j;
 	j->verdict = FL_VERDICT_ALLOW;
 	remote_lookup(c->p.family, ctx_peer_addr(c), &j->remote);
+	if (dir == FL_DIR_EGRESS && c->p.family == AF_INET6 && addr_is_link_local(ctx_peer_addr(c))) {
+		/* A pod's or the node's: nobody vouches for either. */
+		j->remote.identity = FL_IDENTITY_UNKNOWN;
+		j->remote.flags |= FL_REMOTE_UNVOUCHED;
+	}
 	j->identity = j->remote.identity;
 
 	if (dir == FL_DIR_EGRESS) {
@@ -181,8 +193,11 @@ FL_GLOBAL int fl_judge(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dpo
 		return 0;
 	}
 	judge_by_policy(c, dir, dport, ctx_peer_addr(c), s);
-	if (j->remote.flags & FL_REMOTE_HOST && j->verdict == FL_VERDICT_ALLOW)
-		j->reason = FL_REASON_HOST;
+	if (j->remote.flags & FL_REMOTE_HOST) {
+		j->by_service = true; /* one may come to the port */
+		if (j->verdict == FL_VERDICT_ALLOW)
+			j->reason = FL_REASON_HOST;
+	}
 	return 0;
 }
 
@@ -289,8 +304,8 @@ static __always_inline bool verdict_still_holds(const struct pod_ctx *c, const s
 	if (e->subject != c->subject || !addresses_are_current(c, e) ||
 	    epoch_before(e->epoch, c->full_epoch) || e->flags & FL_CT_BY_SERVICE)
 		return false;
-	if (!(e->flags & FL_CT_BY_POLICY))
-		return true;
+	if (!(e->flags & FL_CT_BY_POLICY)) /* by the pod: to the node, judged by a version that didn't ask */
+		return !(e->flags & FL_CT_BY_POD);
 	s = subject_find(c->subject, dir, c->epoch);
 	return s && s->group == e->group && s->flags == e->subject_flags &&
 	       classes_still_hold(e) &&

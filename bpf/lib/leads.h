@@ -20,11 +20,14 @@ struct leads {
 	struct decision worst; /* a denial, else an audited one, else an allow */
 	struct decision one;
 	struct scan scan;
-	__u32 service; /* id */
-	__u32 backends; /* 0: none, or no such service */
+	__u32 service; /* id; 0: no such service */
+	__u32 backends; /* 0: none */
+	__u32 host_service; /* of the host port at this node's address, beside the node */
+	__u32 host_backends;
 	__u8 family;
 	__u8 unknown; /* a backend is missing, or has an address of nobody */
-	__u8 pad[2];
+	__u8 host_port; /* there is one */
+	__u8 pad;
 };
 
 /* Adds the verdict about one more peer. Returns true when the sum is final. */
@@ -96,13 +99,38 @@ static __always_inline void leads_judge(struct leads *l)
 	}
 }
 
+/* Judges by what a host port of this node leads to, and by the node: whether
+ * anything translates it, nobody here knows. The query names the node. */
+static __always_inline void leads_judge_host(struct leads *l)
+{
+	__u32 service = l->service, backends = l->backends;
+
+	leads_add(l);
+	l->service = l->host_service;
+	l->backends = l->host_backends;
+	leads_judge(l);
+	l->service = service;
+	l->backends = backends;
+}
+
+/* This node's host ports are filed under loopback's address. */
+static __always_inline struct service *host_port_find(struct endpoint *to)
+{
+	bool v4 = to->family == AF_INET;
+
+	__builtin_memset(to->addr, 0, sizeof(to->addr));
+	to->addr[0] = v4 ? 127 : 0;
+	to->addr[v4 ? 3 : 15] = 1;
+	return service_find(to);
+}
+
 /* Finds the service at the address that the pod sends to. Node ports are at
- * addresses of this cluster's nodes, and this node's host ports at any that it has:
- * they are filed under loopback's. Returns 0 if there is none. */
+ * addresses of this cluster's nodes, host ports at each that this node has. Returns
+ * 0 if there is none. */
 FL_GLOBAL int fl_leads_find(const struct pod_ctx *c, __u32 port, const struct remote *r, struct leads *l)
 {
 	struct endpoint to = { .port = port };
-	struct service *svc;
+	struct service *svc, *host;
 
 	if (!c || !r || !l)
 		return 0;
@@ -113,14 +141,19 @@ FL_GLOBAL int fl_leads_find(const struct pod_ctx *c, __u32 port, const struct re
 	if (!svc && node_of_ours(r)) {
 		__builtin_memset(to.addr, 0, sizeof(to.addr));
 		svc = service_find(&to);
-		if (!svc && r->flags & FL_REMOTE_HOST) {
-			to.addr[0] = to.family == AF_INET ? 127 : 0;
-			to.addr[to.family == AF_INET ? 3 : 15] = 1;
-			svc = service_find(&to);
-		}
 	}
 	l->service = svc ? svc->id : 0;
 	l->backends = svc ? svc->backends : 0;
+	l->host_port = false;
+	if (r->flags & FL_REMOTE_HOST) {
+		host = host_port_find(&to);
+		if (host) {
+			l->host_port = true;
+			l->host_service = host->id;
+			l->host_backends = host->backends;
+			return 1;
+		}
+	}
 	return !!svc;
 }
 

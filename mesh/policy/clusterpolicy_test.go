@@ -173,3 +173,51 @@ func TestClusterNetworkPoliciesAreOfTheirOwnCluster(t *testing.T) {
 		t.Errorf("db is no subject: %s", &why)
 	}
 }
+
+// What nobody knows of the own node's labels closes: a denial of nodes means it, and nothing that opens does. A pass denies it.
+func TestOwnNodesLabelsMayNotBeKnown(t *testing.T) {
+	for _, tt := range []struct {
+		name, spec string
+		late, then Verdict
+	}{
+		{"deny", `"egress":[{"action":"Deny","to":[{"nodes":{"matchLabels":{"role":"worker"}}}]}]`, Deny, Allow},
+		{"pass", `"egress":[{"action":"Pass","to":[{"nodes":{"matchLabels":{"role":"worker"}}}]}]`, Deny, Allow},
+		{"accept before a deny", `"egress":[{"action":"Accept","to":[{"nodes":{"matchLabels":{"role":"infra"}}}]},{"action":"Deny","to":[{"networks":["0.0.0.0/0"]}]}]`, Deny, Allow},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := policyOf(KindClusterNetworkPolicy, "", "p", `{"tier":"Admin","priority":5,"subject":{"namespaces":{}},`+tt.spec+`}`)
+			w := smallWorld(m.rec)
+			w.Node = "n1"
+			e, k := build(w)
+			c := Connection{Subject: web, Peer: identity.Host, Addr: netip.MustParseAddr("192.0.2.1"), Dir: Egress, Proto: protoTCP, Port: 10250}
+			expect := func(when string, want Verdict) {
+				t.Helper()
+				if got := k.decide(c); got.Verdict != want {
+					t.Errorf("%s: %s, want %s", when, got.Verdict, want)
+				}
+			}
+			expect("no record", tt.late)
+			e.SetNode("n1", &Node{Labels: map[string]string{"role": "infra"}})
+			k.apply(e.Step())
+			expect("a record", tt.then)
+			e.SetNode("n1", nil)
+			k.apply(e.Step())
+			expect("it is gone", tt.late)
+		})
+	}
+}
+
+// A change of nodes that no rule is about costs nothing.
+func TestNodesThatChangeNothing(t *testing.T) {
+	m := policyOf(KindClusterNetworkPolicy, "", "p", `{"tier":"Admin","priority":5,"subject":{"namespaces":{}},"egress":[{"action":"Deny","to":[{"nodes":{"matchLabels":{"role":"worker"}}}]}]}`)
+	w := smallWorld(m.rec)
+	w.Nodes = map[string]Node{"n1": {Labels: map[string]string{"role": "worker"}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}}
+	e, _ := build(w)
+	before := e.policies.byKey[m.key]
+	e.SetNode("n1", &Node{Labels: map[string]string{"role": "worker", "load": "high"}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}})
+	e.SetNode("n2", &Node{Labels: map[string]string{"role": "infra"}, Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.2")}})
+	e.Step()
+	if e.policies.byKey[m.key] != before {
+		t.Error("the policy was installed anew")
+	}
+}

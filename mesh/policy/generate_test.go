@@ -231,7 +231,7 @@ var allKinds = []string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMes
 
 func genScene(t *rapid.T, networkOnly bool) *scene {
 	s := &scene{
-		in:     World{Cluster: "east", Clusters: genClusters, Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]Node{}},
+		in:     World{Cluster: "east", Clusters: genClusters, Identities: map[uint32]map[string]string{}, NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]Node{}, Node: "n0"},
 		oracle: oracle{local: "east", clusters: genClusters},
 		pods:   map[uint32]*oraclePod{},
 	}
@@ -243,7 +243,7 @@ func genScene(t *rapid.T, networkOnly bool) *scene {
 		s.in.Nodes[fmt.Sprintf("n%d", i)] = n
 		s.oracle.nodes = append(s.oracle.nodes, n)
 		if i == 0 {
-			s.in.Node, s.oracle.node = "n0", &n
+			s.oracle.node = &n
 		}
 	}
 	for i := range rapid.IntRange(1, 5).Draw(t, "policies") {

@@ -4,7 +4,6 @@
 package policy
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -17,10 +16,6 @@ import (
 type Node struct {
 	Labels    map[string]string
 	Addresses []netip.Addr
-}
-
-func (n Node) equal(other Node) bool {
-	return maps.Equal(n.Labels, other.Labels) && slices.Equal(n.Addresses, other.Addresses)
 }
 
 // nobody has this address. A rule about nodes of which there are none is about it: it means no node, and is still one about
@@ -59,7 +54,7 @@ func (s nodeSelector) prefixes(nodes map[string]Node) []netip.Prefix {
 
 // namesNodes says whether a rule is about nodes, so that the model must be resolved before it is used.
 func (m *Model) namesNodes() bool {
-	return slices.ContainsFunc(m.nodeSelectors(), func(nodeSelector) bool { return true })
+	return len(m.nodeSelectors()) > 0
 }
 
 func (m *Model) nodeSelectors() []nodeSelector {
@@ -80,16 +75,16 @@ func (m *Model) nodeSelectors() []nodeSelector {
 }
 
 // peers are the chosen nodes: their addresses, and identity.Host for the subject's own node, which has others as well (a
-// bridge's, loopback's) under which its pods reach it.
-func (s nodeSelector) peers(nodes map[string]Node, own string) []peer {
-	var out []peer
+// bridge's, loopback's) under which its pods reach it. May says that it may be meant: its labels are not known.
+func (s nodeSelector) peers(nodes map[string]Node, own string) (out []peer, may bool) {
 	for _, prefix := range s.prefixes(nodes) {
 		out = append(out, peer{cidr: prefix})
 	}
-	if n, known := nodes[own]; known && s.matches(n) {
+	n, known := nodes[own]
+	if known && s.matches(n) {
 		out = append(out, peer{entity: identity.Host})
 	}
-	return out
+	return out, own != "" && !known
 }
 
 // resolved is the model with the nodes that it names in their selectors' place; node is the one that judges. It costs the
@@ -104,48 +99,88 @@ func (m *Model) resolved(nodes map[string]Node, node string) *Model {
 			continue
 		}
 		own := *d
-		own.rules = slices.Clone(d.rules)
-		for i := range own.rules {
-			r := &own.rules[i]
-			var peers []peer
-			for _, p := range r.peers {
-				if p.nodes == nil {
-					peers = append(peers, p)
-					continue
-				}
-				peers = append(peers, p.nodes.peers(nodes, node)...)
+		own.rules = make([]rule, 0, len(d.rules))
+		for _, r := range d.rules {
+			resolved, doubt := r.resolved(nodes, node)
+			if last := len(own.rules) - 1; r.kind == RuleUnclear && last >= 0 && own.rules[last].kind == RuleUnclear && own.rules[last].index == r.index {
+				resolved.peers = append(resolved.peers, own.rules[last].peers...) // one rule denies all who may be passed
+				resolved.identify()
+				own.rules = own.rules[:last]
 			}
-			r.peers = peers
-			r.identify()
+			own.rules = append(own.rules, resolved)
+			if doubt && m.tier == TierAdmin { // as splitPasses does
+				r.kind, r.peers = RuleUnclear, []peer{{entity: identity.Host}}
+				r.identify()
+				own.rules = append(own.rules, r)
+			}
 		}
 		out.dirs[dir] = &own
 	}
 	return &out
 }
 
+// resolved is a rule with the nodes that it names. A denial is about the own node, too, if that may be meant; doubt says that
+// it is a pass, of which nobody knows whether it means that node.
+func (r rule) resolved(nodes map[string]Node, node string) (out rule, doubt bool) {
+	var peers []peer
+	for _, p := range r.peers {
+		if p.nodes == nil {
+			peers = append(peers, p)
+			continue
+		}
+		chosen, may := p.nodes.peers(nodes, node)
+		peers = append(peers, chosen...)
+		switch {
+		case may && r.kind.denies():
+			peers = append(peers, peer{entity: identity.Host})
+		case may && r.kind == RulePass:
+			doubt = true
+		}
+	}
+	r.peers = peers
+	r.identify()
+	return r, doubt
+}
+
 // SetNode sets a node of the local cluster; nil removes it. The node must not change afterwards.
 func (e *Engine) SetNode(name string, n *Node) { e.inputs.nodes[name] = n }
 
-// applyNodes takes over nodes, and has the policies that name any of those that changed installed anew.
+// nodeChange is a node before and after; nil: there was or is none.
+type nodeChange struct {
+	was, now *Node
+	own      bool
+}
+
+// concerns says whether rules with a selector mean something else now.
+func (c nodeChange) concerns(s nodeSelector) bool {
+	was, now := c.was != nil && s.matches(*c.was), c.now != nil && s.matches(*c.now)
+	if c.own && (c.was == nil) != (c.now == nil) {
+		return true // while its labels are not known, it may be meant
+	}
+	return was != now || was && !slices.Equal(c.was.Addresses, c.now.Addresses)
+}
+
+// applyNodes takes over nodes, and has the policies installed anew for which a change matters.
 func (e *Engine) applyNodes() {
-	var changed []Node
+	var changes []nodeChange
 	for _, name := range sortedKeys(e.inputs.nodes) {
-		now := e.inputs.nodes[name]
-		was, known := e.nodes[name]
-		if known == (now != nil) && (now == nil || now.equal(was)) {
-			continue
-		}
-		if known {
-			changed = append(changed, was)
+		c := nodeChange{now: e.inputs.nodes[name], own: name == e.node}
+		if was, known := e.nodes[name]; known {
+			c.was = &was
 		}
 		delete(e.nodes, name)
-		if now != nil {
-			e.nodes[name] = *now
-			changed = append(changed, *now)
+		if c.now != nil {
+			e.nodes[name] = *c.now
 		}
+		changes = append(changes, c)
+	}
+	if len(changes) == 0 {
+		return
 	}
 	for p := range e.policies.onNodes {
-		concerned := slices.ContainsFunc(p.source.nodeSelectors(), func(s nodeSelector) bool { return slices.ContainsFunc(changed, s.matches) })
+		concerned := slices.ContainsFunc(p.source.nodeSelectors(), func(s nodeSelector) bool {
+			return slices.ContainsFunc(changes, func(c nodeChange) bool { return c.concerns(s) })
+		})
 		if _, set := e.inputs.policies[p.source.key]; concerned && !set {
 			e.inputs.policies[p.source.key] = p.source
 			p.outdated = true

@@ -134,8 +134,8 @@ func (o *oracle) passes(c connection, audit bool) bool {
 		return false
 	case all.allows:
 		return true
-	case all.isolates:
-		return c.peer.own
+	case all.isolates && !c.peer.own:
+		return false
 	}
 	return o.ordered(c, audit, "Baseline") != "Deny"
 }
@@ -313,7 +313,7 @@ func (o *oracle) meshPeer(namespace string, p v1alpha1.MeshPolicyPeer, who oracl
 	case p.CIDR != "":
 		return inBlock(p.CIDR, p.Except, who)
 	case p.NodeSelector != nil:
-		return o.isNode(p.NodeSelector, who)
+		return o.isNode(p.NodeSelector, who) >= least
 	case len(p.Entities) > 0:
 		return who.entity != "" && slices.Contains(p.Entities, who.entity)
 	case who.pod == nil:
@@ -365,12 +365,16 @@ func has(s *metav1.LabelSelector, l map[string]string) bool {
 	return err == nil && selector.Matches(labels.Set(l))
 }
 
-// isNode says whether somebody has an address of a node that a selector chooses.
-func (o *oracle) isNode(s *metav1.LabelSelector, who oraclePeer) bool {
-	if who.own && o.node != nil && has(s, o.node.Labels) {
-		return true
+// isNode says whether somebody is a node that a selector chooses, or has an address of one. Nothing may be known of the own node.
+func (o *oracle) isNode(s *metav1.LabelSelector, who oraclePeer) truth {
+	at := truthOf(slices.ContainsFunc(o.nodes, func(n Node) bool { return has(s, n.Labels) && slices.Contains(n.Addresses, who.addr) }))
+	switch {
+	case !who.own || at == yes:
+		return at
+	case o.node == nil:
+		return unknown
 	}
-	return slices.ContainsFunc(o.nodes, func(n Node) bool { return has(s, n.Labels) && slices.Contains(n.Addresses, who.addr) })
+	return truthOf(has(s, o.node.Labels))
 }
 
 func inBlock(cidr string, except []string, who oraclePeer) bool {

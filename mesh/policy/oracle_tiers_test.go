@@ -154,7 +154,9 @@ func (o *oracle) clusterPeers(peers []npav1alpha2.ClusterNetworkPolicyEgressPeer
 	out := no
 	for _, p := range peers {
 		out = max(out, o.clusterPods(p.Namespaces, p.Pods, who))
-		out = max(out, truthOf(p.Nodes != nil && o.isNode(p.Nodes, who)))
+		if p.Nodes != nil {
+			out = max(out, o.isNode(p.Nodes, who))
+		}
 		for _, n := range p.Networks {
 			out = max(out, truthOf(inBlock(string(n), nil, who)))
 		}

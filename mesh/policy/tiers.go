@@ -7,8 +7,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
-
-	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
 // Tier is where a policy is judged. docs/decisions/0010 has the rules.
@@ -166,13 +164,6 @@ func (v Verdict) effective(enforced, baseline bool) Verdict {
 	return v
 }
 
-// ownNode is a rule about the subject's own node.
-var ownNode = func() rule {
-	r := rule{kind: RuleAllow, anyPort: true, peers: []peer{{entity: identity.Host}}}
-	r.identify()
-	return r
-}()
-
 // draftTiers makes the lines of a profile tier by tier, and says what holds where none decides.
 func (e *Engine) draftTiers(p *profile) {
 	tiers := byTier(p.policies)
@@ -187,8 +178,8 @@ func (e *Engine) draftTiers(p *profile) {
 		}
 	}
 	// Only where an administrator's policy in Audit mode passes can allows of audit matter to isolated subjects: to what
-	// would be, had it not been allowed before.
-	heeded := len(enforced) == 0 || slices.ContainsFunc(admin, func(pol *installed) bool { return pol.model.audit })
+	// would be, had it not been allowed before. Or to what the Baseline says of the own node.
+	heeded := len(enforced) == 0 || p.dir == Egress && len(baseline) > 0 || slices.ContainsFunc(admin, func(pol *installed) bool { return pol.model.audit })
 	from := len(p.draft)
 	for _, pol := range tiers[TierNamespace] {
 		rules := pol.model.dirs[p.dir].rules
@@ -203,22 +194,19 @@ func (e *Engine) draftTiers(p *profile) {
 	slices.SortStableFunc(p.draft[from:], func(a, b draftLine) int {
 		return cmp.Or(cmp.Compare(a.Verdict.level(), b.Verdict.level()), cmp.Compare(b.specificity(), a.specificity()))
 	})
+	isolate := func(v Verdict, by *installed) {
+		p.draft = append(p.draft, draftLine{Line: Line{Verdict: v, Rule: by.ids.isolate[p.dir]}, policy: by, tier: TierNamespace})
+	}
 	switch {
+	case len(enforced) > 0 && p.dir == Egress && len(baseline) > 0:
+		isolate(Deny, enforced[0]) // a line, because Baseline decides about the own node
 	case len(enforced) > 0:
 		p.base = Subject{Isolated: true, DefaultRule: enforced[0].ids.isolate[p.dir]}
 		return
 	case len(audited) > 0 && len(baseline) == 0:
 		p.base = Subject{Isolated: true, Audit: true, DefaultRule: audited[0].ids.isolate[p.dir]}
 	case len(audited) > 0:
-		// Baseline still decides, but would not if the policy enforced. That allows the own node.
-		pol := audited[0]
-		l := Line{Rule: pol.ids.isolate[p.dir]}
-		if p.dir == Egress {
-			l.Verdict = AuditAllow
-			e.draftRule(p, pol, &ownNode, l)
-		}
-		l.Verdict = AuditDeny
-		p.draft = append(p.draft, draftLine{Line: l, policy: pol, tier: TierNamespace})
+		isolate(AuditDeny, audited[0]) // Baseline still decides, but would not if the policy enforced
 	}
 	e.draftOrdered(p, baseline)
 }

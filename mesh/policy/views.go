@@ -12,6 +12,7 @@ import (
 
 // opinion is what all policies together have to say about a connection.
 type opinion struct {
+	dir               Direction
 	ordered           [3][]Match // of Admin and Baseline, as they are asked
 	matches           []Match    // of namespaces, the one that decides first
 	enforced, audited []Rule     // that isolate
@@ -20,7 +21,7 @@ type opinion struct {
 }
 
 func (r *Reference) ask(c Connection) opinion {
-	o := opinion{spared: c.Peer == identity.Host}
+	o := opinion{dir: c.Dir, spared: c.Peer == identity.Host}
 	subject := r.world.Identities[c.Subject]
 	var policies []numbered
 	for _, p := range r.policies {
@@ -127,13 +128,9 @@ func (o *opinion) view(audit bool) (out answer) {
 	if audit {
 		isolation = slices.Concat(o.enforced, o.audited)
 	}
-	switch {
-	case len(isolation) > 0 && o.spared:
-		out.verdict, out.byDefault = Allow, true
-		return out
-	case len(isolation) > 0:
-		// With a Baseline behind it, isolation by audit alone is a line as any other.
-		out.verdict, out.by, out.byDefault = Deny, &isolation[0], len(o.enforced) > 0 || !o.baseline
+	if len(isolation) > 0 && !o.spared {
+		// With a Baseline behind it that may be asked, isolation is a line as any other.
+		out.verdict, out.by, out.byDefault = Deny, &isolation[0], !o.baseline || len(o.enforced) > 0 && o.dir == Ingress
 		return out
 	}
 	for _, m := range o.ordered[TierBaseline] {
@@ -171,7 +168,7 @@ func (o *opinion) all(a answer) []Match {
 		})
 	}
 	out := slices.Concat(o.ordered[TierAdmin], own)
-	if len(o.enforced) == 0 {
+	if len(o.enforced) == 0 || o.spared {
 		out = append(out, o.ordered[TierBaseline]...)
 	}
 	if a.by == nil {

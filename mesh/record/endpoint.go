@@ -22,7 +22,6 @@ type Endpoint struct {
 
 // HostPort is a port of the pod's node that leads to one of the pod's.
 type HostPort struct {
-	Addr     netip.Addr // of the node; zero: all of them
 	Protocol Protocol
 	Port     uint16 // the node's
 	Target   uint16 // the pod's
@@ -88,13 +87,6 @@ func parseHostPorts(field string, in []*recordv1.HostPort) ([]HostPort, error) {
 		}
 		if h.Target, err = parsePort(field, p.GetTarget()); err != nil {
 			return nil, err
-		}
-		if p.GetAddress() != "" {
-			at, err := parseAddrs(field, []string{p.GetAddress()})
-			if err != nil {
-				return nil, err
-			}
-			h.Addr = at[0]
 		}
 		out = append(out, h)
 	}

@@ -60,7 +60,7 @@ func samples() map[string]*recordv1.Record {
 		"east/endpoints/shop/web-0": {Cluster: "east", Payload: &recordv1.Record_Endpoint{Endpoint: &recordv1.Endpoint{
 			Namespace: "shop", Name: "web-0", Addresses: []string{"10.1.1.5", "fd01:0:0:1::5"}, Identity: 1<<16 | 256,
 			Node: "east-1.example.com", NamedPorts: map[string]uint32{"http/TCP": 8080, "dns/UDP": 53},
-			HostPorts: []*recordv1.HostPort{{Address: "192.0.2.1", Protocol: "TCP", Port: 8443, Target: 443}, {Protocol: "UDP", Port: 53, Target: 5353}},
+			HostPorts: []*recordv1.HostPort{{Protocol: "TCP", Port: 8443, Target: 443}, {Protocol: "UDP", Port: 53, Target: 5353}},
 		}}},
 		"east/services/shop/web": {Cluster: "east", Payload: &recordv1.Record_Service{Service: &recordv1.Service{
 			Namespace: "shop", Name: "web", ClusterIps: []string{"10.96.0.7"},
@@ -276,7 +276,6 @@ func TestValidateRefuses(t *testing.T) {
 		"host port 0":                   {kEndpoint, endpoint(func(e *recordv1.Endpoint) { e.HostPorts[0].Port = 0 }), ReasonInvalidPort},
 		"host port to no port":          {kEndpoint, endpoint(func(e *recordv1.Endpoint) { e.HostPorts[0].Target = 70000 }), ReasonInvalidPort},
 		"host port's protocol":          {kEndpoint, endpoint(func(e *recordv1.Endpoint) { e.HostPorts[0].Protocol = "ICMP" }), ReasonInvalidPort},
-		"host port's address":           {kEndpoint, endpoint(func(e *recordv1.Endpoint) { e.HostPorts[0].Address = "node" }), ReasonInvalidAddress},
 		"host port nil":                 {kEndpoint, endpoint(func(e *recordv1.Endpoint) { e.HostPorts[0] = nil }), ReasonInvalidPort},
 		"300 host ports":                {kEndpoint, endpoint(func(e *recordv1.Endpoint) { e.HostPorts = make([]*recordv1.HostPort, 300) }), ReasonTooLarge},
 

@@ -167,6 +167,8 @@ func (a *Agent) settle() error {
 		}
 	}
 	a.mu.Lock()
+	a.policy.ProgramsChanged()
+	a.wake()
 	a.synced.Settled = true
 	a.mu.Unlock()
 	return nil

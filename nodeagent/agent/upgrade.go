@@ -70,7 +70,7 @@ func (a *Agent) filled() bool {
 		return false
 	}
 	t := a.Tables
-	for _, d := range []counted{t.Blocks, t.Guards, t.Ranges, t.Addresses, t.PeerFlags, t.Ifaces, t.Locals} {
+	for _, d := range []counted{t.Blocks, t.Guards, t.Ranges, t.Addresses, t.PeerFlags, t.Ifaces, t.Locals, t.Slots, t.Frontends} {
 		if d.Count()[table.Pending] > 0 {
 			return false
 		}

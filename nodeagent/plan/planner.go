@@ -37,7 +37,7 @@ type Planner struct {
 	services  *service.Planner
 	policy    *policyPlan
 	pods      *podFacts
-	hostPorts *hostPorts
+	hostPorts hostPorts
 	memory    *Memory // nil once the network is planned with it
 
 	rules    map[uint32]*policy.Rule // that change or go once the change at hand is in force
@@ -71,7 +71,7 @@ func New(cfg Config, t *table.Tables, m *Memory) *Planner {
 		policy: newPolicyPlan(cfg, m.Policy),
 	}
 	p.pods = newPodFacts(p.policy, m.Policy.Subjects)
-	p.hostPorts = newHostPorts(cfg, p.services)
+	p.hostPorts = hostPorts{cfg.Cluster, p.services}
 	p.visit()
 	return p
 }
@@ -94,7 +94,6 @@ func (p *Planner) Step(ready, complete bool) *policy.Delta {
 		p.rules = map[uint32]*policy.Rule{}
 		d = p.policy.step()
 	}
-	p.hostPorts.step()
 	network, services := p.topology.Step(), p.services.Step()
 	p.stats.Network += len(network.Addresses) + len(network.CIDRs) + len(network.Encrypted) + len(network.Peers) + len(network.Routes)
 	p.stats.Services += len(services.Frontends) + len(services.Slots)

@@ -28,7 +28,6 @@ func (p *Planner) visit() {
 		p.topology.SetNode(clusterOf(c.Key), either(c).Name, c.Now)
 		if clusterOf(c.Key) == p.cfg.Cluster { // what others say of their nodes' labels is nothing to its policies
 			p.policy.setNode(either(c).Name, c.Now)
-			p.hostPorts.setNode(either(c).Name, c.Now)
 		}
 	})
 	table.Visit(p.records, t.Endpoints, p.endpoint)
@@ -61,14 +60,18 @@ func either[T comparable](c table.Change[T]) T {
 func (p *Planner) endpoint(c table.Change[*record.Endpoint]) {
 	e := either(c)
 	p.topology.SetEndpoint(clusterOf(c.Key), e.Namespace, e.Name, c.Now)
-	if clusterOf(c.Key) == p.cfg.Cluster {
-		p.hostPorts.setPod(c.Before, c.Now)
-	}
-	p.pods.change(p.local(c.Key, c.Before), p.local(c.Key, c.Now), c.Before, c.Now)
-	switch pod := e.Namespace + "/" + e.Name; {
-	case p.local(c.Key, c.Now):
+	wasLocal, isLocal := p.local(c.Key, c.Before), p.local(c.Key, c.Now)
+	p.pods.change(wasLocal, isLocal, c.Before, c.Now)
+	pod := e.Namespace + "/" + e.Name
+	switch {
+	case isLocal && wasLocal:
+		p.hostPorts.set(c.Before, c.Now)
 		p.pods.rows[pod] = table.Pod{Endpoint: c.Now}
-	case p.local(c.Key, c.Before):
+	case isLocal:
+		p.hostPorts.set(nil, c.Now)
+		p.pods.rows[pod] = table.Pod{Endpoint: c.Now}
+	case wasLocal:
+		p.hostPorts.set(c.Before, nil)
 		p.pods.rows[pod] = table.Pod{}
 	}
 }

@@ -112,14 +112,10 @@ func EndpointRecord(cluster string, pod *corev1.Pod, identity uint32) *recordv1.
 }
 
 // hostPort is where the node leads to a container's port; nil if it doesn't. At a loopback address only the node itself reaches
-// it.
+// it; which other of its addresses a hostIP means is nothing that agents ask.
 func hostPort(p corev1.ContainerPort) *recordv1.HostPort {
-	at, err := netip.ParseAddr(p.HostIP)
-	switch {
-	case p.HostPort == 0 || err == nil && at.IsLoopback():
+	if at, err := netip.ParseAddr(p.HostIP); p.HostPort == 0 || err == nil && at.IsLoopback() {
 		return nil
-	case err == nil && !at.IsUnspecified():
-		return &recordv1.HostPort{Address: at.String(), Protocol: protocol(p.Protocol), Port: uint32(p.HostPort), Target: uint32(p.ContainerPort)}
 	}
 	return &recordv1.HostPort{Protocol: protocol(p.Protocol), Port: uint32(p.HostPort), Target: uint32(p.ContainerPort)}
 }

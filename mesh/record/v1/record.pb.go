@@ -686,10 +686,9 @@ func (x *Endpoint) GetHostPorts() []*HostPort {
 // HostPort is a port of the node that leads to one of the pod's.
 type HostPort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`   // of the node; empty: all of them
-	Protocol      string                 `protobuf:"bytes,2,opt,name=protocol,proto3" json:"protocol,omitempty"` // TCP | UDP | SCTP
-	Port          uint32                 `protobuf:"varint,3,opt,name=port,proto3" json:"port,omitempty"`        // the node's
-	Target        uint32                 `protobuf:"varint,4,opt,name=target,proto3" json:"target,omitempty"`    // the pod's
+	Protocol      string                 `protobuf:"bytes,1,opt,name=protocol,proto3" json:"protocol,omitempty"` // TCP | UDP | SCTP
+	Port          uint32                 `protobuf:"varint,2,opt,name=port,proto3" json:"port,omitempty"`        // the node's
+	Target        uint32                 `protobuf:"varint,3,opt,name=target,proto3" json:"target,omitempty"`    // the pod's
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -722,13 +721,6 @@ func (x *HostPort) ProtoReflect() protoreflect.Message {
 // Deprecated: Use HostPort.ProtoReflect.Descriptor instead.
 func (*HostPort) Descriptor() ([]byte, []int) {
 	return file_mesh_record_v1_record_proto_rawDescGZIP(), []int{6}
-}
-
-func (x *HostPort) GetAddress() string {
-	if x != nil {
-		return x.Address
-	}
-	return ""
 }
 
 func (x *HostPort) GetProtocol() string {
@@ -1349,12 +1341,11 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"host_ports\x18\a \x03(\v2\x1c.fairlead.record.v1.HostPortR\thostPorts\x1a=\n" +
 	"\x0fNamedPortsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"l\n" +
-	"\bHostPort\x12\x18\n" +
-	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x1a\n" +
-	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
-	"\x04port\x18\x03 \x01(\rR\x04port\x12\x16\n" +
-	"\x06target\x18\x04 \x01(\rR\x06target\"n\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"R\n" +
+	"\bHostPort\x12\x1a\n" +
+	"\bprotocol\x18\x01 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04port\x18\x02 \x01(\rR\x04port\x12\x16\n" +
+	"\x06target\x18\x03 \x01(\rR\x06target\"n\n" +
 	"\vServicePort\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +

@@ -104,6 +104,9 @@ func (s *Switch) demand() { s.oweEpoch = true }
 // RangesChanged makes flows be judged in full: an address may be somebody else's now, or in another CIDR.
 func (s *Switch) RangesChanged() { s.oweFull = true }
 
+// ProgramsChanged makes flows be judged in full: programs of another version may have judged them otherwise.
+func (s *Switch) ProgramsChanged() { s.oweFull = true }
+
 // Name of the step: its table's.
 func (s *Switch) Name() string { return s.tables.Subjects.Name() }
 
