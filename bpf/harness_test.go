@@ -242,7 +242,7 @@ func loadTunnelForTest(m *Maps) (*ebpf.Program, error) {
 		}
 		return spec, err
 	}
-	err := loadObject(asLWT, m, false, loaded)
+	err := loadObject(asLWT, m, nil, loaded)
 	return loaded["fl_tunnel_ingress"], err
 }
 

@@ -5,6 +5,8 @@
  * must be who it says it is; its egress policy must allow the flow; and what
  * goes to another cluster goes through the tunnel or nowhere. */
 #include "flow.h"
+
+#include "checksum.h"
 #include "hook.h"
 #include "mss.h"
 #include "related.h"
@@ -12,12 +14,15 @@
 
 char _license[] SEC("license") = "GPL";
 
-/* Bytes of a neighbour discovery message: header and target are 24, and hosts
- * add one or two options of 8. More would only carry data past policy. */
-#define FL_NEIGHBOR_MAX 128
-
 /* Offset of the sender's protocol address in an ARP packet. */
 #define FL_ARP_SENDER_IP 14
+
+/* Inlined it would take stack from all that follows. */
+FL_GLOBAL int fl_pull(struct __sk_buff *skb, __u32 need)
+{
+	packet_pull(skb, need);
+	return 0;
+}
 
 /* ARP may pass, but not in somebody else's name: on a shared bridge that would
  * draw other pods' packets here. A probe asks with the address zero. */
@@ -25,6 +30,9 @@ static __always_inline enum reason arp_verdict(struct __sk_buff *skb, const stru
 {
 	__be32 sender;
 
+	if (skb->len > FL_ARP_MAX)
+		return FL_REASON_MALFORMED;
+	fl_pull(skb, FL_ARP_MAX);
 	if (bpf_skb_load_bytes(skb, ETH_HLEN + FL_ARP_SENDER_IP, &sender, sizeof(sender)))
 		return FL_REASON_MALFORMED;
 	if (sender && (!(iface->flags & FL_IFACE_IP4) || sender != *(const __be32 *)iface->ip4))
@@ -39,13 +47,10 @@ static __always_inline bool own_ip6(const struct iface *iface, const __u8 *addr)
 
 /* Neighbours are on the link: its multicast, link-local addresses, this node and
  * its pods. What is sent further is an ordinary packet, whatever its type. */
-static __always_inline bool to_neighbor(struct __sk_buff *skb, const struct pod_ctx *c)
+static __always_inline bool to_neighbor(const struct pod_ctx *c)
 {
 	const struct remote *to;
 
-	if (skb->len > c->p.l4 + FL_NEIGHBOR_MAX && c->p.icmp_type >= NDISC_ROUTER_SOLICITATION &&
-	    c->p.icmp_type <= NDISC_REDIRECT)
-		return false;
 	if (addr_is_link_multicast(c->p.daddr) || addr_is_link_local(c->p.daddr) ||
 	    bpf_map_lookup_elem(&fl_locals6, c->p.daddr))
 		return true;
@@ -68,6 +73,7 @@ static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const
 		return FL_REASON_INVALID_SOURCE;
 	if (c->p.icmp_type != NDISC_NEIGHBOUR_ADVERTISEMENT)
 		return FL_REASON_NEIGHBOR;
+	fl_pull(skb, c->p.l4 + FL_DISCOVERY_MAX);
 	if (bpf_skb_load_bytes(skb, c->p.l4 + sizeof(struct icmphdr), target, sizeof(target)))
 		return FL_REASON_MALFORMED;
 	if (!own_ip6(iface, target) &&
@@ -100,10 +106,14 @@ static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct 
 	r = parse(skb, ETH_HLEN, &c->p);
 	if (r != FL_REASON_NONE)
 		return r;
+	if (fl_checksum_verdict(skb, &c->p))
+		return FL_REASON_MALFORMED;
 	if (!c->p.family)
 		return skb->protocol == bpf_htons(ETH_P_ARP) ? arp_verdict(skb, iface) :
 							       FL_REASON_UNSUPPORTED_PROTOCOL;
-	if (c->p.kind == FL_PACKET_NEIGHBOR && to_neighbor(skb, c))
+	if (discovery_too_long(skb, &c->p))
+		return FL_REASON_MALFORMED;
+	if (c->p.kind == FL_PACKET_NEIGHBOR && to_neighbor(c))
 		return neighbor_verdict(skb, c, iface);
 	if (!own_source(c, iface))
 		return FL_REASON_INVALID_SOURCE;

@@ -91,7 +91,14 @@ func TestNeighbourPacketsBeyondTheLinkAreJudged(t *testing.T) {
 	f.egress(solicitation(c.world).bytes(t)).drops(t, "is the world there", HookPodEgress, ReasonDefaultDenied)
 	long := solicitation(c.friend)
 	long.payload = append(long.payload, make([]byte, 900)...)
-	f.egress(long.bytes(t)).drops(t, "a solicitation with data", HookPodEgress, ReasonDefaultDenied)
+	f.egress(long.bytes(t)).drops(t, "a solicitation with data", HookPodEgress, ReasonMalformed)
+	claim := neighbour(c.pod, c.host, layers.ICMPv6TypeNeighborAdvertisement, c.friend)
+	claim.payload = append(claim.payload, make([]byte, 900)...)
+	f.egress(claim.bytes(t)).drops(t, "an advertisement with data", HookPodEgress, ReasonMalformed)
+	f.ingress(claim.bytes(t)).drops(t, "an advertisement with data", HookPodIngress, ReasonMalformed)
+	router := neighbour(netip.MustParseAddr("fe80::1"), c.pod, layers.ICMPv6TypeRouterAdvertisement, c.host)
+	router.payload = append(router.payload, make([]byte, 900)...)
+	f.ingress(router.bytes(t)).passes(t, "a router with much to say", HookPodIngress, ReasonNeighbor)
 	f.local(c.friend, Local{Ifindex: 99})
 	f.egress(solicitation(c.friend).bytes(t)).passes(t, "is the other pod on the link there", HookPodEgress, ReasonNeighbor)
 	f.egress(neighbour(c.pod, c.host, layers.ICMPv6TypeNeighborAdvertisement, netip.MustParseAddr("fe80::1")).bytes(t)).
@@ -125,6 +132,8 @@ func TestEgressARP(t *testing.T) {
 	f.egress(arp(netip.IPv4Unspecified())).passes(t, "probe", HookPodEgress, ReasonNeighbor)
 	f.egress(arp(cast4.other)).drops(t, "somebody else's name", HookPodEgress, ReasonInvalidSource)
 	f.ingress(arp(cast4.host)).passes(t, "to the pod", HookPodIngress, ReasonNeighbor)
+	f.egress(append(arp(cast4.pod), make([]byte, 1200)...)).drops(t, "with data", HookPodEgress, ReasonMalformed)
+	f.ingress(append(arp(cast4.host), make([]byte, 1200)...)).drops(t, "to the pod, with data", HookPodIngress, ReasonMalformed)
 }
 
 func TestEgressFailsClosed(t *testing.T) {

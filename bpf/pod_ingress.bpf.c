@@ -40,9 +40,12 @@ static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct
 	r = parse(skb, ETH_HLEN, &c->p);
 	if (r != FL_REASON_NONE)
 		return r;
+	if (!c->p.family && skb->protocol == bpf_htons(ETH_P_ARP))
+		return skb->len > FL_ARP_MAX ? FL_REASON_MALFORMED : FL_REASON_NEIGHBOR;
 	if (!c->p.family)
-		return skb->protocol == bpf_htons(ETH_P_ARP) ? FL_REASON_NEIGHBOR :
-							       FL_REASON_UNSUPPORTED_PROTOCOL;
+		return FL_REASON_UNSUPPORTED_PROTOCOL;
+	if (discovery_too_long(skb, &c->p))
+		return FL_REASON_MALFORMED;
 	/* The tunnel spans no link: what claims to be of a neighbour's and came
 	 * through it is another cluster posing as this pod's router. */
 	if (c->p.kind == FL_PACKET_NEIGHBOR && c->from_tunnel)

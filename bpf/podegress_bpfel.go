@@ -53,6 +53,7 @@ const (
 	podEgressMapFlSockRev       = "fl_sock_rev"
 	podEgressMapFlSubjects      = "fl_subjects"
 	podEgressProgFlPodEgress    = "fl_pod_egress"
+	podEgressVarFlKernelPackets = "fl_kernel_packets"
 	podEgressVarFlTracking      = "fl_tracking"
 )
 
@@ -147,7 +148,8 @@ type podEgressMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type podEgressVariableSpecs struct {
-	FlTracking *ebpf.VariableSpec `ebpf:"fl_tracking"`
+	FlKernelPackets *ebpf.VariableSpec `ebpf:"fl_kernel_packets"`
+	FlTracking      *ebpf.VariableSpec `ebpf:"fl_tracking"`
 }
 
 // podEgressObjects contains all objects after they have been loaded into the kernel.
@@ -253,7 +255,8 @@ func (m *podEgressMaps) Close() error {
 //
 // It can be passed to loadPodEgressObjects or ebpf.CollectionSpec.LoadAndAssign.
 type podEgressVariables struct {
-	FlTracking *ebpf.Variable `ebpf:"fl_tracking"`
+	FlKernelPackets *ebpf.Variable `ebpf:"fl_kernel_packets"`
+	FlTracking      *ebpf.Variable `ebpf:"fl_tracking"`
 }
 
 // podEgressPrograms contains all programs after they have been loaded into the kernel.

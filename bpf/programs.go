@@ -49,12 +49,12 @@ func LoadPrograms(m *Maps) (*Programs, error) {
 			p.Close()
 		}
 	}
-	tracking, err := HasTracking()
+	has, err := kernelAbilities()
 	if err != nil {
 		return nil, err
 	}
 	for _, o := range objects {
-		if err := loadObject(o.load, m, tracking, loaded); err != nil {
+		if err := loadObject(o.load, m, has, loaded); err != nil {
 			closeAll()
 			return nil, fmt.Errorf("loading object %s: %w", o.name, err)
 		}
@@ -71,12 +71,12 @@ func LoadPrograms(m *Maps) (*Programs, error) {
 	return p, nil
 }
 
-func loadObject(load func() (*ebpf.CollectionSpec, error), m *Maps, tracking bool, into map[string]*ebpf.Program) error {
+func loadObject(load func() (*ebpf.CollectionSpec, error), m *Maps, has abilities, into map[string]*ebpf.Program) error {
 	spec, err := load()
 	if err != nil {
 		return err
 	}
-	if err := enableTracking(spec, tracking); err != nil {
+	if err := has.enable(spec); err != nil {
 		return err
 	}
 	shared := map[string]*ebpf.Map{}

@@ -39,7 +39,9 @@ struct packet {
 
 /* Most packets have their headers in the linear part already. A pull may copy,
  * so it is only done when the bytes are really elsewhere, and asks for no more
- * than the header that is read next: a TCP segment has 66 bytes there. */
+ * than the header that is read next: a TCP segment has 66 bytes there. What a
+ * verdict depends on is pulled before it is read: the sender may share the memory
+ * that it lies in (PACKET_TX_RING), and write to it meanwhile. */
 static __always_inline void packet_pull(struct __sk_buff *skb, __u32 need)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -194,7 +196,8 @@ static __always_inline enum reason parse_ip4(struct __sk_buff *skb, struct packe
 	return parse_l4(skb, p);
 }
 
-/* Steps over the extension headers to the transport header. Loads by helper:
+/* Steps over the extension headers to the transport header. Loads by helper, from
+ * what was pulled:
  * packets with extension headers are rare, and this keeps the verifier's work
  * small. */
 FL_GLOBAL int fl_skip_ip6_extensions(struct __sk_buff *skb, struct packet *p)
@@ -204,6 +207,9 @@ FL_GLOBAL int fl_skip_ip6_extensions(struct __sk_buff *skb, struct packet *p)
 	if (!p)
 		return FL_REASON_MALFORMED;
 	off = p->l4;
+	if (p->proto == IPPROTO_HOPOPTS || p->proto == IPPROTO_ROUTING || p->proto == IPPROTO_DSTOPTS ||
+	    p->proto == IPPROTO_FRAGMENT)
+		packet_pull(skb, FL_MAX_L4_OFFSET);
 
 	for (int i = 0; i < FL_IPV6_MAX_EXTENSIONS; i++) {
 		struct ipv6_opt_hdr opt;
@@ -290,6 +296,21 @@ static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packe
 	    (addr_is_link_local(p->saddr) || addr_is_unspecified(p->saddr)))
 		p->kind = FL_PACKET_NEIGHBOR;
 	return r;
+}
+
+/* An ARP packet, with what a card pads it to (linux/if_ether.h has it as ETH_ZLEN). */
+#define FL_ARP_MAX 60
+
+/* Bytes of a question who a neighbour is, and of its answer: header and target are
+ * 24, and hosts add one or two options of 8. More would only carry data past policy.
+ * Routers have more to say. */
+#define FL_DISCOVERY_MAX 128
+
+static __always_inline bool discovery_too_long(const struct __sk_buff *skb, const struct packet *p)
+{
+	return p->kind == FL_PACKET_NEIGHBOR && skb->len > p->l4 + FL_DISCOVERY_MAX &&
+	       (p->icmp_type == NDISC_ROUTER_SOLICITATION || p->icmp_type == NDISC_NEIGHBOUR_SOLICITATION ||
+		p->icmp_type == NDISC_NEIGHBOUR_ADVERTISEMENT);
 }
 
 /* Parses the packet whose IP header starts at l3. Leaves family 0 when it is

@@ -6,6 +6,9 @@
 
 #include "flow.h"
 
+/* The longest header that is quoted, without IPv6 extensions, and eight bytes. */
+#define FL_QUOTE_MAX 68
+
 /* Reads the quoted packet's header: addresses, protocol, ports. RFC 792 only
  * promises eight bytes of transport header, which is what we read. */
 static __always_inline bool parse_quoted(struct __sk_buff *skb, const struct packet *outer,
@@ -16,6 +19,7 @@ static __always_inline bool parse_quoted(struct __sk_buff *skb, const struct pac
 	bool v6 = outer->family == AF_INET6;
 
 	inner->family = outer->family;
+	packet_pull(skb, off + FL_QUOTE_MAX);
 	if (v6) {
 		struct ipv6hdr ip;
 
@@ -39,6 +43,7 @@ static __always_inline bool parse_quoted(struct __sk_buff *skb, const struct pac
 		inner->proto = ip.protocol;
 		off += ip.ihl * 4;
 	}
+	packet_pull(skb, off + sizeof(l4));
 	if (bpf_skb_load_bytes(skb, off, &l4, sizeof(l4)))
 		return false;
 	if (has_ports(inner->proto)) {

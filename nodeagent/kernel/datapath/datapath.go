@@ -88,7 +88,7 @@ func Open(cfg Config) (*Datapath, error) {
 		held.Close()
 		return nil, err
 	}
-	if err := prepareTracking(cfg.Log); err != nil {
+	if err := errors.Join(prepareTracking(cfg.Log), warnOfLateChecksums(cfg.Log)); err != nil {
 		held.Close()
 		return nil, err
 	}

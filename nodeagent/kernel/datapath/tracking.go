@@ -44,3 +44,16 @@ func prepareTracking(log *slog.Logger) error {
 	}
 	return nil
 }
+
+// warnOfLateChecksums says what it means if programs can't see where a packet's checksum is to be written.
+func warnOfLateChecksums(log *slog.Logger) error {
+	has, err := bpf.HasKernelPackets()
+	if err != nil {
+		return err
+	}
+	if !has {
+		log.Warn("programs can't see where a packet's checksum will be written (kernel 6.2 or newer): a pod with NET_RAW can have addresses and ports " +
+			"rewritten after they were judged, on their way to another node; take that capability from pods, or use a newer kernel")
+	}
+	return nil
+}

@@ -29,3 +29,18 @@ func TestTrackingIsLoadedBeforeProgramsAre(t *testing.T) {
 		t.Errorf("connection tracking: %t, and the log says %q", has, out.String())
 	}
 }
+
+// So does one on a kernel that hides where checksums are to be written.
+func TestLateChecksumsAreWarnedOf(t *testing.T) {
+	has, err := bpf.HasKernelPackets()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := warnOfLateChecksums(slog.New(slog.NewTextHandler(&out, nil))); err != nil {
+		t.Fatal(err)
+	}
+	if warned := out.Len() > 0; warned == has {
+		t.Errorf("kernel packets: %t, and the log says %q", has, out.String())
+	}
+}

@@ -37,14 +37,41 @@ func HasTracking() (bool, error) {
 	return false, nil
 }
 
-// enableTracking has an object's programs ask, if it has any that would.
-func enableTracking(spec *ebpf.CollectionSpec, has bool) error {
-	v := spec.Variables["fl_tracking"]
-	if v == nil || !has {
-		return nil
+// HasKernelPackets says whether programs see packets as the kernel has them (bpf_cast_to_kern_ctx, 6.2).
+func HasKernelPackets() (bool, error) {
+	spec, err := btf.LoadKernelSpec()
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return false, nil
 	}
-	if err := v.Set(true); err != nil {
-		return fmt.Errorf("set fl_tracking: %w", err)
+	if err != nil {
+		return false, fmt.Errorf("read the kernel's types: %w", err)
+	}
+	var cast *btf.Func
+	return spec.TypeByName("bpf_cast_to_kern_ctx", &cast) == nil, nil
+}
+
+// abilities are the kernel's that programs use where they are, by the constant that says so.
+type abilities map[string]bool
+
+func kernelAbilities() (abilities, error) {
+	tracking, err := HasTracking()
+	if err != nil {
+		return nil, err
+	}
+	packets, err := HasKernelPackets()
+	return abilities{"fl_tracking": tracking, "fl_kernel_packets": packets}, err
+}
+
+// enable has an object's programs use them.
+func (a abilities) enable(spec *ebpf.CollectionSpec) error {
+	for name, has := range a {
+		v := spec.Variables[name]
+		if v == nil || !has {
+			continue
+		}
+		if err := v.Set(true); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
 	}
 	return nil
 }
