@@ -108,6 +108,10 @@ bench: ## Measure the datapath and the control plane (on the demo's clusters; st
 conformance-policy: demo ## Run others' suites of network policy on the demo's clusters, into docs/conformance (root; 40 minutes after the first time)
 	go run ./test/conformance
 
+.PHONY: evade
+evade: demo ## Let pods of the demo's clusters try to get around policy, into docs/conformance/evade.md (root; 15 minutes)
+	go run ./test/evade
+
 .PHONY: bench-scale
 bench-scale: ## Measure the control path at 1 to 250 clusters into docs/scale.md (root; SIZES=1,10 for less, LABEL names the result)
 	go run ./test/bench/scale -sizes '$(SIZES)' -label '$(LABEL)'

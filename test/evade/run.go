@@ -63,6 +63,9 @@ func (s *suite) run(ctx context.Context) error {
 		if err := s.shoot(ctx, with, home); err != nil {
 			return err
 		}
+		if err := s.comeback(ctx, home, away); err != nil {
+			return err
+		}
 		return s.thefts(ctx, home, away)
 	}); err != nil {
 		return err

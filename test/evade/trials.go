@@ -177,6 +177,76 @@ func (s *suite) revive(ctx context.Context, home, away *place) error {
 	return fire(again)
 }
 
+// comeback: the victim called the attacker, which may answer, and must not call back.
+func (s *suite) comeback(ctx context.Context, home, away *place) error {
+	const name = "call back whoever called"
+	if !s.wanted(name) {
+		return nil
+	}
+	r := s.report.named(name, "raw", ingress, false)
+	may := s.report.named("answer whoever called", "raw", ingress, true)
+	for _, who := range victims {
+		p := s.named(home, away, who.away)
+		for i, family := range []int{four, six} {
+			to, me := p.pods[who.name].ip[family], home.pods["raw"].ip[family]
+			call := p.holdOn(ctx, who.name, "raw", me, open, "-for=4s", "-port", fmt.Sprint(43000+i), "-token", newToken())
+			udp := at("raw", me, shutUDP)
+			udp.How, udp.Detail, udp.FromPort, udp.Token = "unconnected", "from a port", uint16(43000+i), newToken()
+			asked, err := p.try(ctx, who.name, []job.Job{udp})
+			if err != nil {
+				return err
+			}
+			what := fmt.Sprintf("%s of %s (IPv%d)", who.name, p.name, 4+2*family)
+			if asked[udp.Token].Answered != "" {
+				may.count(home.name, works, "")
+			} else {
+				may.count(home.name, shutWrong, what+" by UDP")
+			}
+			var jobs []job.Job
+			add := func(how, detail string, fromPort, port int) {
+				j := at(how+" "+detail+" to "+what, to, port)
+				j.How, j.Detail, j.FromPort, j.Token = how, detail, uint16(fromPort), newToken()
+				jobs = append(jobs, j)
+			}
+			own := 43000 + i
+			add("tcp", "S", open, own)     // over the same ports, the other way
+			add("tcp", "PA", shut, own)    // from another port
+			add("tcp", "PA", open, own+10) // to another port
+			add("udp", "", 9091, own)
+			add("udp", "", shutUDP, own+10)
+			add("udp", "", open, own)
+			add("tcp", "PA", shutUDP, own)
+			add("icmp", "echo", 0, 0)
+			if _, err := home.try(ctx, "raw", jobs); err != nil {
+				return err
+			}
+			if err := <-call.done; err != nil {
+				return err
+			}
+			if call.hold.Broken != "" || call.hold.Echoed == 0 {
+				may.count(home.name, shutWrong, fmt.Sprintf("%s by TCP: %+v", what, call.hold))
+			} else {
+				may.count(home.name, works, "")
+			}
+			time.Sleep(settle)
+			arrived, err := s.arrived(ctx, home, home.pods["raw"])
+			if err != nil {
+				return err
+			}
+			for _, j := range jobs {
+				if where := arrived[j.Token]; where != "" {
+					r.count(home.name, gotThrough, fmt.Sprintf("%s (%d > %d): %s", j.At, j.FromPort, j.Port, where))
+				} else {
+					r.count(home.name, held, "")
+				}
+			}
+		}
+	}
+	fmt.Println(r.line(home.name))
+	fmt.Println(may.line(home.name))
+	return nil
+}
+
 // thefts try to draw a friend's connections with a victim to the attacker, or to break them.
 func (s *suite) thefts(ctx context.Context, home, _ *place) error {
 	near, friend, raw := home.pods["near"], home.pods["friend"], home.pods["raw"]

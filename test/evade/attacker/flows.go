@@ -263,7 +263,7 @@ func sendLength(_ context.Context, a *attempt) error {
 	case "another version":
 		b[0] = 0x50 | b[0]&15
 	case "bad checksum":
-		b[len(b)-1] ^= 1
+		b[len(b)-len(a.Token)-1] ^= 1 // the datagram's
 	default:
 		return kindError("length", a.Detail)
 	}
