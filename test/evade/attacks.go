@@ -114,6 +114,7 @@ func spoofAttacks() []attack {
 		add("a SYN", "tcp", "S", honest, open)
 		add("a datagram", "udp", "", honest, shutUDP)
 	}
+	all = append(all, lateAttacks()...)
 	friendly := claiming(func(v view) string { return v.home.pods["friend"].ip[v.family] })
 	for _, s := range []struct{ name, how, detail string }{
 		{"bind to a friend's address, transparent", "bind", "transparent"}, {"bind to a friend's address, free", "bind", "free"}, {"take a friend's address", "add address", ""},
@@ -121,6 +122,26 @@ func spoofAttacks() []attack {
 		all = append(all, attack{group: "sources", name: s.name, from: attackers, how: s.how, detail: s.detail, stands: ownSource, control: nothing, aim: shaped(victimsAt(shutUDP), friendly)})
 	}
 	return all
+}
+
+// lateAttacks change a packet after it was judged.
+func lateAttacks() []attack {
+	add := func(detail, from, stands string, ctl control, aim func(v view) []job.Job) attack {
+		return attack{group: "sources", name: "a checksum that changes the " + detail, from: from, how: "late checksum", detail: detail, stands: stands, control: ctl, aim: aim}
+	}
+	open := func(v view, j *job.Job) { j.Open = open }
+	return []attack{
+		add("source", "raw", ownSource, nothing, shaped(victimsAt(8080), func(v view, j *job.Job) { overFriend(v, j); j.Claim = j.Over })),
+		add("destination", "outcast", isolation, nothing, func(v view) (jobs []job.Job) {
+			for _, name := range []string{"next", "far"} {
+				j := at(name+" by ally", v.home.pods["ally"].ip[v.family], 8080)
+				j.Over = v.home.pods[name].ip[v.family]
+				jobs = append(jobs, j)
+			}
+			return jobs
+		}),
+		add("port", "outcast friend", either, nothing, shaped(peersOf(shut), open)),
+	}
 }
 
 func tcpAttacks() []attack {

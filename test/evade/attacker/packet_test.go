@@ -5,6 +5,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"testing"
 
@@ -51,7 +52,7 @@ func again(t *testing.T, p ipPacket) {
 			_ = l.SetNetworkLayerForChecksum(decoded.NetworkLayer())
 		case *layers.TCP:
 			_ = l.SetNetworkLayerForChecksum(decoded.NetworkLayer())
-			if !l.SYN || !l.ACK || l.RST || l.FIN || l.PSH || l.URG || len(l.Options) == 0 {
+			if !l.SYN || l.RST || l.FIN || l.PSH || l.URG || l.ACK != (len(l.Options) > 0) {
 				t.Errorf("the segment is %+v", l)
 			}
 		case *layers.ICMPv6:
@@ -67,6 +68,42 @@ func again(t *testing.T, p ipPacket) {
 	}
 	if !bytes.Equal(out.Bytes(), b) {
 		t.Errorf("protocol %d:\n% x, gopacket writes\n% x", p.proto, b, out.Bytes())
+	}
+}
+
+// Whoever computes the checksum where it is said to be makes the packet that the sender wanted.
+func TestLateChecksums(t *testing.T) {
+	for _, c := range [][3]netip.Addr{{a4, b4, netip.MustParseAddr("10.0.0.77")}, {a6, b6, netip.MustParseAddr("fd00::77")}} {
+		for _, what := range []string{"source", "destination", "port"} {
+			src, dst, sport := c[0], c[1], uint16(20000)
+			switch what {
+			case "source":
+				src = c[2]
+			case "destination":
+				dst = c[2]
+			case "port":
+				sport = lateSource(src, dst, 8080, 4)
+			}
+			final := ipPacket{src: src, dst: dst, proto: unix.IPPROTO_TCP, payload: tcp(src, dst, sport, 9090, "S", 1, 0, nil, []byte("data"))}
+			shown, start, at, err := late(final, what, c[0], c[1], 8080)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, ok := parseIP(ethernet(broadcast, broadcast, map[bool]uint16{true: unix.ETH_P_IP, false: unix.ETH_P_IPV6}[dst.Is4()], shown))
+			if !ok || p.src != c[0] || p.dst != c[1] || what == "port" && p.payload[3] != 8080&0xff {
+				t.Errorf("%s: shown as %+v", what, p)
+			}
+			out := bytes.Clone(shown)
+			binary.BigEndian.PutUint16(out[at:], fold(sum(out[start:])))
+			p, _ = parseIP(ethernet(broadcast, broadcast, map[bool]uint16{true: unix.ETH_P_IP, false: unix.ETH_P_IPV6}[dst.Is4()], out))
+			if p.src != src || p.dst != dst || binary.BigEndian.Uint16(p.payload[2:]) != 9090 {
+				t.Errorf("%s: comes out as %+v", what, p)
+			}
+			again(t, ipPacket{src: p.src, dst: p.dst, proto: p.proto, payload: p.payload})
+			if dst.Is4() && fold(sum(out[:20])) != 0 {
+				t.Errorf("%s: the header's checksum is wrong", what)
+			}
+		}
 	}
 }
 
