@@ -114,7 +114,7 @@ func spoofAttacks() []attack {
 		add("a SYN", "tcp", "S", honest, open)
 		add("a datagram", "udp", "", honest, shutUDP)
 	}
-	all = append(all, lateAttacks()...)
+	all = append(append(all, lateAttacks()...), sharedAttacks()...)
 	friendly := claiming(func(v view) string { return v.home.pods["friend"].ip[v.family] })
 	for _, s := range []struct{ name, how, detail string }{
 		{"bind to a friend's address, transparent", "bind", "transparent"}, {"bind to a friend's address, free", "bind", "free"}, {"take a friend's address", "add address", ""},
@@ -142,6 +142,13 @@ func lateAttacks() []attack {
 		}),
 		add("port", "outcast friend", either, nothing, shaped(peersOf(shut), open)),
 	}
+}
+
+// sharedAttacks change a packet while it is judged.
+func sharedAttacks() []attack {
+	return []attack{{
+		group: "shared", name: "an extension header whose length changes meanwhile", from: "outcast friend", how: "shared headers", stands: either, families: "6", aim: shaped(peersOf(shut), openFirst),
+	}}
 }
 
 func tcpAttacks() []attack {

@@ -265,6 +265,8 @@ func (s *suite) thefts(ctx context.Context, home, _ *place) error {
 		{"frames from the friend's hardware address", four, job.Job{Detail: "hardware address", To: raw.gateway[four], Port: 9, MAC: raw.router, Mine: friend.mac}},
 		{"frames from the gateway's hardware address", four, job.Job{Detail: "hardware address", To: raw.gateway[four], Port: 9, MAC: raw.router, Mine: raw.router}},
 		{"frames from the victim's hardware address, IPv6", six, job.Job{Detail: "hardware address", To: raw.gateway[six], Port: 9, MAC: raw.router, Mine: near.mac}},
+		{"ARP that changes meanwhile", four, job.Job{How: "steal shared", To: friend.ip[four], MAC: friend.mac, Claim: near.ip[four]}},
+		{"neighbour advertisements that change meanwhile", six, job.Job{How: "steal shared", To: friend.ip[six], MAC: friend.mac, Claim: near.ip[six]}},
 	} {
 		name := "steal a friend's connection: " + t.name
 		if !s.wanted(name) {
@@ -293,7 +295,10 @@ func (s *suite) steal(ctx context.Context, home *place, victim string, j job.Job
 	}
 	h := home.holdOn(ctx, "friend", "near", victim, open, "-for=6s", "-fresh", "-token", token)
 	time.Sleep(time.Second)
-	j.How, j.Token, j.For = "steal", newToken(), theft
+	if j.How == "" {
+		j.How = "steal"
+	}
+	j.Token, j.For = newToken(), theft
 	results, err := home.try(ctx, "raw", []job.Job{j})
 	if err := errors.Join(err, <-h.done); err != nil {
 		return untried, "", err

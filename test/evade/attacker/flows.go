@@ -20,7 +20,7 @@ import (
 var packets = map[string]technique{
 	"tcp": sendTCP, "tcp-fast-open": sendFastOpen, "tcp-flood": floodTCP, "udp": sendUDP, "sctp": sendSCTP, "protocol": sendProtocol,
 	"fragments": sendFragments, "extension": sendExtension, "option": sendOption, "length": sendLength, "icmp": sendICMP, "quote": sendQuote,
-	"nd": sendND, "mld": sendMLD, "arp": sendARP, "ethernet": sendEthernet, "tunnel": sendTunnel, "steal": steal, "late checksum": sendLate,
+	"nd": sendND, "mld": sendMLD, "arp": sendARP, "ethernet": sendEthernet, "tunnel": sendTunnel, "steal": steal, "late checksum": sendLate, "shared headers": shareHeaders, "steal shared": stealShared,
 }
 
 func kindError(how, detail string) error { return fmt.Errorf("there is no %s of kind %q", how, detail) }
