@@ -115,7 +115,7 @@ func (c cluster) seen(ctx context.Context, pod string) (map[string]job.Sighting,
 // loadImage builds the program and brings it to all nodes.
 func loadImage(ctx context.Context, instance string) error {
 	path := filepath.Join("bin", "evade", "attacker")
-	if err := command(ctx, "go", "build", "-trimpath", "-o", path, "./test/evade/attacker"); err != nil {
+	if err := command(ctx, "go", "build", "-o", path, "./test/evade/attacker"); err != nil {
 		return err
 	}
 	return command(ctx, "go", "run", "./hack/lab", "load-image", "--instance", instance, image+"="+path)
