@@ -95,8 +95,19 @@ func (s *suite) shoot(ctx context.Context, p phase, home *place) error {
 		fmt.Printf("trying %d shots from %s without policies\n", len(s.shots[home]), home.name)
 	}
 	for _, b := range order {
-		if err := s.volley(ctx, p, home, b.from, shots[b]); err != nil {
+		if err := volley(ctx, p, home, b.from, shots[b]); err != nil {
 			return err
+		}
+	}
+	time.Sleep(settle)
+	// Tokens tell them apart: it is enough to ask once.
+	seen, err := s.seen(ctx)
+	if err != nil {
+		return err
+	}
+	for _, b := range order {
+		for _, shot := range shots[b] {
+			shot.tries[p].arrived = seen.by(home, home.pods[b.from], shot.jobs[p].Token)
 		}
 	}
 	if p != without {
@@ -105,8 +116,8 @@ func (s *suite) shoot(ctx context.Context, p phase, home *place) error {
 	return nil
 }
 
-// volley has a pod do jobs, and asks those who could have seen them.
-func (s *suite) volley(ctx context.Context, p phase, home *place, from string, shots []*shot) error {
+// volley has a pod do jobs.
+func volley(ctx context.Context, p phase, home *place, from string, shots []*shot) error {
 	jobs := make([]job.Job, len(shots))
 	for i, shot := range shots {
 		jobs[i] = shot.jobs[p]
@@ -115,55 +126,53 @@ func (s *suite) volley(ctx context.Context, p phase, home *place, from string, s
 	if err != nil {
 		return err
 	}
-	time.Sleep(settle)
-	arrived, err := s.arrived(ctx, home, home.pods[from])
-	if err != nil {
-		return err
-	}
 	for _, shot := range shots {
-		token := shot.jobs[p].Token
-		shot.tries[p] = &outcome{result: results[token], arrived: arrived[token]}
+		shot.tries[p] = &outcome{result: results[shot.jobs[p].Token]}
 	}
 	return nil
 }
 
-// arrived asks all pods that the attacker may not reach what they saw. Outcasts may reach nobody that sees tokens: of what friends
-// are open for, the answer tells.
-func (s *suite) arrived(ctx context.Context, home *place, me pod) (map[string]string, error) {
-	type witness struct {
-		p    *place
-		name string
-	}
-	var all []witness
-	for _, p := range s.places {
-		for _, a := range actors {
-			closed := a.role == "victim" || a.role == "far" || a.role == "walled" || a.role == "host" || me.role == "outcast" && a.role == "friend"
-			if closed && !(p == home && a.name == me.name) {
-				all = append(all, witness{p, a.name})
-			}
-		}
-	}
-	seen := make([]map[string]job.Sighting, len(all))
+// witness is a pod that looks at what arrives.
+type witness struct {
+	place *place
+	actor actor
+	seen  map[string]job.Sighting
+}
+
+type witnesses []*witness
+
+// seen asks all pods that somebody may not reach.
+func (s *suite) seen(ctx context.Context) (witnesses, error) {
+	var all witnesses
 	var g errgroup.Group
 	g.SetLimit(4)
-	for i, w := range all {
-		g.Go(func() (err error) {
-			seen[i], err = w.p.seen(ctx, w.name)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	arrived := map[string]string{}
-	for i, w := range all {
-		for token, sighting := range seen[i] {
-			if arrived[token] == "" {
-				arrived[token] = fmt.Sprintf("%s of %s: %s", w.name, w.p.name, sighting.What)
+	for _, p := range s.places {
+		for _, a := range actors {
+			if a.role == "attacker" || a.role == "outcast" {
+				continue
 			}
+			w := &witness{place: p, actor: a}
+			all = append(all, w)
+			g.Go(func() (err error) {
+				w.seen, err = p.seen(ctx, a.name)
+				return err
+			})
 		}
 	}
-	return arrived, nil
+	return all, g.Wait()
+}
+
+// by says where a token of a pod's arrived, of all places where it may not. Friends are open for everybody but outcasts.
+func (all witnesses) by(home *place, me pod, token string) string {
+	for _, w := range all {
+		if w.place == home && w.actor.name == me.name || w.actor.role == "friend" && me.role != "outcast" {
+			continue
+		}
+		if sighting, ok := w.seen[token]; ok {
+			return fmt.Sprintf("%s of %s: %s", w.actor.name, w.place.name, sighting.What)
+		}
+	}
+	return ""
 }
 
 // tell judges the shots of a phase, and prints a line for each attack and pod.

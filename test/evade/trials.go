@@ -149,12 +149,12 @@ func (s *suite) revive(ctx context.Context, home, away *place) error {
 			return err
 		}
 		time.Sleep(settle)
-		arrived, err := s.arrived(ctx, home, home.pods["raw"])
+		arrived, err := s.seen(ctx)
 		if err != nil {
 			return err
 		}
 		for _, j := range jobs {
-			if where := arrived[j.Token]; where != "" {
+			if where := arrived.by(home, home.pods["raw"], j.Token); where != "" {
 				r.count(home.name, gotThrough, j.Detail+" to "+j.At+": "+where)
 			} else {
 				r.count(home.name, held, "")
@@ -229,12 +229,12 @@ func (s *suite) comeback(ctx context.Context, home, away *place) error {
 				may.count(home.name, works, "")
 			}
 			time.Sleep(settle)
-			arrived, err := s.arrived(ctx, home, home.pods["raw"])
+			arrived, err := s.seen(ctx)
 			if err != nil {
 				return err
 			}
 			for _, j := range jobs {
-				if where := arrived[j.Token]; where != "" {
+				if where := arrived.by(home, home.pods["raw"], j.Token); where != "" {
 					r.count(home.name, gotThrough, fmt.Sprintf("%s (%d > %d): %s", j.At, j.FromPort, j.Port, where))
 				} else {
 					r.count(home.name, held, "")
