@@ -107,7 +107,7 @@ func (s *suite) shoot(ctx context.Context, p phase, home *place) error {
 	}
 	for _, b := range order {
 		for _, shot := range shots[b] {
-			shot.tries[p].arrived = seen.by(home, home.pods[b.from], shot.jobs[p].Token)
+			shot.tries[p].arrived = seen.by(home, home.pods[b.from], shot.jobs[p])
 		}
 	}
 	if p != without {
@@ -163,12 +163,16 @@ func (s *suite) seen(ctx context.Context) (witnesses, error) {
 }
 
 // by says where a token of a pod's arrived, of all places where it may not. Friends are open for everybody but outcasts.
-func (all witnesses) by(home *place, me pod, token string) string {
+func (all witnesses) by(home *place, me pod, j job.Job) string {
 	for _, w := range all {
 		if w.place == home && w.actor.name == me.name || w.actor.role == "friend" && me.role != "outcast" {
 			continue
 		}
-		if sighting, ok := w.seen[token]; ok {
+		sighting, ok := w.seen[j.Token]
+		if ok && j.Open != 0 && strings.HasSuffix(sighting.What, fmt.Sprintf(" > %d", j.Open)) {
+			continue // at the port that is open
+		}
+		if ok {
 			return fmt.Sprintf("%s of %s: %s", w.actor.name, w.place.name, sighting.What)
 		}
 	}

@@ -58,8 +58,8 @@ func (s *suite) cut(ctx context.Context) error {
 	if s.wanted(name) {
 		if err := s.every(func(home, away *place) error {
 			for i, family := range []int{four, six} {
-				port := fmt.Sprint(42000 + i)
-				for _, who := range victims {
+				for n, who := range victims {
+					port := fmt.Sprint(42000 + 10*i + n)
 					to := s.named(home, away, who.away).pods[who.name]
 					what := fmt.Sprintf("%s of %s (IPv%d)", who.name, s.named(home, away, who.away).name, 4+2*family)
 					running[home] = append(running[home], home.holdOn(ctx, "raw", what, to.ip[family], open, "-for=14s", "-patience=8s", "-port", port, "-token", newToken()))
@@ -136,11 +136,11 @@ func (s *suite) revive(ctx context.Context, home, away *place) error {
 		time.Sleep(cutWithin)
 		var jobs []job.Job
 		for i, family := range []int{four, six} {
-			for _, who := range victims {
+			for n, who := range victims {
 				p := s.named(home, away, who.away)
 				for _, flags := range []string{"R", "RA", "FA", "A", "PA", "SA", "S", "PA"} {
 					j := at(who.name+" of "+p.name, p.pods[who.name].ip[family], open)
-					j.How, j.Detail, j.FromPort, j.Token = "tcp", flags, uint16(42000+i), newToken()
+					j.How, j.Detail, j.FromPort, j.Token = "tcp", flags, uint16(42000+10*i+n), newToken()
 					jobs = append(jobs, j)
 				}
 			}
@@ -154,7 +154,7 @@ func (s *suite) revive(ctx context.Context, home, away *place) error {
 			return err
 		}
 		for _, j := range jobs {
-			if where := arrived.by(home, home.pods["raw"], j.Token); where != "" {
+			if where := arrived.by(home, home.pods["raw"], j); where != "" {
 				r.count(home.name, gotThrough, j.Detail+" to "+j.At+": "+where)
 			} else {
 				r.count(home.name, held, "")
@@ -234,7 +234,7 @@ func (s *suite) comeback(ctx context.Context, home, away *place) error {
 				return err
 			}
 			for _, j := range jobs {
-				if where := arrived.by(home, home.pods["raw"], j.Token); where != "" {
+				if where := arrived.by(home, home.pods["raw"], j); where != "" {
 					r.count(home.name, gotThrough, fmt.Sprintf("%s (%d > %d): %s", j.At, j.FromPort, j.Port, where))
 				} else {
 					r.count(home.name, held, "")

@@ -46,19 +46,20 @@ func late(final ipPacket, what string, src, dst netip.Addr, port uint16) (shown 
 	places := map[string][2]int{"source": {14, 22}, "destination": {18, 38}, "port": {22, 42}}
 	at, start = places[what][0], 10
 	if v6 {
-		at, start = places[what][1], 2
+		at, start = places[what][1], 6 // no earlier: the kernel wants an IPv4 header before
 	}
 	if what == "port" {
 		start = at // the source port has been chosen so that it comes out right
 	}
 	build := func(free uint16) []byte {
 		p := final
-		p.id = free // which changes the header's checksum, from where on the sum begins
-		b := p.bytes()
-		if v6 && what != "port" {
-			binary.BigEndian.PutUint16(b[2:], free) // the flow label
+		if !v6 {
+			p.id = free // which changes the header's checksum, from where on the sum begins
+		} else if what != "port" {
+			// An option that all skip: the segment's own checksum doesn't cover it.
+			p.proto, p.payload = unix.IPPROTO_DSTOPTS, append(extension(final.proto, 0x1e, 4, byte(free>>8), byte(free), 0, 0), final.payload...)
 		}
-		return b
+		return p.bytes()
 	}
 	before := map[string]uint16{"port": port}
 	for name, addr := range map[string]netip.Addr{"source": src, "destination": dst} {

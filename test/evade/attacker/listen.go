@@ -147,7 +147,11 @@ func describe(f []byte) string {
 	if !ok {
 		return fmt.Sprintf("frame %s type %#04x, %d bytes", head, binary.BigEndian.Uint16(f[12:]), len(f))
 	}
-	return fmt.Sprintf("frame %s: %s > %s protocol %d, %d bytes", head, p.src, p.dst, p.proto, len(f))
+	ports := ""
+	if (p.proto == unix.IPPROTO_TCP || p.proto == unix.IPPROTO_UDP) && len(p.payload) >= 4 {
+		ports = fmt.Sprintf(", ports %d > %d", binary.BigEndian.Uint16(p.payload), binary.BigEndian.Uint16(p.payload[2:]))
+	}
+	return fmt.Sprintf("%d bytes %s: %s > %s protocol %d%s", len(f), head, p.src, p.dst, p.proto, ports)
 }
 
 // parseIP reads an IP header behind an Ethernet one.

@@ -107,12 +107,15 @@ func prepare(j job.Job) (*attempt, error) {
 		}
 	}
 	a.claim = a.own
-	for text, addr := range map[string]*netip.Addr{j.Claim: &a.claim, j.Over: &a.over} {
-		if text == "" {
+	for _, given := range []struct {
+		text string
+		addr *netip.Addr
+	}{{j.Claim, &a.claim}, {j.Over, &a.over}} {
+		if given.text == "" {
 			continue
 		}
-		if *addr, err = netip.ParseAddr(text); err != nil {
-			return nil, fmt.Errorf("address %q: %w", text, err)
+		if *given.addr, err = netip.ParseAddr(given.text); err != nil {
+			return nil, fmt.Errorf("address %q: %w", given.text, err)
 		}
 	}
 	return a, nil
