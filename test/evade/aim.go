@@ -36,6 +36,19 @@ func victimsAt(port int) func(v view) []job.Job {
 	}
 }
 
+// openTo aims at those of them that let friends of this cluster in: a NetworkPolicy means no other cluster's.
+func openTo(port int) func(v view) []job.Job {
+	return func(v view) (jobs []job.Job) {
+		for _, who := range victims {
+			p := v.place(who.away)
+			if !who.away || who.name != "near" {
+				jobs = append(jobs, at(who.name+" of "+p.name, p.pods[who.name].ip[v.family], port))
+			}
+		}
+		return jobs
+	}
+}
+
 // one aims at a single pod at home.
 func one(name string, port int) func(v view) []job.Job {
 	return func(v view) []job.Job { return []job.Job{at(name, v.home.pods[name].ip[v.family], port)} }

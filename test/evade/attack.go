@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"strings"
 
 	"github.com/fairlead-mesh/fairlead/test/evade/job"
 )
@@ -42,6 +43,8 @@ type attack struct {
 	families    string // "46" if empty
 	when        phase  // with, if zero
 	control     control
+	// byNode says that a node is in between, which may refuse what leads nowhere: its own ports are open to its pods.
+	byNode bool
 	// allowed says that policy lets it through, and it must.
 	allowed bool
 	// aim lists what to shoot at.
@@ -150,6 +153,9 @@ func (s *shot) judge() (verdict, string) {
 		return untried, "nobody tried"
 	}
 	through := try.through()
+	if s.attack.byNode && strings.HasPrefix(through, "refused by") {
+		through = ""
+	}
 	switch {
 	case s.attack.allowed && through != "":
 		return works, through

@@ -6,6 +6,7 @@ package main
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fairlead-mesh/fairlead/test/evade/job"
 )
@@ -43,7 +44,7 @@ func plainAttacks() []attack {
 		return attack{group: "sockets", name: name, from: attackers, how: how, detail: detail, stands: ingress, aim: aim}
 	}
 	all := []attack{
-		{group: "sockets", name: "a friend calls", from: "friend ally", how: "connect", stands: ingress, allowed: true, aim: victimsAt(open)},
+		{group: "sockets", name: "a friend calls", from: "friend ally", how: "connect", stands: ingress, allowed: true, aim: openTo(open)},
 		add("connect", "connect", "", victimsAt(open)),
 		add("connect to another port", "connect", "", victimsAt(shut)),
 		add("a datagram", "datagram", "", victimsAt(shutUDP)),
@@ -58,12 +59,15 @@ func plainAttacks() []attack {
 		add("fast open", "fast open socket", "", victimsAt(open)),
 		add("multipath TCP", "socket", "MPTCP", victimsAt(open)),
 	}
+	for i := range all {
+		all[i].byNode = strings.Contains(all[i].name, "node port") || strings.Contains(all[i].name, "host port")
+	}
 	for _, m := range []attack{
 		add("an IPv4 address in an IPv6 socket", "mapped", "", victimsAt(open)),
 		add("a service's IPv4 address in an IPv6 socket", "mapped", "", serviceAddresses(open)),
 		add("a node port's IPv4 address in an IPv6 socket", "mapped", "", nodePortsOf(0)),
 	} {
-		m.families = "4"
+		m.families, m.byNode = "4", strings.Contains(m.name, "node port")
 		all = append(all, m)
 	}
 	for _, port := range []int{53, 123, 443, 6443} {
@@ -172,7 +176,7 @@ func tcpAttacks() []attack {
 		attack{group: "tcp", name: "data in a friend's connection", from: "raw", how: "tcp-flood", detail: "PA", stands: ownSource, control: nothing, aim: shaped(one("near", open), flow)},
 		attack{group: "tcp", name: "resets in a friend's connection", from: "raw", how: "tcp-flood", detail: "R", stands: ownSource, control: nothing, aim: shaped(one("near", open), flow)},
 		attack{group: "tcp", name: "a SYN to a service", from: "raw", how: "tcp", detail: "S", stands: ingress, aim: serviceAddresses(open)},
-		attack{group: "tcp", name: "a SYN to a node port", from: "raw", how: "tcp", detail: "S", stands: ingress, aim: nodePortsOf(0)},
+		attack{group: "tcp", name: "a SYN to a node port", from: "raw", how: "tcp", detail: "S", stands: ingress, byNode: true, control: nothing, aim: nodePortsOf(0)},
 		attack{group: "tcp", name: "a SYN to a host port", from: "raw", how: "tcp", detail: "S", stands: ingress, aim: hostPorts},
 		attack{group: "tcp", name: "ACK to a node port", from: "raw", how: "tcp", detail: "PA", stands: ingress, control: nothing, aim: nodePortsOf(0)},
 	)

@@ -96,7 +96,7 @@ func (c cluster) try(ctx context.Context, pod string, jobs []job.Job) (map[strin
 }
 
 // seen is what arrived at a pod, by token.
-func (c cluster) seen(ctx context.Context, pod string) (map[string]job.Sighting, error) {
+func (c cluster) seen(ctx context.Context, pod string) (map[string][]job.Sighting, error) {
 	out, err := c.attacker(ctx, pod, nil, "seen")
 	if err != nil {
 		return nil, err
@@ -105,9 +105,9 @@ func (c cluster) seen(ctx context.Context, pod string) (map[string]job.Sighting,
 	if err := json.Unmarshal(out, &all); err != nil {
 		return nil, fmt.Errorf("read what %s saw: %w", pod, err)
 	}
-	by := map[string]job.Sighting{}
+	by := map[string][]job.Sighting{}
 	for _, s := range all {
-		by[s.Token] = s
+		by[s.Token] = append(by[s.Token], s)
 	}
 	return by, nil
 }

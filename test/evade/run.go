@@ -136,7 +136,7 @@ func volley(ctx context.Context, p phase, home *place, from string, shots []*sho
 type witness struct {
 	place *place
 	actor actor
-	seen  map[string]job.Sighting
+	seen  map[string][]job.Sighting
 }
 
 type witnesses []*witness
@@ -168,11 +168,10 @@ func (all witnesses) by(home *place, me pod, j job.Job) string {
 		if w.place == home && w.actor.name == me.name || w.actor.role == "friend" && me.role != "outcast" {
 			continue
 		}
-		sighting, ok := w.seen[j.Token]
-		if ok && j.Open != 0 && strings.HasSuffix(sighting.What, fmt.Sprintf(" > %d", j.Open)) {
-			continue // at the port that is open
-		}
-		if ok {
+		for _, sighting := range w.seen[j.Token] {
+			if j.Open != 0 && strings.HasSuffix(sighting.What, fmt.Sprintf(" > %d", j.Open)) {
+				continue // at the port that is open
+			}
 			return fmt.Sprintf("%s of %s: %s", w.actor.name, w.place.name, sighting.What)
 		}
 	}

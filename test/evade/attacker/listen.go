@@ -37,10 +37,12 @@ type book struct {
 
 func (b *book) note(data []byte, what func() string) {
 	for _, found := range tokens.FindAll(data, -1) {
-		token := string(found)
+		s := job.Sighting{Token: string(found), What: what(), At: time.Now()}
+		// The same token at another port is another story: some attacks show an open one as well.
+		_, port, _ := strings.Cut(s.What, portsAre)
 		b.mu.Lock()
-		if _, known := b.seen[token]; !known {
-			b.seen[token] = job.Sighting{Token: token, What: what(), At: time.Now()}
+		if _, known := b.seen[s.Token+port]; !known {
+			b.seen[s.Token+port] = s
 		}
 		b.mu.Unlock()
 	}
@@ -137,6 +139,9 @@ func (b *book) frame(f []byte) bool {
 	return false
 }
 
+// portsAre comes before the ports in a description.
+const portsAre = ", ports "
+
 // describe says in a line what a frame is.
 func describe(f []byte) string {
 	if len(f) < 14 {
@@ -147,9 +152,14 @@ func describe(f []byte) string {
 	if !ok {
 		return fmt.Sprintf("frame %s type %#04x, %d bytes", head, binary.BigEndian.Uint16(f[12:]), len(f))
 	}
+	if size := 0; p.proto == unix.IPPROTO_DSTOPTS && p.dst.Is6() && len(p.payload) > 2 {
+		if size = int(p.payload[1])*8 + 8; size < len(p.payload) {
+			p.proto, p.payload = p.payload[0], p.payload[size:]
+		}
+	}
 	ports := ""
 	if (p.proto == unix.IPPROTO_TCP || p.proto == unix.IPPROTO_UDP) && len(p.payload) >= 4 {
-		ports = fmt.Sprintf(", ports %d > %d", binary.BigEndian.Uint16(p.payload), binary.BigEndian.Uint16(p.payload[2:]))
+		ports = fmt.Sprintf("%s%d > %d", portsAre, binary.BigEndian.Uint16(p.payload), binary.BigEndian.Uint16(p.payload[2:]))
 	}
 	return fmt.Sprintf("%d bytes %s: %s > %s protocol %d%s", len(f), head, p.src, p.dst, p.proto, ports)
 }

@@ -106,8 +106,7 @@ func shareHeaders(ctx context.Context, a *attempt) error {
 	defer r.close()
 	const option, rest = 0x1e, 22 // an option that nobody knows and all skip, over the whole first SYN
 	shown := tcp(a.own, a.to, option<<8|rest, a.Open, "S", 1000, 0, nil, nil)
-	// Without the token: the first SYN would carry it where it may go. That the other port answers is what counts.
-	hidden := tcp(a.own, a.to, a.FromPort, a.Port, "S", 1000, 0, nil, nil)
+	hidden := tcp(a.own, a.to, a.FromPort, a.Port, "S", 1000, 0, nil, a.data())
 	payload := append(extension(unix.IPPROTO_TCP), padTo(shown, 24)...)
 	p := a.packet(unix.IPPROTO_DSTOPTS, append(payload, hidden...))
 	frame := ethernet(a.next, a.wire.mac, a.etherType(), p.bytes())
