@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -32,7 +33,7 @@ func sendUnsummed(frame []byte, start, offset int) error {
 	header[0] = 1              // VIRTIO_NET_HDR_F_NEEDS_CSUM
 	binary.NativeEndian.PutUint16(header[6:], uint16(start))
 	binary.NativeEndian.PutUint16(header[8:], uint16(offset))
-	return unix.Sendto(fd, append(header, frame...), 0, &unix.SockaddrLinklayer{Ifindex: eth.Attrs().Index})
+	return unix.Sendto(fd, slices.Concat(header, frame), 0, &unix.SockaddrLinklayer{Ifindex: eth.Attrs().Index})
 }
 
 // A checksum that is computed after a packet was judged must not be written into what was judged.

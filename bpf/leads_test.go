@@ -213,7 +213,9 @@ func TestFlowsToTheNodeOfTheVersionBefore(t *testing.T) {
 func TestLinkLocalAddressesAreNobodysOnTheWayOut(t *testing.T) {
 	f := newFixture(t)
 	c := cast6
-	to := func(port uint16) result { return f.egress(tcp(c.pod, 4000, netip.MustParseAddr("fe80::1"), port, "S").bytes(t)) }
+	to := func(port uint16) result {
+		return f.egress(tcp(c.pod, 4000, netip.MustParseAddr("fe80::1"), port, "S").bytes(t))
+	}
 	to(80).passes(t, "no policy", HookPodEgress, ReasonForwarded)
 	f.rule(DirEgress, line{peer: IdentityHost, proto: 6, from: 10250, verdict: VerdictDeny, rule: 1})
 	f.rule(DirEgress, line{peer: IdentityWorld, proto: 6, verdict: VerdictAllow, rule: 2})

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,7 +94,7 @@ func (w *wire) sendUnsummed(frame []byte, start, offset int) error {
 	header[0] = 1 // a checksum is needed
 	binary.NativeEndian.PutUint16(header[6:], uint16(start))
 	binary.NativeEndian.PutUint16(header[8:], uint16(offset))
-	err := unix.Sendto(w.fd, append(header, frame...), 0, &unix.SockaddrLinklayer{Ifindex: w.index})
+	err := unix.Sendto(w.fd, slices.Concat(header, frame), 0, &unix.SockaddrLinklayer{Ifindex: w.index})
 	// Without it again, for answers come with such a header otherwise.
 	if e := unix.SetsockoptInt(w.fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 0); err == nil {
 		err = e

@@ -152,8 +152,8 @@ func describe(f []byte) string {
 	if !ok {
 		return fmt.Sprintf("frame %s type %#04x, %d bytes", head, binary.BigEndian.Uint16(f[12:]), len(f))
 	}
-	if size := 0; p.proto == unix.IPPROTO_DSTOPTS && p.dst.Is6() && len(p.payload) > 2 {
-		if size = int(p.payload[1])*8 + 8; size < len(p.payload) {
+	if p.proto == unix.IPPROTO_DSTOPTS && p.dst.Is6() && len(p.payload) > 2 {
+		if size := int(p.payload[1])*8 + 8; size < len(p.payload) {
 			p.proto, p.payload = p.payload[0], p.payload[size:]
 		}
 	}
