@@ -63,7 +63,8 @@ func (r *runtime) learns(d *datapath.Datapath, pods ...*current.Result) {
 				return err
 			}
 		}
-		if err := errors.Join(d.Members().Update(ctx, []uint32{bpf.IdentityWorld}, []bpf.IdentityClass{{Class: 1}})...); err != nil {
+		peers := []uint32{bpf.IdentityWorld, bpf.IdentityHost}
+		if err := errors.Join(d.Members().Update(ctx, peers, []bpf.IdentityClass{{Class: 1}, {Class: 1}})...); err != nil {
 			return err
 		}
 		for _, p := range pods {
