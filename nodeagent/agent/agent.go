@@ -159,7 +159,7 @@ func (a *Agent) newWireGuard() *wireguard.Runner {
 		hostRoutes = routes.HostStep(a.Tables, a.drivers.HostRoutes, a.removableRoutes)
 	}
 	return wireguard.New(wireguard.Config{
-		Tables: a.Tables, Open: a.drivers.OpenWireGuard, Routes: hostRoutes, Complete: a.planned, Removable: a.removablePeer,
+		Tables: a.Tables, Open: a.drivers.OpenWireGuard, Routes: hostRoutes, Complete: a.planned, Removable: a.removablePeers,
 		Changed: a.changed, Log: a.cfg.Log.With("part", "wireguard"),
 	})
 }

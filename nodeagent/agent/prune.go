@@ -93,12 +93,11 @@ func (a *Agent) removableHooks() (version uint64, may func(table.Hook) bool) {
 
 // releaseIndexes lets indexes of peers be given away that only rows of an earlier run bore, once those are gone.
 func (a *Agent) releaseIndexes(pass apply.Pass) {
-	step := a.Tables.Addresses.Name()
-	if a.indexesFree || !a.mayPrune(step) {
+	if a.indexesFree {
 		return
 	}
 	for _, o := range pass.Outcomes {
-		if o.Step == step && (o.Failing > 0 || o.Err != nil) {
+		if o.Step == a.Tables.Addresses.Name() && (!o.Pruned || o.Failing > 0 || o.Err != nil) {
 			return
 		}
 	}
@@ -106,16 +105,22 @@ func (a *Agent) releaseIndexes(pass apply.Pass) {
 	a.indexesFree = true
 }
 
-// removablePeer says whether a WireGuard peer that no table wants belongs to nobody.
-func (a *Agent) removablePeer(allowed []netip.Prefix) bool {
+// removablePeers says of WireGuard peers that no table wants whether they belong to nobody; nil: none is known to.
+func (a *Agent) removablePeers() func(allowed []netip.Prefix) bool {
 	complete := a.Synced().complete
-	return complete != nil && complete.Peer(allowed)
+	if complete == nil {
+		return nil
+	}
+	return complete.Peer
 }
 
 // removableRoutes lets the host's routes go like the peers behind them.
 func (a *Agent) removableRoutes() (version uint64, may func(netip.Prefix) bool) {
 	s := a.Synced()
-	return s.completeVersion, func(p netip.Prefix) bool { return s.complete != nil && s.complete.Peer([]netip.Prefix{p}) }
+	if s.complete == nil {
+		return 0, nil
+	}
+	return s.completeVersion, func(p netip.Prefix) bool { return s.complete.Peer([]netip.Prefix{p}) }
 }
 
 // memory reads what the kernel holds from an earlier run.

@@ -208,7 +208,7 @@ func (a *Agent) record(position report.Position, pass apply.Pass, sockets error)
 	defer a.mu.Unlock()
 	s := &a.synced
 	if !s.Planned || s.completeVersion != a.completeVersion {
-		a.wireguard.Wake() // it asks planned and removablePeer
+		a.wireguard.Wake() // it asks planned and removablePeers
 	}
 	s.Planned, s.complete, s.completeVersion = true, a.complete, a.completeVersion
 	s.Sockets, s.Failing, s.Problems = sockets, failing, a.planner.Problems()

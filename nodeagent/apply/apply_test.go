@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"sync"
 	"testing"
 	"time"
 
@@ -276,6 +277,51 @@ func TestARestartWritesOnlyDifferences(t *testing.T) {
 	n.pass(true)
 	if n.slots.writes != 1 || n.front.writes != 1 {
 		t.Errorf("one backend less wrote %d slots and %d frontends", n.slots.writes, n.front.writes)
+	}
+}
+
+// What fills a table may write its last row, and say that the table is complete, while a pass is under way. That row is not one
+// that nobody wants.
+func TestARowThatComesWithCompletenessStays(t *testing.T) {
+	slots, front := service(10)
+	for _, piecemeal := range []bool{false, true} {
+		n := newNode(t)
+		n.start()
+		n.want(slots, front)
+		n.pass(true)
+
+		n.start()
+		n.slots.writes, n.front.writes = 0, 0
+		fill := sync.OnceFunc(func() { n.want(slots, front) })
+		if piecemeal {
+			n.loop = NewLoop(n.tables,
+				Follow(n.tables.Slots, OneByOne[bpf.SlotKey, bpf.Backend](n.slots)).PruneBy(removable[bpf.SlotKey](fill)),
+				Follow(n.tables.Frontends, OneByOne[table.Frontend, bpf.Service](n.front)).PruneBy(removable[table.Frontend](fill)))
+		}
+		for range 2 {
+			p := n.loop.Pass(t.Context(), n.now, func(string) bool {
+				if !piecemeal {
+					fill()
+				}
+				return !piecemeal
+			})
+			for _, o := range p.Outcomes {
+				if o.Removed != 0 || o.Pruned == piecemeal {
+					t.Errorf("piecemeal %t: %+v", piecemeal, o)
+				}
+			}
+		}
+		if n.slots.writes+n.front.writes != 0 {
+			t.Errorf("piecemeal %t: %d slots and %d frontends were written", piecemeal, n.slots.writes, n.front.writes)
+		}
+		n.stop()
+	}
+}
+
+func removable[K comparable](fill func()) Removable[K] {
+	return func() (uint64, func(K) bool) {
+		fill()
+		return 1, func(K) bool { return true }
 	}
 }
 

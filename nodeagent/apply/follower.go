@@ -20,6 +20,7 @@ type Outcome struct {
 	Written int   // rows the target took
 	Removed int   // rows the target dropped
 	Failing int   // rows that wait for a retry
+	Pruned  bool  // everything that an earlier run left and nobody wants was removed, but for what is failing
 	Err     error // one of the reasons
 }
 
@@ -43,7 +44,9 @@ type Follower[K, V comparable] struct {
 	// strangers are rows that the target holds from an earlier run and the table doesn't want.
 	strangers map[K]V
 	removable Removable[K]
-	asked     uint64 // the version of removable that strangers were last asked about
+	may       func(K) bool // removable's answer of this pass; nil: none may go
+	version   uint64       // of may
+	asked     uint64       // the version that strangers were last asked about
 	loaded    bool
 	resync    bool
 	loadErr   error
@@ -84,9 +87,15 @@ func (f *Follower[K, V]) Outcome() Outcome { return f.out }
 // written blindly, which is right but not free.
 func (f *Follower[K, V]) Load(ctx context.Context) {
 	f.out = Outcome{Step: f.Name()}
-	if f.loaded {
-		return
+	if !f.loaded {
+		f.load(ctx)
 	}
+	if f.removable != nil && len(f.strangers) > 0 {
+		f.version, f.may = f.removable() // before the table is read, see Pass
+	}
+}
+
+func (f *Follower[K, V]) load(ctx context.Context) {
 	known, err := f.compare(ctx)
 	if err == nil && f.resync && known < f.table.Len() {
 		// Something is missing. Which rows is not known yet: all are looked for, and those that are there are not written.
@@ -226,29 +235,20 @@ func (f *Follower[K, V]) Removing() bool { return len(f.removes)+f.refused.remov
 // Prune schedules the removal of what the target held at start and the table doesn't want: all of it, or what may go
 // by itself.
 func (f *Follower[K, V]) Prune(complete bool) {
-	if !f.loaded || len(f.strangers) == 0 {
+	if !f.loaded {
 		return
 	}
-	may := func(K) bool { return true }
-	if !complete {
-		if f.removable == nil {
-			return
-		}
-		var version uint64
-		if version, may = f.removable(); may == nil || version == f.asked {
-			return
-		}
-		f.asked = version
-	}
 	for key, value := range f.strangers {
-		if may(key) {
+		if complete || f.may != nil && f.version != f.asked && f.may(key) {
 			f.remove(key, value)
 			delete(f.strangers, key)
 		}
 	}
+	f.asked = f.version
 	if len(f.strangers) == 0 {
-		f.strangers = nil
+		f.strangers, f.may = nil, nil
 	}
+	f.out.Pruned = complete && len(f.strangers) == 0
 }
 
 // Remove deletes what is gone.

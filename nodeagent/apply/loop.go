@@ -70,11 +70,14 @@ func (l *Loop) Resync() {
 }
 
 // Pass does what there is to do. complete says of a step whether its table holds everything, so that what it doesn't
-// want may go.
+// want may go. It is asked before the tables are read: whoever fills a table says so after its last row, and a pass that reads
+// first and asks then may take that row for one that nobody wants.
 func (l *Loop) Pass(ctx context.Context, now time.Time, complete func(step string) bool) Pass {
 	var p Pass
-	for _, s := range l.steps {
+	whole := make([]bool, len(l.steps))
+	for i, s := range l.steps {
 		s.Load(ctx)
+		whole[i] = complete(s.Name())
 	}
 	l.tables.Read(func(txn *table.Txn) {
 		for _, s := range l.steps {
@@ -84,8 +87,8 @@ func (l *Loop) Pass(ctx context.Context, now time.Time, complete func(step strin
 	for _, s := range l.steps {
 		s.Upsert(ctx, now)
 	}
-	for _, s := range l.steps {
-		s.Prune(complete(s.Name()))
+	for i, s := range l.steps {
+		s.Prune(whole[i])
 	}
 	for _, s := range slices.Backward(l.steps) {
 		s.Remove(ctx, now)

@@ -47,10 +47,11 @@ type Config struct {
 	Open func() (Device, error)
 	// Routes is the step of the host's routes, which needs the device; nil if nobody wants it.
 	Routes apply.Step
-	// Complete says whether the tables hold everything of this node's cluster.
+	// Complete says whether the tables hold everything of this node's cluster. It and Removable are asked before the tables are
+	// read, see [apply.Loop.Pass].
 	Complete func() bool
-	// Removable says of a peer that no table wants, by its AllowedIPs, whether it is known to be nobody's.
-	Removable func([]netip.Prefix) bool
+	// Removable says of peers that no table wants, by their AllowedIPs, whether they are known to be nobody's. Nil: none is.
+	Removable func() func([]netip.Prefix) bool
 	// Changed is called when there is something new to report.
 	Changed func()
 	Log     *slog.Logger
@@ -197,9 +198,10 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 			r.turnOff()
 			return nil
 		}
+		complete, removable := r.cfg.Complete(), r.cfg.Removable()
 		pass := r.loop.Pass(ctx, time.Now(), func(string) bool { return false }) // routes go one by one, peers by prune
-		if r.cfg.Complete() {
-			if err := r.finish(device, pass, time.Now()); err != nil {
+		if complete {
+			if err := r.finish(device, pass, removable, time.Now()); err != nil {
 				return err
 			}
 		}
@@ -226,14 +228,14 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 }
 
 // finish follows a pass: strangers' peers go, what is set is saved for the userspace process.
-func (r *Runner) finish(device Device, pass apply.Pass, now time.Time) error {
+func (r *Runner) finish(device Device, pass apply.Pass, removable func([]netip.Prefix) bool, now time.Time) error {
 	changed := !r.Status().Synced
 	for _, o := range pass.Outcomes {
 		changed = changed || o.Written+o.Removed > 0
 	}
 	r.unsaved = r.unsaved || changed
-	if changed {
-		if err := r.prune(device); err != nil {
+	if changed || len(r.strangers) > 0 {
+		if err := r.prune(device, removable); err != nil {
 			return err
 		}
 	}
@@ -256,7 +258,7 @@ func (r *Runner) save(device Device, now time.Time) {
 
 // prune removes peers that the device has from an earlier run and nobody wants. The device is read for that at the start and
 // once in a while, not for each change.
-func (r *Runner) prune(device Device) error {
+func (r *Runner) prune(device Device, removable func([]netip.Prefix) bool) error {
 	if r.strangers == nil {
 		have, err := device.Peers()
 		if err != nil {
@@ -274,12 +276,13 @@ func (r *Runner) prune(device Device) error {
 	for key, allowed := range r.strangers {
 		switch {
 		case r.peers.users[key] > 0:
-		case !r.cfg.Removable(allowed):
+		case removable == nil || !removable(allowed):
 			continue
 		default:
 			if err := device.RemovePeer(key); err != nil {
 				return err
 			}
+			r.unsaved = true
 		}
 		delete(r.strangers, key)
 	}

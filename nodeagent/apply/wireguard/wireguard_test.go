@@ -31,6 +31,8 @@ type device struct {
 	reads int
 	saves int
 	fails bool
+
+	removed map[wireguard.Key]int // how often
 }
 
 func (d *device) PublicKey() wireguard.Key  { return wireguard.Key{0xff} }
@@ -56,6 +58,10 @@ func (d *device) SetPeer(p wireguard.Peer) error {
 func (d *device) RemovePeer(k wireguard.Key) error {
 	defer d.locked()()
 	delete(d.peers, k)
+	if d.removed == nil {
+		d.removed = map[wireguard.Key]int{}
+	}
+	d.removed[k]++
 	return nil
 }
 
@@ -85,19 +91,28 @@ type world struct {
 	setting  *table.Owned[string, table.Setting]
 	peers    *table.Owned[uint16, *topology.Peer]
 	device   *device
+	runner   *Runner
 	complete atomic.Bool
+	dark     atomic.Bool // the cluster of peers without a row
+	lit      func()      // called before dark is read
 	ready    atomic.Bool // the userspace process
 }
 
 func start(t *testing.T) *world {
 	t.Helper()
+	w := newWorld(t)
+	w.run()
+	return w
+}
+
+func newWorld(t *testing.T) *world {
 	tables := table.New()
 	w := &world{t: t, tables: tables, device: &device{peers: map[wireguard.Key]wireguard.Peer{}}}
 	w.ready.Store(true)
 	p := tables.ForPlan()
 	w.setting, w.peers = table.NewOwned(p.Settings), table.NewOwned(p.Peers)
-	r := New(Config{
-		Tables: tables, Complete: w.complete.Load, Removable: func([]netip.Prefix) bool { return w.complete.Load() }, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
+	w.runner = New(Config{
+		Tables: tables, Complete: w.complete.Load, Removable: w.removable, Changed: func() {}, Log: slog.New(slog.DiscardHandler),
 		Open: func() (Device, error) {
 			if !w.ready.Load() {
 				return nil, fmt.Errorf("opening: %w", wireguard.ErrNotReady)
@@ -105,16 +120,29 @@ func start(t *testing.T) *world {
 			return w.device, nil
 		},
 	})
+	return w
+}
+
+func (w *world) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-	t.Cleanup(func() {
+	go func() { done <- w.runner.Run(ctx) }()
+	w.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Error(err)
+			w.t.Error(err)
 		}
 	})
-	return w
+}
+
+func (w *world) removable() func([]netip.Prefix) bool {
+	if w.lit != nil {
+		w.lit()
+	}
+	if !w.complete.Load() || w.dark.Load() {
+		return nil
+	}
+	return func([]netip.Prefix) bool { return true }
 }
 
 func (w *world) want(encryption bool, peers map[uint16]*topology.Peer) {
@@ -207,6 +235,41 @@ func TestStrangersGoOnlyWhenEverythingIsKnown(t *testing.T) {
 		defer w.device.locked()()
 		return len(w.device.peers) == 2 && w.device.saved[key(1)] && w.device.saved[key(2)] && !w.device.saved[key(9)]
 	})
+}
+
+// A cluster's peers stay while nothing is known of it, and go one by one when it is. A peer whose row comes in that moment is
+// not one that nobody wants.
+func TestAPeerThatComesWithItsClusterStays(t *testing.T) {
+	var come atomic.Bool
+	w := newWorld(t)
+	w.lit = func() {
+		if come.CompareAndSwap(true, false) {
+			w.want(true, map[uint16]*topology.Peer{1: peer(1), 2: peer(2)})
+			w.dark.Store(false)
+		}
+	}
+	w.device.set(func(d *device) {
+		d.peers[key(2)] = wireguard.Peer{PublicKey: key(2)}
+		d.peers[key(9)] = wireguard.Peer{PublicKey: key(9)}
+	})
+	w.complete.Store(true)
+	w.dark.Store(true)
+	w.run()
+	w.want(true, map[uint16]*topology.Peer{1: peer(1)})
+	w.eventually("peer 1 is saved", func() bool { defer w.device.locked()(); return w.device.saved[key(1)] })
+	if len(w.device.keys()) != 3 {
+		t.Fatalf("peers = %v: those of a dark cluster went", w.device.keys())
+	}
+	come.Store(true)
+	w.runner.Wake()
+	w.eventually("the stranger is gone, on the disk too", func() bool {
+		defer w.device.locked()()
+		return len(w.device.peers) == 2 && w.device.saved[key(2)] && !w.device.saved[key(9)]
+	})
+	defer w.device.locked()()
+	if n := w.device.removed[key(2)]; n != 0 {
+		t.Errorf("peer 2 was removed %d times", n)
+	}
 }
 
 func TestWithoutEncryptionTheDatapathHasNoTunnel(t *testing.T) {
