@@ -225,6 +225,41 @@ func TestLinkLocalAddressesAreNobodysOnTheWayOut(t *testing.T) {
 	to(81).drops(t, "the world is allowed", HookPodEgress, ReasonDefaultDenied)
 }
 
+// What a pod sends to a group comes to its node, too, if that listens.
+func TestGroupsAreJudgedByTheNodeToo(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		groups := []string{"224.0.0.1", "239.1.2.3", "255.255.255.255"}
+		if c.pod.Is6() {
+			groups = []string{"ff02::1", "ff05::2"}
+		}
+		each := func(want func(to func(port uint16) result)) {
+			f.bumpEpoch()
+			for _, group := range groups {
+				want(func(port uint16) result {
+					return f.egress(udp(c.pod, 4000, netip.MustParseAddr(group), port).bytes(t))
+				})
+			}
+		}
+		each(func(to func(uint16) result) { to(5353).passes(t, "no policy", HookPodEgress, ReasonForwarded) })
+		f.rule(DirEgress, line{peer: IdentityHost, proto: 17, from: 18091, verdict: VerdictDeny, rule: 1})
+		each(func(to func(uint16) result) {
+			to(5353).passes(t, "another port of the node is denied", HookPodEgress, ReasonForwarded)
+			to(18091).drops(t, "the node is denied", HookPodEgress, ReasonPolicyDenied)
+		})
+		f.rule(DirEgress, line{peer: IdentityWorld, proto: 17, verdict: VerdictAllow, rule: 2})
+		f.isolate(DirEgress, 0)
+		each(func(to func(uint16) result) {
+			to(18091).drops(t, "the world is allowed", HookPodEgress, ReasonPolicyDenied)
+			to(5354).passes(t, "the world is allowed, and the node not denied", HookPodEgress, ReasonForwarded)
+		})
+		f.removeRules(DirEgress)
+		f.isolate(DirEgress, 0)
+		each(func(to func(uint16) result) {
+			to(6000).drops(t, "isolated, though the node isn't denied", HookPodEgress, ReasonDefaultDenied)
+		})
+	})
+}
+
 // A flow that was judged by a service's backends is judged again after some seconds, since no epoch says that they changed.
 func TestFlowsToServicesAreJudgedAgain(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {

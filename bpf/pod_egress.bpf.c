@@ -40,6 +40,35 @@ static __always_inline enum reason arp_verdict(struct __sk_buff *skb, const stru
 	return FL_REASON_NEIGHBOR;
 }
 
+/* Whether a link-local address is made of the hardware address of another pod
+ * behind a bridge. */
+static __always_inline bool anothers_link_local(const struct __sk_buff *skb, const __u8 *addr)
+{
+	const struct local *pod = bpf_map_lookup_elem(&fl_locals6, addr);
+
+	return pod && pod->ifindex != skb->ifindex;
+}
+
+/* Whether a frame bears the hardware address of another pod or of the gateway. The
+ * bridge would send theirs to this interface. A hardware address that is nobody's
+ * may be used: virtual machines have several. */
+FL_GLOBAL int fl_source_borrowed(struct __sk_buff *skb, const struct iface *iface)
+{
+	__u8 addr[16] = { 0xfe, 0x80, [11] = 0xff, [12] = 0xfe };
+	__u8 mac[ETH_ALEN];
+
+	if (!iface || !(iface->flags & FL_IFACE_BRIDGED))
+		return 0;
+	if (bpf_skb_load_bytes(skb, ETH_ALEN, mac, sizeof(mac)))
+		return 1;
+	if (!__builtin_memcmp(mac, iface->host_mac, sizeof(mac)))
+		return 1;
+	__builtin_memcpy(addr + 8, mac, 3);
+	__builtin_memcpy(addr + 13, mac + 3, 3);
+	addr[8] ^= 2;
+	return anothers_link_local(skb, addr);
+}
+
 static __always_inline bool own_ip6(const struct iface *iface, const __u8 *addr)
 {
 	return (iface->flags & FL_IFACE_IP6) && addr_equal(AF_INET6, addr, iface->ip6);
@@ -77,7 +106,8 @@ static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const
 	if (bpf_skb_load_bytes(skb, c->p.l4 + sizeof(struct icmphdr), target, sizeof(target)))
 		return FL_REASON_MALFORMED;
 	if (!own_ip6(iface, target) &&
-	    !(addr_is_link_local(target) && addr_equal(AF_INET6, target, c->p.saddr)))
+	    !(addr_is_link_local(target) && addr_equal(AF_INET6, target, c->p.saddr) &&
+	      !anothers_link_local(skb, target)))
 		return FL_REASON_INVALID_SOURCE;
 	return FL_REASON_NEIGHBOR;
 }
@@ -100,6 +130,8 @@ static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct 
 	if (!iface)
 		return FL_REASON_NO_ENDPOINT;
 	c->subject = iface->identity;
+	if (fl_source_borrowed(skb, iface))
+		return FL_REASON_INVALID_SOURCE;
 	/* Pods have no VLANs; a tag would only carry a packet around somebody. */
 	if (skb->vlan_present)
 		return FL_REASON_UNSUPPORTED_PROTOCOL;

@@ -5,6 +5,7 @@ package bpf
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -114,26 +115,58 @@ func neighbour(from, to netip.Addr, typ uint8, target netip.Addr) *packetSpec {
 	return p
 }
 
+// arpFrom asks for the node's hardware address.
+func arpFrom(t *testing.T, sender netip.Addr) []byte {
+	t.Helper()
+	buf := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true},
+		&layers.Ethernet{SrcMAC: podMAC[:], DstMAC: hostMAC[:], EthernetType: layers.EthernetTypeARP},
+		&layers.ARP{AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4,
+			HwAddressSize: 6, ProtAddressSize: 4, Operation: layers.ARPRequest,
+			SourceHwAddress: podMAC[:], SourceProtAddress: sender.AsSlice(),
+			DstHwAddress: make([]byte, 6), DstProtAddress: cast4.host.AsSlice()}); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
 func TestEgressARP(t *testing.T) {
 	f := newFixture(t)
-	arp := func(sender netip.Addr) []byte {
-		buf := gopacket.NewSerializeBuffer()
-		if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true},
-			&layers.Ethernet{SrcMAC: podMAC[:], DstMAC: hostMAC[:], EthernetType: layers.EthernetTypeARP},
-			&layers.ARP{AddrType: layers.LinkTypeEthernet, Protocol: layers.EthernetTypeIPv4,
-				HwAddressSize: 6, ProtAddressSize: 4, Operation: layers.ARPRequest,
-				SourceHwAddress: podMAC[:], SourceProtAddress: sender.AsSlice(),
-				DstHwAddress: make([]byte, 6), DstProtAddress: cast4.host.AsSlice()}); err != nil {
-			t.Fatal(err)
-		}
-		return buf.Bytes()
-	}
+	arp := func(sender netip.Addr) []byte { return arpFrom(t, sender) }
 	f.egress(arp(cast4.pod)).passes(t, "own name", HookPodEgress, ReasonNeighbor)
 	f.egress(arp(netip.IPv4Unspecified())).passes(t, "probe", HookPodEgress, ReasonNeighbor)
 	f.egress(arp(cast4.other)).drops(t, "somebody else's name", HookPodEgress, ReasonInvalidSource)
 	f.ingress(arp(cast4.host)).passes(t, "to the pod", HookPodIngress, ReasonNeighbor)
 	f.egress(append(arp(cast4.pod), make([]byte, 1200)...)).drops(t, "with data", HookPodEgress, ReasonMalformed)
 	f.ingress(append(arp(cast4.host), make([]byte, 1200)...)).drops(t, "to the pod, with data", HookPodIngress, ReasonMalformed)
+}
+
+// A bridge sends frames where it last saw their hardware address. A pod may not use that of another pod, or of the gateway.
+func TestEgressInAnothersHardwareAddress(t *testing.T) {
+	eachFamily(t, func(t *testing.T, f *fixture, c cast) {
+		other, otherMAC := netip.MustParseAddr("fe80::ff:fe00:20"), [6]byte{2, 0, 0, 0, 0, 0x20}
+		from := func(mac [6]byte, frame []byte) result {
+			return f.egress(append(append(slices.Clone(frame[:6]), mac[:]...), frame[12:]...))
+		}
+		syn := tcp(c.pod, 4000, c.host, 80, "S").bytes(t)
+		f.local(netip.MustParseAddr("fe80::ff:fe00:10"), Local{Ifindex: podIfindex})
+		f.local(other, Local{Ifindex: podIfindex + 1})
+		from(otherMAC, syn).passes(t, "no bridge", HookPodEgress, ReasonHost)
+		f.iface(func(i *Iface) { i.Flags |= IfaceBridged })
+		from(podMAC, syn).passes(t, "its own", HookPodEgress, ReasonHost)
+		from([6]byte{2, 0, 0, 0, 0, 0x30}, syn).passes(t, "nobody's", HookPodEgress, ReasonHost)
+		from(otherMAC, syn).drops(t, "another pod's", HookPodEgress, ReasonInvalidSource)
+		from(hostMAC, syn).drops(t, "the gateway's", HookPodEgress, ReasonInvalidSource)
+		from(otherMAC, arpFrom(t, cast4.pod)).drops(t, "another pod's, ARP", HookPodEgress, ReasonInvalidSource)
+		claims := func(target netip.Addr) result {
+			return f.egress(neighbour(target, cast6.host, layers.ICMPv6TypeNeighborAdvertisement, target).bytes(t))
+		}
+		claims(other).drops(t, "another pod's link-local address", HookPodEgress, ReasonInvalidSource)
+		claims(netip.MustParseAddr("fe80::ff:fe00:10")).passes(t, "its own link-local address", HookPodEgress, ReasonNeighbor)
+		if c.family != 2 {
+			f.fromTunnel(tcp(c.remote, 4000, other, 80, "S").bytes(t)).drops(t, "to a link-local address", HookTunnelIngress, ReasonNotLocal)
+		}
+	})
 }
 
 func TestEgressFailsClosed(t *testing.T) {

@@ -17,6 +17,8 @@ static __always_inline struct local *local_find(const struct packet *p)
 {
 	if (p->family == AF_INET)
 		return bpf_map_lookup_elem(&fl_locals4, p->daddr);
+	if (addr_is_link_local(p->daddr)) /* the tunnel spans no link */
+		return NULL;
 	return bpf_map_lookup_elem(&fl_locals6, p->daddr);
 }
 

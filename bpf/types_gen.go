@@ -247,8 +247,9 @@ func (v Hook) String() string { return nameOf(namesHook, v) }
 
 // Enum iface_flags.
 const (
-	IfaceIP4 = 0x1
-	IfaceIP6 = 0x2
+	IfaceIP4     = 0x1
+	IfaceIP6     = 0x2
+	IfaceBridged = 0x4
 )
 
 // Enum remote_flags.

@@ -107,6 +107,18 @@ static __always_inline void judge_by_service(struct __sk_buff *skb, const struct
 	judged_by_policy(&s->j, FL_REASON_SERVICE);
 }
 
+/* Asks it about a group of receivers. The node is one of them for what it listens
+ * to, which nobody here knows: both it and the group must be allowed. */
+static __always_inline void judge_group(const struct pod_ctx *c, __u16 dport, struct judging *s)
+{
+	query_fill(&s->leads.q, c, FL_DIR_EGRESS, dport, s->j.identity, ctx_peer_addr(c));
+	leads_begin(&s->leads);
+	fl_leads_group(&s->leads);
+	s->j.policy = s->leads.worst;
+	s->j.by_service = true; /* judged by more than one */
+	judged_by_policy(&s->j, FL_REASON_FORWARDED);
+}
+
 static __always_inline void judge_denied(struct judgement *j, enum reason reason)
 {
 	j->verdict = FL_VERDICT_DENY;
@@ -190,6 +202,10 @@ FL_GLOBAL int fl_judge(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dpo
 	if (j->identity == FL_IDENTITY_UNKNOWN && !(j->remote.flags & FL_REMOTE_UNVOUCHED)) {
 		judge_denied(j, dir == FL_DIR_EGRESS ? FL_REASON_UNKNOWN_DESTINATION :
 						       FL_REASON_UNKNOWN_SOURCE);
+		return 0;
+	}
+	if (dir == FL_DIR_EGRESS && addr_is_group(c->p.family, ctx_peer_addr(c))) {
+		judge_group(c, dport, s);
 		return 0;
 	}
 	judge_by_policy(c, dir, dport, ctx_peer_addr(c), s);

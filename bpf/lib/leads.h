@@ -79,6 +79,16 @@ FL_GLOBAL int fl_leads_chosen(struct leads *l)
 	return 0;
 }
 
+/* Judges by the peer that the query names, and by the node. */
+FL_GLOBAL int fl_leads_group(struct leads *l)
+{
+	if (l && !leads_add(l)) {
+		l->q.peer = FL_IDENTITY_HOST;
+		leads_add(l);
+	}
+	return 0;
+}
+
 static __always_inline void leads_begin(struct leads *l)
 {
 	__builtin_memset(&l->worst, 0, sizeof(l->worst));

@@ -260,6 +260,14 @@ static __always_inline bool addr_is_link_multicast(const __u8 *a)
 	return a[0] == 0xff && (a[1] & 0xf) == 2;
 }
 
+/* Multicast, and the broadcast to whoever is on the link. */
+static __always_inline bool addr_is_group(__u8 family, const __u8 *a)
+{
+	if (family == AF_INET6)
+		return a[0] == 0xff;
+	return (a[0] & 0xf0) == 0xe0 || *(const __u32 *)a == 0xffffffff;
+}
+
 static __always_inline enum reason parse_ip6(struct __sk_buff *skb, struct packet *p)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;

@@ -94,6 +94,7 @@ enum reason {
 enum iface_flags {
 	FL_IFACE_IP4 = 1 << 0,
 	FL_IFACE_IP6 = 1 << 1,
+	FL_IFACE_BRIDGED = 1 << 2, /* a port of a bridge, which learns who is where */
 };
 
 /* Flags of an address in fl_ipcache4/6 and of a range in fl_cidr4/6. */
@@ -192,14 +193,16 @@ struct addr6 {
 /* fl_ifaces: who is behind this interface. */
 struct iface {
 	__u32 identity;
-	__u32 flags; /* iface_flags: which addresses it has */
+	__u32 flags; /* iface_flags */
 	__u8 ip4[4];
 	__u8 ip6[16];
 	__u8 pod_mac[6];
 	__u8 host_mac[6];
 };
 
-/* fl_locals4/6: how to hand a packet to a pod of this node. */
+/* fl_locals4/6: how to hand a packet to a pod of this node. Of a pod behind a
+ * bridge, fl_locals6 also has the link-local address that its hardware address
+ * makes (RFC 4291, appendix A): who has that hardware address. */
 struct local {
 	__u32 ifindex;
 	__u8 pod_mac[6];

@@ -24,6 +24,7 @@ import (
 type devices struct {
 	mu    sync.Mutex
 	pods  map[netip.Addr]int // address → interface
+	ports bool               // the interfaces are a bridge's
 	gone  map[int]bool
 	asked int
 }
@@ -36,7 +37,11 @@ func (d *devices) HostSide(a netip.Addr) (links.Link, error) {
 	if !ok {
 		return links.Link{}, fmt.Errorf("%w: nobody answers for %s", links.ErrNotFound, a)
 	}
-	return links.Link{Index: index, Name: fmt.Sprintf("veth%d", index), PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(index)}, HostMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, nil
+	l := links.Link{Index: index, Name: fmt.Sprintf("veth%d", index), PodMAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(index)}, HostMAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}
+	if d.ports {
+		l.Bridge = 5
+	}
+	return l, nil
 }
 
 func (d *devices) Interfaces() (map[uint32]bool, error) {
@@ -128,6 +133,33 @@ func TestAPodIsFoundByAnyOfItsAddresses(t *testing.T) {
 	}
 	if !b.finder.Synced() {
 		t.Error("not synced though all is found")
+	}
+}
+
+// Who has a hardware address is known of pods behind a bridge, as long as they are there.
+func TestHardwareAddressesBehindABridge(t *testing.T) {
+	b := setup(t)
+	b.devices.pods[four] = 7
+	addr := netip.MustParseAddr("fe80::ff:fe00:7")
+	b.want(true, xw)
+	b.round()
+	if _, ok := b.tables.Locals.Get(addr); ok {
+		t.Error("a pod behind no bridge has a row for its hardware address")
+	}
+	b = setup(t)
+	b.devices.pods[four], b.devices.ports = 7, true
+	b.want(true, xw)
+	b.round()
+	if l, ok := b.tables.Locals.Get(addr); !ok || l.Value.Ifindex != 7 {
+		t.Errorf("local %s = %+v", addr, l)
+	}
+	if i, _ := b.tables.Ifaces.Get(7); i.Value.Flags&bpf.IfaceBridged == 0 {
+		t.Errorf("iface = %+v", i)
+	}
+	b.want(true, nil)
+	b.round()
+	if _, ok := b.tables.Locals.Get(addr); ok {
+		t.Error("the row outlived the pod")
 	}
 }
 

@@ -4,6 +4,7 @@
 package endpoints
 
 import (
+	"net"
 	"net/netip"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
@@ -49,8 +50,22 @@ func rowsOf(p *pod) rows {
 			iface.IP6 = addr.As16()
 		}
 	}
+	if p.link.Bridge != 0 {
+		iface.Flags |= bpf.IfaceBridged
+		if addr, ok := linkLocal(p.link.PodMAC); ok {
+			out.locals[addr] = local
+		}
+	}
 	out.ifaces[ifindex] = iface
 	return out
+}
+
+// linkLocal is the address that a hardware address makes, as RFC 4291 has it in appendix A.
+func linkLocal(mac net.HardwareAddr) (addr netip.Addr, ok bool) {
+	if len(mac) != 6 {
+		return addr, false
+	}
+	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]}), true
 }
 
 // hooksOf are the programs on a pod's interface alone: without a row about who is behind it they drop everything.

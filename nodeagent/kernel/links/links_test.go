@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 
@@ -162,6 +163,7 @@ func TestUplinkIsNoPod(t *testing.T) {
 
 func TestUplinksAndLocalAddresses(t *testing.T) {
 	node, router := nstest.New(t), nstest.New(t)
+	node.Do(t, func() error { return os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0o644) }) // else it has no anycast addresses
 	nstest.Veth(t, node, "eth0", []string{"192.0.2.1/24"}, router, "r0", []string{"192.0.2.254/24"})
 	nstest.Veth(t, node, "eth1", []string{"198.51.100.1/24", "2001:db8::1/64"}, router, "r1", nil)
 	nstest.Veth(t, node, "veth1", []string{"10.1.0.1/24"}, router, "r2", nil)
@@ -185,7 +187,7 @@ func TestUplinksAndLocalAddresses(t *testing.T) {
 			return fmt.Errorf("uplinks %v, want eth0 and eth1", names)
 		}
 		addrs, err := links.LocalAddresses()
-		want := "[10.1.0.1 192.0.2.1 198.51.100.1 2001:db8::1]"
+		want := "[10.1.0.1 10.1.0.255 192.0.2.1 192.0.2.255 198.51.100.1 198.51.100.255 2001:db8:: 2001:db8::1]"
 		if got := fmt.Sprint(addrs); got != want {
 			return fmt.Errorf("local addresses %s, want %s", got, want)
 		}
@@ -238,7 +240,7 @@ func TestWhatIsTheNodesOwn(t *testing.T) {
 			}
 		}
 		got, err := links.LocalAddresses()
-		if want := "[169.254.20.10 192.0.2.11]"; fmt.Sprint(got) != want {
+		if want := "[169.254.20.10 192.0.2.11 192.0.2.255]"; fmt.Sprint(got) != want {
 			t.Errorf("local addresses %v, want %s", got, want)
 		}
 		return err

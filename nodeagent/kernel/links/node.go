@@ -62,7 +62,9 @@ const ipvsDevice = "kube-ipvs0"
 
 // LocalAddresses returns all addresses of the node's own devices, ordered,
 // without loopback's and IPv6's link-local ones. IPv4's may be services of the
-// node, as NodeLocal DNSCache is.
+// node, as NodeLocal DNSCache is. Broadcast addresses of its networks are among
+// them, and the anycast addresses that it has as a router (RFC 4291, 2.6.1):
+// what is sent there comes to the node's sockets, too.
 func LocalAddresses() ([]netip.Addr, error) {
 	addrs, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil {
@@ -85,8 +87,33 @@ func LocalAddresses() ([]netip.Addr, error) {
 		}
 		out = append(out, ip)
 	}
+	shared, err := sharedAddresses(ipvs)
+	if err != nil {
+		return nil, err
+	}
+	out = append(out, shared...)
 	slices.SortFunc(out, netip.Addr.Compare)
 	return slices.Compact(out), nil
+}
+
+// sharedAddresses are those that the kernel delivers to this node among others, but for groups'.
+func sharedAddresses(except int) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, f := range []int{unix.AF_INET, unix.AF_INET6} {
+		found, err := netlink.RouteListFiltered(f, &netlink.Route{Table: unix.RT_TABLE_LOCAL}, netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return nil, fmt.Errorf("listing the node's local routes: %w", err)
+		}
+		for _, r := range found {
+			if r.Type != unix.RTN_BROADCAST && r.Type != unix.RTN_ANYCAST || r.Dst == nil || except != 0 && r.LinkIndex == except {
+				continue
+			}
+			if ip, ok := netip.AddrFromSlice(r.Dst.IP); ok && !ip.Unmap().IsLoopback() && !ip.IsLinkLocalUnicast() {
+				out = append(out, ip.Unmap())
+			}
+		}
+	}
+	return out, nil
 }
 
 // routeLinks returns the devices of a table's default routes, and of its routes
