@@ -70,8 +70,8 @@ const tooMany = "its selectors and those of other policies would need too many p
 
 // check finds what a sample would not be sure of.
 func (m *maker) check(w *words) {
-	if w.unsure != "" {
-		m.fail("it or another policy names " + w.unsure)
+	if w.unsampled != "" {
+		m.fail("it or another policy names " + w.unsampled)
 	}
 	for _, s := range w.pods {
 		for key := range requirements(s) {

@@ -22,7 +22,7 @@ import (
 // words of a part of a spec.
 type words struct {
 	pods, namespaces, clusters []metav1.LabelSelector
-	unsure                     string // what is named that no sample is sure to tell apart
+	unsampled                  string // peers of a kind that samples don't cover
 	cidrs                      []netip.Prefix
 	ports                      []uint16
 	names                      []string // that may be those of ports
@@ -41,7 +41,7 @@ func (w *words) read(above, key string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
 		if key == "nodes" || key == "nodeSelector" {
-			w.unsure = "nodes, which may have any addresses"
+			w.unsampled = "nodes, which may have any addresses"
 			return
 		}
 		if s, is := selectorOf(v); is || strings.HasSuffix(strings.ToLower(key), "selector") {
@@ -60,7 +60,7 @@ func (w *words) read(above, key string, v any) {
 		}
 	case []any:
 		if key == "serviceAccounts" {
-			w.unsure = "service accounts"
+			w.unsampled = "service accounts"
 		}
 		for _, e := range v {
 			w.read(above, key, e)
