@@ -112,6 +112,10 @@ conformance-policy: demo ## Run others' suites of network policy on the demo's c
 evade: demo ## Let pods of the demo's clusters try to get around policy, into docs/conformance/evade.md (root; 15 minutes)
 	go run ./test/evade
 
+.PHONY: kernels
+kernels: ## Run the tests of what talks to the kernel on Debian's 6.1 and 6.12 in emulated machines, into docs/kernels.md (root; an hour)
+	go run ./test/vm
+
 .PHONY: bench-scale
 bench-scale: ## Measure the control path at 1 to 250 clusters into docs/scale.md (root; SIZES=1,10 for less, LABEL names the result)
 	go run ./test/bench/scale -sizes '$(SIZES)' -label '$(LABEL)'

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -20,9 +21,9 @@ var packages = []string{
 	"iproute2", "nftables", "iptables", "tcpdump", "conntrack", "ethtool", "kmod", "jq", "util-linux",
 }
 
-// EnsurePackages installs the Debian packages that are not installed yet.
-func EnsurePackages(ctx context.Context, w io.Writer) error {
-	missing, err := missingPackages(ctx)
+// EnsurePackages installs the Debian packages that are not installed yet, and those that only the caller needs.
+func EnsurePackages(ctx context.Context, w io.Writer, also ...string) error {
+	missing, err := missingPackages(ctx, slices.Concat(packages, also))
 	if err != nil || len(missing) == 0 {
 		return err
 	}
@@ -33,7 +34,7 @@ func EnsurePackages(ctx context.Context, w io.Writer) error {
 	return apt(ctx, append([]string{"install", "-y", "-q", "--no-install-recommends"}, missing...)...)
 }
 
-func missingPackages(ctx context.Context) ([]string, error) {
+func missingPackages(ctx context.Context, packages []string) ([]string, error) {
 	query, err := exec.LookPath("dpkg-query")
 	if err != nil {
 		return nil, fmt.Errorf("this is no Debian-like system (%w): install by hand what these packages hold: %s", err, strings.Join(packages, " "))

@@ -118,7 +118,7 @@ type Cache struct {
 
 // Open opens the user's cache of the tools pinned in source.
 func Open(source string) (*Cache, error) {
-	dir, err := cacheDir()
+	dir, err := CacheDir()
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,8 @@ func Open(source string) (*Cache, error) {
 	return c, nil
 }
 
-func cacheDir() (string, error) {
+// CacheDir is where everything is kept that is fetched or built once.
+func CacheDir() (string, error) {
 	if dir := os.Getenv("FAIRLEAD_CACHE"); dir != "" {
 		return filepath.Abs(dir)
 	}
