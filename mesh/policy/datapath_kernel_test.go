@@ -88,7 +88,7 @@ func (r *rowsOf[K, V]) become(m *ebpf.Map, next map[K]V) error {
 			continue
 		}
 		var none V
-		err := errors.New("")
+		var err error
 		if m.Type() == ebpf.Array {
 			err = m.Put(&key, &none)
 		} else {
