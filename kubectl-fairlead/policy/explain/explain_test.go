@@ -24,7 +24,9 @@ func TestParse(t *testing.T) {
 		"shop/web": "shop/web", "east/shop/web:80": "east/shop/web:80/TCP", "svc/shop/api:80/udp": "svc/shop/api:80/UDP",
 		"svc/east/shop/api": "svc/east/shop/api", "node/n1:22": "node/n1:22/TCP", "node/east/n1:icmp": "node/east/n1:icmp",
 		"10.0.0.1": "10.0.0.1", "10.0.0.1:53/UDP": "10.0.0.1:53/UDP", "fd00::1": "fd00::1", "[fd00::1]:80": "[fd00::1]:80/TCP",
-		"[fd00::1]:icmp": "[fd00::1]:icmp", "::ffff:10.0.0.1": "10.0.0.1",
+		"[fd00::1]:icmp": "[fd00::1]:icmp", "shop/web:EchoRequest/icmp": "shop/web:icmp", "shop/web:TimestampRequest/ICMP": "shop/web:TimestampRequest/ICMP",
+		"[fd00::1]:200/ICMP": "[fd00::1]:200/ICMP", "shop/web:TimeExceeded/ICMP": "error", "shop/web:3/ICMP": "error", "shop/web:/ICMP": "error",
+		"shop/web:256/ICMP": "error", "shop/web:Ping/ICMP": "error", "::ffff:10.0.0.1": "10.0.0.1",
 		"web": "error", "": "error", "shop/web:0": "error", "shop/web:80/GRE": "error", "[fd00::1]80": "error", "[10.0.0.1]:80": "error",
 		"a/b/c/d": "error", "Shop/web": "error", "224.0.0.1:5": "error", "fe80::1%eth0": "error", "shop/web:http": "error", "node/a/b/c": "error",
 	} {
@@ -42,7 +44,7 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"east/shop/web:80/TCP", "[fd00::1]:icmp", "svc/a/b", "node/n:1/SCTP", "10.0.0.1:53/UDP"} {
+	for _, s := range []string{"east/shop/web:80/TCP", "[fd00::1]:icmp", "shop/web:13/ICMP", "svc/a/b", "node/n:1/SCTP", "10.0.0.1:53/UDP"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -86,6 +86,21 @@ func TestFindings(t *testing.T) {
 		{"a name is open with all numbers", []string{
 			n + `{"podSelector":{},"ingress":[{"ports":[{"port":"http"}]},{"ports":[{"port":1,"endPort":65535}]}]}`,
 		}, "rule-redundant p0 ingress allow[0]"},
+		{"a name that covers a number", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"icmp":[{"type":"EchoRequest"}]},{"icmp":[{"family":"IPv4","type":8}]}]}}`,
+		}, "rule-redundant p0 ingress allow[1]"},
+		{"types that don't cover each other", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"icmp":[{"family":"IPv4","type":8}]},{"icmp":[{"family":"IPv6","type":8}, {"family":"IPv4","type":0}]},{"ports":[{"port":9}]}]}}`,
+		}, "policy-invalid p0"},
+		{"types of all kinds", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"icmp":[{"family":"IPv4","type":8}]},{"icmp":[{"type":"EchoReply"}]},{"ports":[{"port":9}]},{"icmp":[{"family":"IPv6","type":255}]}]}}`,
+		}, ""},
+		{"every type", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"icmp":[{"family":"IPv6","type":255},{"type":"Redirect"}]},{"icmp":[{}]}]}}`,
+		}, "rule-redundant p0 ingress allow[0]"},
+		{"a deny of a family stands before a type", []string{
+			m + `{"podSelector":{},"ingress":{"deny":[{"icmp":[{"family":"IPv4"}]}],"allow":[{"icmp":[{"type":"TimestampRequest"}]},{}]}}`,
+		}, "rule-shadowed p0 ingress allow[0]"},
 		{"addresses of pods in the middle of a range", []string{
 			m + `{"podSelector":{},"ingress":{"defaultAction":"Allow","deny":[{"peers":[{"cidr":"10.0.0.0/8","except":["10.0.0.0/24"]}]}],"allow":[{"peers":[{"podSelector":{}}]}]}}`,
 		}, "rule-redundant p0 ingress allow[0]"},
