@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/internal/anymesh"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
@@ -281,14 +282,19 @@ func TestSidesSayWhatTheEngineDecides(t *testing.T) {
 		}
 		from, to := pod("from"), pod("to")
 		proto := rapid.SampledFrom([]uint8{1, 6, 17, 132}).Draw(t, "proto")
-		port := uint16(0)
-		if proto != 1 {
+		port, typ := uint16(0), ""
+		if proto != icmp.V4 {
 			port = rapid.SampledFrom([]uint16{79, 80, 81, 8080, 9000}).Draw(t, "port")
+		} else {
+			typ = rapid.SampledFrom([]string{"EchoRequest", "13", "200"}).Draw(t, "type")
 		}
 		end := func(p *world.Pod) End {
 			return End{Kind: KindPod, Cluster: p.Cluster, Namespace: p.Namespace, Name: p.Name}
 		}
-		r, err := Explain(m, end(from), Target{End: end(to), Proto: proto, Port: port})
+		r, err := Explain(m, end(from), Target{End: end(to), Proto: proto, Port: port, ICMP: typ})
+		if n, err := icmp.Parse(icmp.V4, typ); err == nil {
+			port = icmp.Port(n)
+		}
 		if err != nil || len(r.Connections) != 1 {
 			t.Fatalf("%+v, %v", r, err)
 		}

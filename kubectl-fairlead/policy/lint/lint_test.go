@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/internal/anymesh"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
@@ -246,8 +247,11 @@ func connections(m *world.Mesh) []policy.Connection {
 		for _, name := range m.Names() {
 			for _, peer := range m.Clusters[name].Pods {
 				for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
-					for _, port := range []uint16{1, 79, 80, 81, 443, 8080, 8081} {
-						for _, proto := range []uint8{6, 17} {
+					for _, port := range []uint16{1, 9, 14, 79, 80, 81, 129, 130, 443, 8080, 8081} {
+						for _, proto := range []uint8{6, 17, icmp.V4, icmp.V6} {
+							if _, is := icmp.Type(port); icmp.Is(proto) && !is {
+								continue
+							}
 							c := policy.Connection{Subject: subject.Identity, Peer: peer.Identity, Addr: peer.Addresses[0], Dir: dir, Proto: proto, Port: port}
 							out = append(out, c)
 							c.Peer = identity.World
