@@ -129,7 +129,7 @@ func (r request) try(target string, patience time.Duration) error {
 		return ask(target, patience)
 	case "SCTP":
 		if hasSCTP() {
-			return exec.Command(original, "connect", target, "--protocol=sctp", "--timeout="+patience.String()).Run() //nolint:noctx // has a timeout
+			return exec.Command(original, "connect", target, "--protocol=sctp", "--timeout="+patience.String()).Run()
 		}
 		answered, err := connect(target, patience)
 		if err == nil && !answered {
