@@ -126,6 +126,9 @@ func run(ctx context.Context, out, match string, names []string) (err error) {
 		k.begin()
 		begun := time.Now()
 		o := judge(name, interpreter.ExecuteTestCase(c))
+		if err := ctx.Err(); err != nil { // it was interrupted, which is no result
+			return err
+		}
 		outcomes = append(outcomes, o)
 		fmt.Printf("[%3d of %d, %4.1fs] %s: %s\n", i+1, len(cases), time.Since(begun).Seconds(), verdict(o), name)
 		if err := write(out, outcomes); err != nil {
