@@ -8,7 +8,7 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -27,17 +27,17 @@ func eachPolicy(ctx context.Context, c client.Client, kind v1alpha1.PolicyKind, 
 		return fmt.Errorf("%T is no list", made)
 	}
 	if err := c.List(ctx, list); err != nil {
-		if kind.CRD != "" && (apimeta.IsNoMatchError(err) || apierrors.IsNotFound(err)) {
+		if kind.CRD != "" && (meta.IsNoMatchError(err) || apierrors.IsNotFound(err)) {
 			return nil
 		}
 		return err
 	}
-	return apimeta.EachListItem(list, func(o runtime.Object) error {
+	return meta.EachListItem(list, func(o runtime.Object) error {
 		p, is := o.(v1alpha1.PolicyObject)
 		if !is {
 			return fmt.Errorf("%T is no policy", o)
 		}
-		if kind.OnRequest && apimeta.FindStatusCondition(*kind.Conditions(p), v1alpha1.ConditionPolicyReady) == nil {
+		if kind.OnRequest && meta.FindStatusCondition(*kind.Conditions(p), v1alpha1.ConditionPolicyReady) == nil {
 			return nil
 		}
 		return f(p)
