@@ -68,7 +68,7 @@ func (o oracle) walk(audit bool, peer oraclePeer, proto uint8, dport uint16) ans
 			}
 			verdict = enforcing
 		}
-		if verdict == VerdictPass && l.Set != 0 && peer.identity == IdentityUnknown {
+		if verdict == VerdictPass && l.Set&^SetOutside != 0 && peer.identity == IdentityUnknown {
 			return answer{VerdictDeny, 0, ReasonPolicyDenied} // nobody knows whether it is passed
 		}
 		switch verdict {
@@ -100,12 +100,17 @@ var audits = map[Verdict]Verdict{
 }
 
 func (o oracle) matches(l PolicyLine, peer oraclePeer, proto uint8, dport uint16) bool {
+	outside := l.Set&SetOutside != 0
+	l.Set &^= SetOutside
 	in := l.Set == 0 || o.members[peer.identity][l.Set] || o.flags&SubjectBlocks != 0 && o.members[peer.block][l.Set]
+	if outside && peer.identity != IdentityWorld {
+		in = false
+	}
 	if peer.identity == IdentityUnknown { // it could be anybody
 		in = l.Set == 0 || l.Verdict != VerdictAllow && l.Verdict != VerdictAuditAllow
 	}
 	if peer.identity == IdentityHost && l.Set == 0 { // denied by lines that name it only
-		in = l.Verdict != VerdictDeny && l.Verdict != VerdictAuditDeny
+		in = in && l.Verdict != VerdictDeny && l.Verdict != VerdictAuditDeny
 	}
 	if !in || l.Proto != 0 && l.Proto != proto {
 		return false
@@ -140,7 +145,7 @@ func drawPolicy(rt *rapid.T) oracle {
 	add := func(rule int, verdicts ...Verdict) {
 		from, to := rapid.SampledFrom(oraclePorts).Draw(rt, "from"), rapid.SampledFrom(oraclePorts).Draw(rt, "to")
 		o.lines = append(o.lines, PolicyLine{
-			Set:      rapid.SampledFrom(oracleSets).Draw(rt, "set"),
+			Set:      rapid.SampledFrom(oracleSets).Draw(rt, "set") | rapid.SampledFrom([]uint16{0, 0, SetOutside}).Draw(rt, "outside"),
 			Proto:    rapid.SampledFrom([]uint8{0, 6, 17, 1, 58}).Draw(rt, "proto"),
 			PortFrom: min(from, to), PortTo: max(from, to),
 			RuleID:  uint32(rule),

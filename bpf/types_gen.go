@@ -312,6 +312,7 @@ const (
 	GroupLines    = 0x20
 	SetWords      = 0x20
 	SetCount      = 0x800
+	SetOutside    = 0x8000
 	AddressEpochs = 0x1000
 	DeniedRows    = 0x10000
 	EventRows     = 0x4000

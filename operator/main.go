@@ -69,7 +69,8 @@ func start(mgr manager.Manager, opts options, log *slog.Logger) error {
 	operator, err := assembly.New(assembly.Config{
 		Version: version, Namespace: opts.namespace, Log: log,
 		Client: kube, Live: mgr.GetAPIReader(), Cache: mgr.GetCache(), Events: mgr.GetEventRecorder(eventSource), Elected: mgr.Elected(),
-		Authenticate: serve.NewTokens(kube, opts.namespace).Authenticate,
+		Authenticate:   serve.NewTokens(kube, opts.namespace).Authenticate,
+		CiliumPolicies: opts.ciliumPolicies,
 	})
 	if err != nil {
 		return fmt.Errorf("put the operator together: %w", err)

@@ -39,6 +39,7 @@ type options struct {
 	metricsAddress string
 	healthAddress  string
 	leaderElect    bool
+	ciliumPolicies bool
 	logLevel       slog.Level
 }
 
@@ -51,6 +52,7 @@ func parseFlags(args []string) (options, error) {
 	fs.StringVar(&o.metricsAddress, "metrics-address", ":9640", "address of Prometheus metrics; 0 turns them off")
 	fs.StringVar(&o.healthAddress, "health-address", ":9641", "address of /healthz and /readyz")
 	fs.BoolVar(&o.leaderElect, "leader-elect", true, "elect a leader among replicas; only it writes")
+	fs.BoolVar(&o.ciliumPolicies, "cilium-policies", false, "enforce CiliumNetworkPolicies and CiliumClusterwideNetworkPolicies; not where Cilium itself does")
 	fs.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "DEBUG, INFO, WARN or ERROR")
 	if err := fs.Parse(args); err != nil {
 		return o, err

@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/fairlead-mesh/fairlead/api/ciliumv2"
 )
 
 var (
@@ -39,5 +41,8 @@ func addKinds(s *runtime.Scheme) error {
 		&PolicySource{}, &PolicySourceList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
+	if err := ciliumv2.AddToScheme(s); err != nil {
+		return err
+	}
 	return npav1alpha2.Install(s)
 }

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
+
+	"github.com/fairlead-mesh/fairlead/api/ciliumv2"
 )
 
 // Names of the policy kinds, as they are in objects, in records and in inventories.
@@ -17,6 +19,9 @@ const (
 	KindMeshNetworkPolicy        = "MeshNetworkPolicy"
 	KindClusterMeshNetworkPolicy = "ClusterMeshNetworkPolicy"
 	KindClusterNetworkPolicy     = "ClusterNetworkPolicy"
+
+	KindCiliumNetworkPolicy            = "CiliumNetworkPolicy"
+	KindCiliumClusterwideNetworkPolicy = "CiliumClusterwideNetworkPolicy"
 )
 
 // PolicyObject is an object of any policy kind.
@@ -41,6 +46,10 @@ type PolicyKind struct {
 	Spec func(PolicyObject) any
 	// Status gives the part of an object that says where it is in force; nil for kinds whose status isn't ours.
 	Status func(PolicyObject) *MeshPolicyStatus
+	// OnRequest says that a kind is read only where the operator is told to: somebody else may enforce its policies.
+	OnRequest bool
+	// Timeless says that conditions have no observedGeneration in the kind's definition.
+	Timeless bool
 	// Conditions gives those of an object of others' that has room for one of ours; nil for other kinds.
 	Conditions func(PolicyObject) *[]metav1.Condition
 
@@ -61,6 +70,14 @@ var policyKinds = []PolicyKind{
 		func(p *npav1alpha2.ClusterNetworkPolicy) any { return p.Spec }, nil),
 		"clusternetworkpolicies.policy.networking.k8s.io",
 		func(p *npav1alpha2.ClusterNetworkPolicy) *[]metav1.Condition { return &p.Status.Conditions }),
+	ciliums(others(policyKind(KindCiliumNetworkPolicy, ciliumv2.GroupVersion, true,
+		func(p *ciliumv2.CiliumNetworkPolicy) any { return p.Specification }, nil),
+		"ciliumnetworkpolicies.cilium.io",
+		func(p *ciliumv2.CiliumNetworkPolicy) *[]metav1.Condition { return &p.Status.Conditions })),
+	ciliums(others(policyKind(KindCiliumClusterwideNetworkPolicy, ciliumv2.GroupVersion, false,
+		func(p *ciliumv2.CiliumClusterwideNetworkPolicy) any { return p.Specification }, nil),
+		"ciliumclusterwidenetworkpolicies.cilium.io",
+		func(p *ciliumv2.CiliumClusterwideNetworkPolicy) *[]metav1.Condition { return &p.Status.Conditions })),
 }
 
 // PolicyKinds lists the kinds of policies that Fairlead reads, in a stable order.
@@ -96,6 +113,12 @@ func others[P PolicyObject](k PolicyKind, crd string, conditions func(P) *[]meta
 		}
 		return nil
 	}
+	return k
+}
+
+// ciliums completes a kind of Cilium's.
+func ciliums(k PolicyKind) PolicyKind {
+	k.OnRequest, k.Timeless = true, true
 	return k
 }
 

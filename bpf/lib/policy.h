@@ -10,8 +10,10 @@
  * A peer is in the sets of its identity and in those of the CIDR around its
  * address. One that nobody vouches for could be in any: no line about a set
  * allows it, and every one denies it. The subject's own node is denied only by
- * lines about a set that it is in, never by one about everybody, and not by
- * default unless nobody knows what the subject's policies say. */
+ * lines about a set that it is in, never by one about everybody, and by default
+ * only if the subject says so. Lines about what is outside of the mesh
+ * (FL_SET_OUTSIDE, docs/decisions/0013) mean those of their set only who are the
+ * world's. */
 #ifndef FAIRLEAD_POLICY_H
 #define FAIRLEAD_POLICY_H
 
@@ -60,6 +62,7 @@ struct scan {
 	__u32 spared; /* a mask of verdicts: such lines about everybody don't mean the peer */
 	__u8 proto;
 	__u8 unknown; /* the peer could be anybody */
+	__u8 inside; /* the peer is known, and not the world's */
 	__u8 audited; /* with all lines enforced it is denied, by audit_rule */
 	__u8 allowed; /* by lines that enforce; audit passed them over and goes on */
 	enum verdict verdict; /* NONE until something decides */
@@ -125,10 +128,12 @@ static __always_inline bool line_matches(const struct scan *s, const struct poli
 	want = l->proto;
 	mismatch |= (want ^ s->proto) * want; /* 0: the same, or any */
 	IN_TURN(mismatch);
-	set = l->set;
+	set = l->set & ~FL_SET_OUTSIDE;
 	in = sets->sets[set / 64 % FL_SET_WORDS];
 	in |= block->sets[set / 64 % FL_SET_WORDS];
 	in = in >> set % 64 | (set - 1) >> 63; /* set 0 is everybody */
+	IN_TURN(in);
+	in &= ~(__u64)(l->set / FL_SET_OUTSIDE & s->inside);
 	IN_TURN(in);
 	unclear = peers_unclear(set, s->unknown);
 	IN_TURN(unclear);
@@ -144,7 +149,7 @@ static __always_inline bool line_matches(const struct scan *s, const struct poli
  * the peer, denies: what is behind it may be open to others. */
 static __always_inline __u32 line_verdict(const struct scan *s, const struct policy_line *l, __u32 *rule_id)
 {
-	__u32 verdict = verdict_known(l->verdict), closed = peers_unclear(l->set, s->unknown) & verdict >> 2;
+	__u32 verdict = verdict_known(l->verdict), closed = peers_unclear(l->set & ~FL_SET_OUTSIDE, s->unknown) & verdict >> 2;
 
 	barrier_var(closed);
 	*rule_id = l->rule_id & (closed - 1); /* a pass has none */
@@ -333,6 +338,7 @@ FL_GLOBAL int fl_policy_decide(const struct policy_query *q, struct decision *d,
 	scan->class = d->class;
 	scan->block_class = d->block ? d->block_class : d->class;
 	scan->unknown = q->peer == FL_IDENTITY_UNKNOWN;
+	scan->inside = q->peer != FL_IDENTITY_UNKNOWN && q->peer != FL_IDENTITY_WORLD;
 	scan->spared = q->peer == FL_IDENTITY_HOST ? FL_DENIALS : 0;
 	d->subject_flags = s->flags;
 	scan->lines = s->lines;

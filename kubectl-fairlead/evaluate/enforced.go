@@ -57,6 +57,10 @@ func enforcedCheck(f *finding, s Snapshot) {
 	for _, key := range slices.Sorted(maps.Keys(enforced)) {
 		if !written[key] && record.ClusterOf(key) == s.Mesh.Spec.ClusterName {
 			_, policy, _ := strings.Cut(key, "/"+record.KindPolicy+"/")
+			name, _, _ := strings.Cut(policy, "/")
+			if kind, _ := v1alpha1.PolicyKindNamed(name); kind.OnRequest {
+				continue // those count that an operator has said something of, which comes a moment later
+			}
 			f.fail(hintLagging, policy+": is gone, and still enforced by "+shorten(flatten(enforced[key])))
 		}
 	}

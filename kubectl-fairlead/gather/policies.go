@@ -15,7 +15,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 )
 
-// eachPolicy calls f for every policy of a kind. A kind of others' that is not installed has none.
+// eachPolicy calls f for every policy of a kind. A kind of others' that is not installed has none. Of one that operators enforce on
+// request only, policies count on which an operator has said something.
 func eachPolicy(ctx context.Context, c client.Client, kind v1alpha1.PolicyKind, f func(v1alpha1.PolicyObject) error) error {
 	made, err := c.Scheme().New(kind.GroupVersion.WithKind(kind.Name + "List"))
 	if err != nil {
@@ -35,6 +36,9 @@ func eachPolicy(ctx context.Context, c client.Client, kind v1alpha1.PolicyKind, 
 		p, is := o.(v1alpha1.PolicyObject)
 		if !is {
 			return fmt.Errorf("%T is no policy", o)
+		}
+		if kind.OnRequest && meta.FindStatusCondition(*kind.Conditions(p), v1alpha1.ConditionPolicyReady) == nil {
+			return nil
 		}
 		return f(p)
 	})

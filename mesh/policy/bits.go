@@ -90,6 +90,8 @@ func (e *Engine) peerMembers(p *peer, orUnknown bool) []*ident {
 		return []*ident{e.world}
 	case p.entity == identity.RemoteNode:
 		return []*ident{e.remoteNode, e.host}
+	case p.entity == otherNodes:
+		return []*ident{e.remoteNode}
 	case p.entity == identity.Host:
 		return []*ident{e.host}
 	}

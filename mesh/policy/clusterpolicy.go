@@ -193,7 +193,7 @@ func closedRule(r rule) rule {
 
 // closedPeers is what a rule becomes of which nobody knows whom it is about.
 func closedPeers(r rule) rule {
-	r.kind, r.peers = r.kind.closing(), nil
+	r.kind, r.peers, r.outside = r.kind.closing(), nil, false
 	r.anyPeer = r.kind == RuleDeny
 	return r
 }

@@ -25,6 +25,9 @@ var dialects = map[string]func(*Model) bool{
 	KindMeshNetworkPolicy:        decodeMeshPolicy,
 	KindClusterMeshNetworkPolicy: decodeMeshPolicy,
 	KindClusterNetworkPolicy:     decodeClusterNetworkPolicy,
+
+	KindCiliumNetworkPolicy:            decodeCilium,
+	KindCiliumClusterwideNetworkPolicy: decodeCilium,
 }
 
 // Parse understands a policy, as far as it can. It never fails: what is wrong is in Problems, and has closed the policy
@@ -38,6 +41,14 @@ func Parse(rec *record.Policy) *Model {
 	if !known || !decode(m) {
 		m.nobody, m.dirs = true, [2]*direction{}
 	}
+	for _, one := range m.all() {
+		one.finish()
+	}
+	return m
+}
+
+// finish closes what was not understood, and names the rules.
+func (m *Model) finish() {
 	m.splitPasses()
 	if len(m.problems) > 0 {
 		m.close()
@@ -46,7 +57,6 @@ func Parse(rec *record.Policy) *Model {
 		m.dropAllows()
 	}
 	m.describe()
-	return m
 }
 
 // unmarshal reads a spec. Field names are compared exactly, unknown and doubled fields are problems: a restriction that

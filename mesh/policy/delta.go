@@ -8,6 +8,9 @@ import "net/netip"
 // SetCount is how many peer sets the datapath can hold, set 0 (everybody) included: FL_SET_COUNT in bpf/include.
 const SetCount = 2048
 
+// SetOutside marks a line's set: of its members those only are meant who are the world's. FL_SET_OUTSIDE in bpf/include.
+const SetOutside uint16 = 1 << 15
+
 // LinesPerChunk is how many lines a row of fl_groups holds: FL_GROUP_LINES in bpf/include.
 const LinesPerChunk = 32
 

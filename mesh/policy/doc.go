@@ -37,6 +37,9 @@
 //     meant. The policy has a warning then.
 //   - A pass in Admin of which nobody knows whether it means a connection denies it, for the tiers may decide otherwise.
 //
+// A policy may have several specs, each with subjects of its own (cilium.go): a Model holds the others in more, and the Engine has
+// an installed policy for each.
+//
 // Two kinds of traffic are never judged by policies: packets between a node and its own pods always pass, packets of
 // unknown identity never do. What has no room in a map is closed, never open: see Engine.Problems.
 //

@@ -25,6 +25,7 @@ type Engine struct {
 	callers  map[string]map[uint32]struct{} // port name → identities that have it
 	nodes    map[string]Node                // of the local cluster
 	policies *policies
+	specs    map[string][]string // policy → keys of its models beside the first
 	rules    *registry
 
 	subjects   map[uint32]*subject
@@ -75,7 +76,7 @@ func NewEngine(c Config) *Engine {
 	e := &Engine{
 		inputs: newInputs(), node: c.Node, clusters: newClusters(c.Cluster),
 		named: map[uint32]map[string][]uint16{}, callers: map[string]map[uint32]struct{}{},
-		nodes: map[string]Node{}, policies: newPolicies(), rules: newRegistry(),
+		nodes: map[string]Node{}, policies: newPolicies(), specs: map[string][]string{}, rules: newRegistry(),
 		subjects: map[uint32]*subject{}, profiles: map[string]*profile{},
 		unfinished: map[*profile]struct{}{}, pending: map[*subject]struct{}{},
 		rows: map[SubjectKey]Subject{}, rowless: map[SubjectKey]struct{}{},
@@ -94,10 +95,10 @@ func NewEngine(c Config) *Engine {
 // Problems are what authors of policies and the node's administrator should know, sorted by policy.
 func (e *Engine) Problems() []Problem {
 	var out []Problem
-	for p := range e.policies.troubled {
-		out = append(out, p.model.Problems()...)
+	for _, p := range e.policies.inTrouble() {
+		out = append(out, p.model.ownProblems()...)
 		if p.problem != "" {
-			out = append(out, Problem{PolicyKey: p.model.key, Message: p.problem})
+			out = append(out, Problem{PolicyKey: p.model.Key(), Message: p.problem})
 		}
 	}
 	out = append(out, e.roomProblems()...)
@@ -109,10 +110,26 @@ func (e *Engine) Problems() []Problem {
 // this cluster, or its subjects can't be read.
 func (e *Engine) PolicySubjects(key string) (n int, applies bool) {
 	p := e.policies.byKey[key]
-	if p == nil || !p.applies {
+	if p == nil {
 		return 0, false
 	}
-	return p.selected, true
+	if len(p.source.more) == 0 {
+		return p.selected, p.applies
+	}
+	e.seq++
+	for _, m := range p.source.all() {
+		p := e.policies.byKey[m.key]
+		if applies = applies || p.applies; !p.applies {
+			continue
+		}
+		for _, i := range e.index.find(&p.model.subjects, true) {
+			if i.seen != e.seq {
+				i.seen = e.seq
+				n++
+			}
+		}
+	}
+	return n, applies
 }
 
 // CIDRs are the ranges that sets in use name, with their identities.
@@ -168,7 +185,20 @@ func (e *Engine) SetIdentity(id uint32, labels map[string]string) {
 func (e *Engine) SetNamedPorts(id uint32, named map[string][]uint16) { e.inputs.ports[id] = named }
 
 // SetPolicy sets a policy of the local cluster under its Model.Key; nil removes it.
-func (e *Engine) SetPolicy(key string, m *Model) { e.inputs.policies[key] = m }
+func (e *Engine) SetPolicy(key string, m *Model) {
+	for _, more := range e.specs[key] {
+		e.inputs.policies[more] = nil
+	}
+	delete(e.specs, key)
+	e.inputs.policies[key] = m
+	if m == nil || len(m.more) == 0 {
+		return
+	}
+	for _, more := range m.more {
+		e.inputs.policies[more.key] = more
+		e.specs[key] = append(e.specs[key], more.key)
+	}
+}
 
 // SetSubject says whether pods of this node have an identity. Such an identity has a row for each direction, whether or not
 // a policy selects it.

@@ -75,33 +75,42 @@ func NewReference(w *World) *Reference {
 	for name, l := range w.Clusters {
 		r.clusters.set(name, l)
 	}
-	models := make([]*Model, len(w.Policies))
-	for i, m := range w.Policies {
-		models[i] = m.resolved(w.Nodes, w.Node)
+	var models []*Model
+	for _, policy := range w.Policies {
+		for _, m := range policy.all() {
+			models = append(models, m.resolved(w.Nodes, w.Node))
+		}
 	}
 	slices.SortFunc(models, func(a, b *Model) int { return cmp.Compare(a.key, b.key) })
 	rules, ids := registerAll(models)
 	r.Rules = rules.rules
 	for i, m := range models {
-		r.Problems = append(r.Problems, m.Problems()...)
+		r.Problems = append(r.Problems, m.ownProblems()...)
 		if m.nobody {
 			continue
 		}
 		applies, problem := r.clusters.applies(m)
 		if problem != "" {
-			r.Problems = append(r.Problems, Problem{PolicyKey: m.key, Message: problem})
+			r.Problems = append(r.Problems, Problem{PolicyKey: m.Key(), Message: problem})
 		}
 		if applies {
 			r.policies = append(r.policies, numbered{m, ids[i]})
-			r.PolicySubjects[m.key] = r.countSubjects(m)
+			r.PolicySubjects[m.Key()] = 0
+		}
+	}
+	for _, policy := range w.Policies {
+		if _, applies := r.PolicySubjects[policy.key]; applies {
+			r.PolicySubjects[policy.key] = r.countSubjects(policy)
 		}
 	}
 	return r
 }
 
-func (r *Reference) countSubjects(m *Model) (n int) {
+// countSubjects counts the identities that a policy selects, by any of its specs.
+func (r *Reference) countSubjects(policy *Model) (n int) {
+	specs := slices.DeleteFunc(policy.all(), func(m *Model) bool { return m.nobody })
 	for id, l := range r.world.Identities {
-		if r.clusters.isSubject(id, l) && r.clusters.selects(&m.subjects, l, true) {
+		if r.clusters.isSubject(id, l) && slices.ContainsFunc(specs, func(m *Model) bool { return r.clusters.selects(&m.subjects, l, true) }) {
 			n++
 		}
 	}
@@ -136,8 +145,11 @@ func (r *Reference) match(rule *rule, c Connection) (m Match, everybody, ok bool
 // peersMatch says whether any peer of a rule is meant. Somebody unknown is not meant by an allow; what a pass does then is for
 // the caller to say.
 func (r *Reference) peersMatch(rule *rule, c Connection) bool {
-	if c.Peer == identity.Unknown {
+	switch {
+	case c.Peer == identity.Unknown:
 		return rule.kind != RuleAllow && len(rule.peers) > 0
+	case rule.outside && c.Peer != identity.World:
+		return false
 	}
 	return slices.ContainsFunc(rule.peers, func(p peer) bool { return r.peerMatches(&p, rule.kind.denies(), c) })
 }
@@ -184,7 +196,8 @@ func (r *Reference) someListen(rule *rule, name string, number uint16) bool {
 func (r *Reference) peerMatches(p *peer, orUnknown bool, c Connection) bool {
 	switch {
 	case p.entity != 0:
-		return c.Peer == p.entity || c.Peer == identity.Host && p.entity == identity.RemoteNode
+		return c.Peer == p.entity || c.Peer == identity.Host && p.entity == identity.RemoteNode ||
+			c.Peer == identity.RemoteNode && p.entity == otherNodes
 	case p.pods == nil:
 		return c.Addr.IsValid() && p.cidr.Contains(c.Addr) &&
 			!slices.ContainsFunc(p.except, func(e netip.Prefix) bool { return e.Contains(c.Addr) })

@@ -248,7 +248,7 @@ type scene struct {
 	pods   map[uint32]*oraclePod
 }
 
-var allKinds = []string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy, KindClusterNetworkPolicy}
+var allKinds = []string{KindNetworkPolicy, KindMeshNetworkPolicy, KindClusterMeshNetworkPolicy, KindClusterNetworkPolicy, KindCiliumNetworkPolicy, KindCiliumClusterwideNetworkPolicy}
 
 func genScene(t *rapid.T, networkOnly bool) *scene {
 	s := &scene{
@@ -315,7 +315,7 @@ func (s *scene) addPod(t *rapid.T, i int) {
 
 func (s *scene) addPolicy(t *rapid.T, kind string, i int) {
 	rec := &record.Policy{PolicyKind: kind, Name: fmt.Sprintf("p%d", i)}
-	if kind == KindNetworkPolicy || kind == KindMeshNetworkPolicy {
+	if kind == KindNetworkPolicy || kind == KindMeshNetworkPolicy || kind == KindCiliumNetworkPolicy {
 		rec.Namespace = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "policy namespace")
 	}
 	o := oraclePolicy{namespace: rec.Namespace, name: rec.Name}
@@ -327,6 +327,9 @@ func (s *scene) addPolicy(t *rapid.T, kind string, i int) {
 	case KindMeshNetworkPolicy:
 		o.mesh = genMeshPolicy(t, false)
 		spec = o.mesh.MeshNetworkPolicySpec
+	case KindCiliumNetworkPolicy, KindCiliumClusterwideNetworkPolicy:
+		o.cilium = genCilium(t, kind == KindCiliumNetworkPolicy)
+		spec = ciliumObject(t, o.cilium)
 	case KindClusterNetworkPolicy:
 		o.cluster = genClusterPolicy(t)
 		spec = o.cluster

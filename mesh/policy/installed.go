@@ -5,6 +5,7 @@ package policy
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/labels"
@@ -34,6 +35,11 @@ type policies struct {
 
 func newPolicies() *policies {
 	return &policies{byKey: map[string]*installed{}, byNamespace: map[string][]*installed{}, troubled: map[*installed]struct{}{}, onNodes: map[*installed]struct{}{}}
+}
+
+// inTrouble are the troubled ones, in the order of their keys.
+func (p *policies) inTrouble() []*installed {
+	return slices.SortedFunc(maps.Keys(p.troubled), func(a, b *installed) int { return cmp.Compare(a.model.key, b.model.key) })
 }
 
 func (p *policies) add(n *installed) {

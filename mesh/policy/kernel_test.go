@@ -205,12 +205,16 @@ func (s *Subject) walk(lines []Line, audit bool, c Connection, bits *Bitmap) Dec
 
 func (l *Line) matches(c Connection, bits *Bitmap) bool {
 	denies := l.Verdict == Deny || l.Verdict == AuditDeny
-	in := l.Set == 0 || l.Set < SetCount && bits.Has(l.Set)
+	set := l.Set &^ SetOutside
+	in := set == 0 || set < SetCount && bits.Has(set)
 	switch {
-	case c.Peer == identity.Unknown || l.Set >= SetCount: // it could be anybody
-		in = l.Set == 0 || l.Verdict != Allow && l.Verdict != AuditAllow
+	case c.Peer == identity.Unknown || set >= SetCount: // it could be anybody
+		in = set == 0 || l.Verdict != Allow && l.Verdict != AuditAllow
 	case c.Peer == identity.Host && denies:
-		in = l.Set != 0 && in // only by lines that name it
+		in = set != 0 && in // only by lines that name it
+	}
+	if l.Set != set && c.Peer != identity.World && c.Peer != identity.Unknown {
+		in = false
 	}
 	if !in || l.Proto != 0 && l.Proto != c.Proto {
 		return false

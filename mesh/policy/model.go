@@ -16,7 +16,8 @@ import (
 // Model is a policy in any dialect, understood: selectors are compiled, nothing is resolved yet. It is never changed after
 // Parse and may be shared.
 type Model struct {
-	key      string
+	key      string // of its own; that of the policy is Key
+	in       string // which of the policy's specs this is, if there may be several
 	rec      *record.Policy
 	nobody   bool // not even the subjects could be read
 	audit    bool
@@ -28,19 +29,43 @@ type Model struct {
 	dirs     [2]*direction // by Direction; nil: the policy says nothing about it
 	problems []string      // each makes the policy closed
 	warnings []string      // for the author: what the policy can't do as it says; what they are about is closed
+	more     []*Model      // the policy's other specs, with subjects of their own
 }
 
 // Key names the policy within its cluster: kind/namespace/name, with - for no namespace.
-func (m *Model) Key() string { return m.key }
+func (m *Model) Key() string { return Key(m.rec) }
+
+// another adds a model for one more spec of the same policy.
+func (m *Model) another(in string) *Model {
+	n := &Model{key: m.key + "\x00" + in, in: in, rec: m.rec}
+	m.more = append(m.more, n)
+	return n
+}
+
+// all are the models of a policy: one for each of its specs.
+func (m *Model) all() []*Model {
+	if len(m.more) == 0 {
+		return []*Model{m}
+	}
+	return append([]*Model{m}, m.more...)
+}
 
 // Problems are what the policy's author should know, with the names of the fields.
 func (m *Model) Problems() []Problem {
+	var out []Problem
+	for _, one := range m.all() {
+		out = append(out, one.ownProblems()...)
+	}
+	return out
+}
+
+func (m *Model) ownProblems() []Problem {
 	out := make([]Problem, 0, len(m.problems)+len(m.warnings))
 	for _, text := range m.problems {
-		out = append(out, Problem{PolicyKey: m.key, Message: text})
+		out = append(out, Problem{PolicyKey: m.Key(), Message: text})
 	}
 	for _, text := range m.warnings {
-		out = append(out, Problem{PolicyKey: m.key, Message: text, Warning: true})
+		out = append(out, Problem{PolicyKey: m.Key(), Message: text, Warning: true})
 	}
 	return out
 }
@@ -57,6 +82,7 @@ func Key(p *record.Policy) string {
 // direction holds the rules of one direction.
 type direction struct {
 	isolates bool   // in Admin and Baseline: denies, as the policy's last rule
+	ownNode  bool   // isolation, and denies that are about everybody, mean the subject's own node as well
 	rules    []rule // in Admin and Baseline: the first that matches decides
 }
 
@@ -67,6 +93,7 @@ type rule struct {
 	name    string // that the author gave it
 	anyPeer bool   // else peers
 	peers   []peer
+	outside bool // of peers, which are addresses then, those only that nobody of the mesh has
 	anyPort bool // of any protocol; else ports
 	ports   []port
 	text    string
@@ -78,7 +105,7 @@ type rule struct {
 type peer struct {
 	pods   *podSelector
 	nodes  *nodeSelector // not in a model that is resolved
-	entity uint32        // identity.World; RemoteNode: all nodes; Host: the subject's own
+	entity uint32        // identity.World; RemoteNode: all nodes; Host: the subject's own; otherNodes
 	cidr   netip.Prefix  // if the others are zero
 	except []netip.Prefix
 	// unclear says that pods are all that may be meant: who is, nobody knows. Only a pass has such peers, see splitPasses.

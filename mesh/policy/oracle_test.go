@@ -44,6 +44,7 @@ type oraclePolicy struct {
 	network   *networkingv1.NetworkPolicySpec
 	mesh      *v1alpha1.ClusterMeshNetworkPolicySpec // of both of our kinds; the namespace makes the difference
 	cluster   *npav1alpha2.ClusterNetworkPolicySpec
+	cilium    []ciliumMeans
 	name      string
 }
 
@@ -54,6 +55,9 @@ func (p oraclePolicy) subjects() string {
 	}
 	if p.mesh != nil {
 		return p.mesh.PodSelector.String()
+	}
+	if p.cilium != nil {
+		return ciliumSubjects(p.cilium)
 	}
 	if p.cluster.Subject.Pods != nil {
 		return p.cluster.Subject.Pods.PodSelector.String()
@@ -93,7 +97,7 @@ func (c connection) listener(peerSelectedAsPod bool) *oraclePod {
 }
 
 // says is what one policy of a namespace thinks of a connection.
-type says struct{ isolates, allows, denies bool }
+type says struct{ isolates, isolatesOwn, allows, denies bool } // isolatesOwn: from the subject's own node, too
 
 // verdict is what enforcing policies make of a connection. Where they let it through and all policies together, those in
 // Audit mode included, would not, it is reported.
@@ -128,13 +132,14 @@ func (o *oracle) passes(c connection, audit bool) bool {
 		all.isolates = all.isolates || s.isolates
 		all.allows = all.allows || s.allows
 		all.denies = all.denies || s.denies
+		all.isolatesOwn = all.isolatesOwn || s.isolatesOwn
 	}
 	switch {
 	case all.denies:
 		return false
 	case all.allows:
 		return true
-	case all.isolates && !c.peer.own:
+	case all.isolates && (!c.peer.own || all.isolatesOwn):
 		return false
 	}
 	return o.ordered(c, audit, "Baseline") != "Deny"
@@ -143,6 +148,9 @@ func (o *oracle) passes(c connection, audit bool) bool {
 func (o *oracle) ask(p oraclePolicy, c connection) says {
 	if p.network != nil {
 		return o.askNetwork(p, c)
+	}
+	if p.cilium != nil {
+		return o.askCilium(p, c)
 	}
 	return o.askMesh(p, c)
 }

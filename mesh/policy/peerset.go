@@ -63,6 +63,9 @@ func (p *peer) key(orUnknown bool) string {
 	if p.pods != nil {
 		return p.pods.key(orUnknown)
 	}
+	if p.entity == otherNodes {
+		return "entity\x00other nodes"
+	}
 	if p.entity != 0 {
 		return "entity\x00" + identity.Name(p.entity)
 	}
@@ -195,10 +198,13 @@ func (t *terms) ofEntity(id uint32, out *Bitmap) {
 	for _, n := range t.byEntity[id] {
 		out.add(n.set.bit)
 	}
-	if id == identity.Host { // a node as well
-		t.ofEntity(identity.RemoteNode, out)
+	for _, n := range t.byEntity[also[id]] {
+		out.add(n.set.bit)
 	}
 }
+
+// also is what an entity counts as besides: the own node is one of all nodes, and others are other ones.
+var also = map[uint32]uint32{identity.Host: identity.RemoteNode, identity.RemoteNode: otherNodes}
 
 // ofCIDR adds the sets that a CIDR's identity is in.
 func (t *terms) ofCIDR(p netip.Prefix, out *Bitmap) {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
 // profile is what subjects have in common that the same policies select, in one direction: their row and their lines.
@@ -33,7 +35,8 @@ type profile struct {
 // draftLine is a line with its set instead of the set's bit.
 type draftLine struct {
 	Line
-	set    *set // nil: everybody
+	set    *set   // nil: everybody
+	also   uint16 // SetOutside, if the line is about that part of the set
 	policy *installed
 	tier   Tier
 }
@@ -95,9 +98,19 @@ func (l *draftLine) specificity() int {
 
 // draftRule adds the lines of a rule: one for each of its ports.
 func (e *Engine) draftRule(p *profile, pol *installed, r *rule, l Line) {
+	var also uint16
+	if r.outside {
+		also = SetOutside
+	}
+	if r.anyPeer && r.kind.denies() && pol.model.dirs[p.dir].ownNode {
+		own := *r
+		own.anyPeer, own.peers = false, []peer{{entity: identity.Host}}
+		own.identify()
+		e.draftRule(p, pol, &own, l)
+	}
 	add := func(s *set, proto uint8, from, to uint16) {
 		l.Proto, l.From, l.To = proto, from, to
-		p.draft = append(p.draft, draftLine{l, s, pol, pol.model.tier})
+		p.draft = append(p.draft, draftLine{Line: l, set: s, also: also, policy: pol, tier: pol.model.tier})
 		if s != nil && !slices.Contains(p.sets, s) {
 			p.sets = append(p.sets, s)
 		}
@@ -157,9 +170,12 @@ func (e *Engine) finishProfile(p *profile) {
 		}
 		if d.set != nil {
 			l.Set = d.set.bit
+			if l.Set != 0 {
+				l.Set |= d.also
+			}
 			p.base.Blocks = p.base.Blocks || d.set.namesCIDRs()
-			if l.Set == 0 && !slices.Contains(p.starved, d.policy.model.key) {
-				p.starved = append(p.starved, d.policy.model.key)
+			if l.Set == 0 && !slices.Contains(p.starved, d.policy.model.Key()) {
+				p.starved = append(p.starved, d.policy.model.Key())
 			}
 			if l.Set == 0 {
 				var stays bool

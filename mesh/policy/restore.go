@@ -20,8 +20,8 @@ func (e *Engine) restore(r *Remembered) {
 	var inForce Bitmap
 	for _, s := range r.Subjects {
 		for _, l := range r.Groups[s.Group] {
-			if l.Set > 0 && l.Set < SetCount {
-				inForce.add(l.Set)
+			if set := l.Set &^ SetOutside; set > 0 && set < SetCount {
+				inForce.add(set)
 			}
 		}
 	}

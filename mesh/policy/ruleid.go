@@ -88,7 +88,7 @@ func (g *registry) register(m *Model) *ruleIDs {
 			continue
 		}
 		base := Rule{
-			PolicyKey: m.key, Namespace: m.rec.Namespace, Name: m.rec.Name, Direction: Direction(dir),
+			PolicyKey: m.Key(), In: m.in, Namespace: m.rec.Namespace, Name: m.rec.Name, Direction: Direction(dir),
 			Tier: m.tier, Audit: m.audit, Provenance: m.rec.Provenance,
 		}
 		if d.isolates {
@@ -127,6 +127,9 @@ func (g *registry) remove(ids *ruleIDs) {
 func ruleHash(r *Rule, salt int) uint32 {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%s|%s|%s|%d", r.PolicyKey, r.Direction, r.Kind, r.Index)
+	if r.In != "" {
+		fmt.Fprintf(h, "|%s", r.In)
+	}
 	if salt > 0 {
 		fmt.Fprintf(h, "|%d", salt)
 	}

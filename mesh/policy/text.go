@@ -80,6 +80,9 @@ func peersText(r *rule) string {
 	if len(texts) == 0 {
 		return "nowhere"
 	}
+	if r.outside {
+		return strings.Join(texts, " or ") + " outside of the mesh"
+	}
 	return strings.Join(texts, " or ")
 }
 
@@ -107,6 +110,8 @@ func (p peer) String() string {
 	switch p.entity {
 	case identity.World:
 		return "the world"
+	case otherNodes:
+		return "other nodes of the mesh"
 	case identity.RemoteNode:
 		return "nodes of the mesh"
 	case identity.Host:

@@ -91,6 +91,25 @@ func byTier[P interface{ of() *Model }](policies []P) (out [3][]P) {
 func (m *Model) of() *Model     { return m }
 func (p *installed) of() *Model { return p.model }
 
+// isolatesOwnNode says whether a policy isolates its subjects, in a direction, from their own node as well.
+func (m *Model) isolatesOwnNode(dir Direction) bool {
+	d := m.dirs[dir]
+	return d.isolates && d.ownNode && !m.audit
+}
+
+// isolating orders policies as isolation is blamed on them: first on those that mean the own node as well.
+func isolating[P interface{ of() *Model }](policies []P, dir Direction) []P {
+	out := slices.Clone(policies)
+	rank := func(p P) int {
+		if p.of().isolatesOwnNode(dir) {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(out, func(a, b P) int { return cmp.Compare(rank(a), rank(b)) })
+	return out
+}
+
 // verdict of a rule's lines.
 func verdict(kind RuleKind, audit bool) Verdict {
 	switch {
@@ -170,7 +189,7 @@ func (e *Engine) draftTiers(p *profile) {
 	admin, baseline := tiers[TierAdmin], tiers[TierBaseline]
 	e.draftOrdered(p, admin)
 	var enforced, audited []*installed
-	for _, pol := range tiers[TierNamespace] {
+	for _, pol := range isolating(tiers[TierNamespace], p.dir) {
 		if id := pol.ids.isolate[p.dir]; id != 0 && pol.model.audit {
 			audited = append(audited, pol)
 		} else if id != 0 {
@@ -197,11 +216,12 @@ func (e *Engine) draftTiers(p *profile) {
 	isolate := func(v Verdict, by *installed) {
 		p.draft = append(p.draft, draftLine{Line: Line{Verdict: v, Rule: by.ids.isolate[p.dir]}, policy: by, tier: TierNamespace})
 	}
+	ownNode := len(enforced) > 0 && enforced[0].model.isolatesOwnNode(p.dir)
 	switch {
-	case len(enforced) > 0 && p.dir == Egress && len(baseline) > 0:
+	case len(enforced) > 0 && p.dir == Egress && len(baseline) > 0 && !ownNode:
 		isolate(Deny, enforced[0]) // a line, because Baseline decides about the own node
 	case len(enforced) > 0:
-		p.base = Subject{Isolated: true, DefaultRule: enforced[0].ids.isolate[p.dir]}
+		p.base = Subject{Isolated: true, Closed: ownNode, DefaultRule: enforced[0].ids.isolate[p.dir]}
 		return
 	case len(audited) > 0 && len(baseline) == 0:
 		p.base = Subject{Isolated: true, Audit: true, DefaultRule: audited[0].ids.isolate[p.dir]}

@@ -14,6 +14,9 @@ const (
 	KindMeshNetworkPolicy        = v1alpha1.KindMeshNetworkPolicy
 	KindClusterMeshNetworkPolicy = v1alpha1.KindClusterMeshNetworkPolicy
 	KindClusterNetworkPolicy     = v1alpha1.KindClusterNetworkPolicy
+
+	KindCiliumNetworkPolicy            = v1alpha1.KindCiliumNetworkPolicy
+	KindCiliumClusterwideNetworkPolicy = v1alpha1.KindCiliumClusterwideNetworkPolicy
 )
 
 // Direction of a connection, seen from the subject.
@@ -74,7 +77,7 @@ type SubjectKey struct {
 type Subject struct {
 	Isolated bool
 	Audit    bool // the default deny only reports
-	Closed   bool // nobody knows what its policies say: the default deny is about the subject's own node as well
+	Closed   bool // the default deny is about the subject's own node as well: a policy says so, or nobody knows what they say
 	// Blocks says that lines name CIDRs: the CIDR around the peer's address is then looked up, for the sets that it is in.
 	Blocks bool
 	// Group is never 0, and another one where any field of the subject differs: a flow that remembers it remembers all.
@@ -92,7 +95,7 @@ func (s Subject) base() Subject {
 // Line is an element of a group. Lines are scanned in order (docs/decisions/0005 and 0010): the first deny or allow that
 // matches decides, a pass goes on behind its tier, lines of audit settle what is reported.
 type Line struct {
-	Set      uint16 // of peers; 0: everybody
+	Set      uint16 // of peers, and SetOutside; 0: everybody
 	Proto    uint8  // 0: any
 	From, To uint16 // destination ports, host order, inclusive, of ICMP icmp.Port; 0-0: any port, and protocols without ports
 	Verdict  Verdict
@@ -124,6 +127,7 @@ type Rule struct {
 	Namespace  string
 	Name       string
 	Direction  Direction
+	In         string // where in the policy its lists are, if it has several specs: "specs[1]"
 	Index      int    // in the policy's list of that direction and kind; -1 for isolation
 	Text       string // readable
 	Audit      bool   // of a policy in Audit mode

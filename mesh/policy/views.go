@@ -18,6 +18,7 @@ type opinion struct {
 	enforced, audited []Rule     // that isolate
 	baseline          bool       // a policy of Baseline selects the subject
 	spared            bool       // denials that don't name the peer don't mean it: it is the subject's own node
+	ownNode           bool       // isolation does, all the same
 }
 
 func (r *Reference) ask(c Connection) opinion {
@@ -40,12 +41,15 @@ func (r *Reference) ask(c Connection) opinion {
 		}
 	}
 	o.baseline = len(tiers[TierBaseline]) > 0
-	for _, p := range tiers[TierNamespace] {
+	o.ownNode = slices.ContainsFunc(tiers[TierNamespace], func(p numbered) bool { return p.isolatesOwnNode(c.Dir) })
+	for _, p := range isolating(tiers[TierNamespace], c.Dir) {
 		if id := p.ids.isolate[c.Dir]; id != 0 && p.audit {
 			o.audited = append(o.audited, r.Rules[id])
 		} else if id != 0 {
 			o.enforced = append(o.enforced, r.Rules[id])
 		}
+	}
+	for _, p := range tiers[TierNamespace] {
 		o.matches = append(o.matches, r.matching(p, c)...)
 	}
 	for i := range o.matches {
@@ -71,7 +75,7 @@ func (r *Reference) matching(p numbered, c Connection) []Match {
 			ok = ok && p.tier != TierBaseline
 			kind, m.Rule.ID = RuleUnclear, 0
 		}
-		if ok && (!everybody || !kind.denies() || c.Peer != identity.Host) {
+		if ok && (!everybody || !kind.denies() || c.Peer != identity.Host || d.ownNode) {
 			m.Verdict = verdict(kind, p.audit)
 			out = append(out, m)
 		}
@@ -128,9 +132,9 @@ func (o *opinion) view(audit bool) (out answer) {
 	if audit {
 		isolation = slices.Concat(o.enforced, o.audited)
 	}
-	if len(isolation) > 0 && !o.spared {
+	if len(isolation) > 0 && (!o.spared || o.ownNode) {
 		// With a Baseline behind it that may be asked, isolation is a line as any other.
-		out.verdict, out.by, out.byDefault = Deny, &isolation[0], !o.baseline || len(o.enforced) > 0 && o.dir == Ingress
+		out.verdict, out.by, out.byDefault = Deny, &isolation[0], !o.baseline || len(o.enforced) > 0 && (o.dir == Ingress || o.ownNode)
 		return out
 	}
 	for _, m := range o.ordered[TierBaseline] {
@@ -168,7 +172,7 @@ func (o *opinion) all(a answer) []Match {
 		})
 	}
 	out := slices.Concat(o.ordered[TierAdmin], own)
-	if len(o.enforced) == 0 || o.spared {
+	if len(o.enforced) == 0 || o.spared && !o.ownNode {
 		out = append(out, o.ordered[TierBaseline]...)
 	}
 	if a.by == nil {

@@ -129,7 +129,10 @@ func formatChunk(c bpf.GroupChunk) string {
 func FormatLine(l bpf.PolicyLine) string {
 	peer, port := "anybody", "any"
 	if l.Set != 0 {
-		peer = fmt.Sprintf("set=%d", l.Set)
+		peer = fmt.Sprintf("set=%d", l.Set&^bpf.SetOutside)
+	}
+	if l.Set&bpf.SetOutside != 0 {
+		peer += " outside"
 	}
 	switch {
 	case icmp.Is(l.Proto) && l.PortFrom != 0:

@@ -51,6 +51,8 @@ type Config struct {
 	Elected <-chan struct{}
 	// Authenticate checks an agent's token and gives the node it was issued to.
 	Authenticate func(ctx context.Context, token string) (node string, err error)
+	// CiliumPolicies has policies of Cilium's kinds enforced.
+	CiliumPolicies bool
 }
 
 // Operator is an operator that isn't running: its Parts are to be started.
@@ -81,6 +83,9 @@ func New(cfg Config) (*Operator, error) {
 
 	// Kubernetes → records.
 	o.Observer = observe.New(cfg.Cache, cfg.Version, log)
+	if cfg.CiliumPolicies {
+		o.Observer.Request()
+	}
 	o.Observer.Optional(cfg.Live, func(kind v1alpha1.PolicyKind) error { return sources.Watch(policies, cfg.Cache, kind) })
 	warnings := controllers.NewWarnings(cfg.Client, cfg.Events, log)
 	allocator := identities.New(cfg.Client, o.Observer, log)

@@ -73,7 +73,7 @@ func (s *Status) writePolicy(ctx context.Context, r policyRef, sum aggregate.Pol
 	if kind.Status != nil {
 		setPolicyStatus(kind.Status(o), o, sum)
 	} else {
-		setPolicyCondition(kind.Conditions(o), o, sum)
+		setPolicyCondition(kind, o, sum)
 	}
 	return s.patch(ctx, before, o)
 }
@@ -101,8 +101,11 @@ func setPolicyStatus(st *v1alpha1.MeshPolicyStatus, o metav1.Object, sum aggrega
 }
 
 // setPolicyCondition says in one condition whether a policy of others' is in force. The rest of its status is theirs.
-func setPolicyCondition(conditions *[]metav1.Condition, o metav1.Object, sum aggregate.Policy) {
-	set := condition.Setter{Conditions: conditions, Generation: o.GetGeneration()}
+func setPolicyCondition(kind v1alpha1.PolicyKind, o v1alpha1.PolicyObject, sum aggregate.Policy) {
+	set := condition.Setter{Conditions: kind.Conditions(o), Generation: o.GetGeneration()}
+	if kind.Timeless {
+		set.Generation = 0 // the API server would drop it, and each look find a difference
+	}
 	if p := policyProblem(o, sum); p != nil {
 		set.False(v1alpha1.ConditionPolicyReady, p.reason, "%s", p.message)
 		return

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	"github.com/fairlead-mesh/fairlead/api/ciliumv2"
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
@@ -59,7 +60,7 @@ func newDesk(t *testing.T, objects ...client.Object) *desk {
 	}
 	d := &desk{t: t}
 	d.kube = fake.NewClientBuilder().WithScheme(scheme).WithObjects(append(objects, mesh())...).
-		WithStatusSubresource(&v1alpha1.ClusterMesh{}, &v1alpha1.MeshNetworkPolicy{}, &v1alpha1.ClusterMeshNetworkPolicy{}, &v1alpha1.PolicySource{}, &npav1alpha2.ClusterNetworkPolicy{}).
+		WithStatusSubresource(&v1alpha1.ClusterMesh{}, &v1alpha1.MeshNetworkPolicy{}, &v1alpha1.ClusterMeshNetworkPolicy{}, &v1alpha1.PolicySource{}, &npav1alpha2.ClusterNetworkPolicy{}, &ciliumv2.CiliumNetworkPolicy{}).
 		WithInterceptorFuncs(interceptor.Funcs{SubResourcePatch: d.patch}).Build()
 	d.Status = NewStatus(StatusConfig{
 		Client: d.kube, Connection: connected{}, Intake: still{}, Discoverer: still{}, Log: slog.New(slog.DiscardHandler),

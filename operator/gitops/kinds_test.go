@@ -5,6 +5,7 @@ package gitops
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,7 +16,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/api/ciliumv2"
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/operator/condition"
 )
 
 // What the API server says of policies in tiers.
@@ -55,6 +58,47 @@ func TestClusterNetworkPoliciesMayBeInGit(t *testing.T) {
 		"spec: {tier: Baseline, priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\n")}}, "target", DefaultLimits())
 	if err != nil || len(objects) != 1 || objects[0].ref() != v1alpha1.KindClusterNetworkPolicy+"/floor" {
 		t.Errorf("%v, %v", refs(objects), err)
+	}
+}
+
+// Cilium's kinds go through the types here as they are written: specs of whatever content, others' conditions, and one of ours that
+// differs from what the API server keeps only when there is something to say.
+func TestCiliumPoliciesAreKeptAsWritten(t *testing.T) {
+	const text = "apiVersion: cilium.io/v2\nkind: CiliumNetworkPolicy\nmetadata: {name: kept, namespace: default}\n" +
+		"spec: {endpointSelector: {}, ingress: [{fromEndpoints: [], moon: {b: 1, a: [x]}}]}\nspecs: [{endpointSelector: {matchLabels: {\"k8s:app\": web}}}]\n"
+	objects, err := Parse([]File{{Path: "a.yaml", Data: []byte(text)}}, "", DefaultLimits())
+	if err != nil || len(objects) != 1 {
+		t.Fatalf("%v, %v", refs(objects), err)
+	}
+	if err := kube.Create(t.Context(), objects[0].Unstructured); err != nil {
+		t.Fatal(err)
+	}
+	was, err := stateOf(objects[0].Unstructured)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := func() *ciliumv2.CiliumNetworkPolicy {
+		p := &ciliumv2.CiliumNetworkPolicy{}
+		if err := kube.Get(t.Context(), client.ObjectKey{Namespace: "default", Name: "kept"}, p); err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := read()
+	if print, err := fingerprint(p); err != nil || print != was.print {
+		t.Errorf("the object has drifted at once: %v, %+v", err, p)
+	}
+	kind, _ := v1alpha1.PolicyKindNamed(v1alpha1.KindCiliumNetworkPolicy)
+	if spec, _ := json.Marshal(kind.Spec(p)); string(spec) != `{"spec":{"endpointSelector":{},"ingress":[{"fromEndpoints":[],"moon":{"a":["x"],"b":1}}]},"specs":[{"endpointSelector":{"matchLabels":{"k8s:app":"web"}}}]}` {
+		t.Errorf("the spec is %s", spec)
+	}
+	for _, wrote := range []bool{true, false} {
+		p := read()
+		before := p.DeepCopy()
+		condition.Setter{Conditions: kind.Conditions(p)}.True(v1alpha1.ConditionPolicyReady, "Ready", "in force")
+		if did, err := condition.Patch(t.Context(), kube, before, p); err != nil || did != wrote {
+			t.Errorf("the status was written: %t, %v; want %t", did, err, wrote)
+		}
 	}
 }
 

@@ -43,6 +43,8 @@ type Observer struct {
 
 	live  client.Reader // nil: optional kinds are not looked for
 	found []func(v1alpha1.PolicyKind) error
+	// requested says that kinds are read that are read on request only.
+	requested bool
 
 	mu     sync.Mutex
 	state  *export.State

@@ -25,10 +25,13 @@ var crds = schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1",
 // Optional has kinds of policies watched that are others', as soon as they are installed. Their definitions are read with
 // live, and found is called for each that is there. Call it before Start.
 //
-// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,resourceNames=clusternetworkpolicies.policy.networking.k8s.io,verbs=get
+// +kubebuilder:rbac:groups=apiextensions.k8s.io,resources=customresourcedefinitions,resourceNames=clusternetworkpolicies.policy.networking.k8s.io;ciliumnetworkpolicies.cilium.io;ciliumclusterwidenetworkpolicies.cilium.io,verbs=get
 func (o *Observer) Optional(live client.Reader, found ...func(v1alpha1.PolicyKind) error) {
 	o.live, o.found = live, found
 }
+
+// Request has kinds of policies read, too, that somebody else may enforce. Call it before Start.
+func (o *Observer) Request() { o.requested = true }
 
 // installed says whether the API server serves a kind. The definition is asked for, not discovery, which leaves kinds out
 // while an API server starts: policies that seem to be gone would be taken from the agents.
@@ -63,6 +66,9 @@ func (o *Observer) installed(ctx context.Context, kind v1alpha1.PolicyKind) (boo
 // addInstalled notes which kinds of policies are to be watched, and returns those that are not installed.
 func (o *Observer) addInstalled(ctx context.Context) (missing []v1alpha1.PolicyKind, err error) {
 	for _, kind := range v1alpha1.PolicyKinds() {
+		if kind.OnRequest && !o.requested {
+			continue
+		}
 		is, err := o.installed(ctx, kind)
 		if err != nil {
 			return nil, err

@@ -54,7 +54,7 @@ func newObserver(t *testing.T, d *definitions) (o *Observer, found *[]string) {
 }
 
 func TestOptionalKindsAreWatchedIfServed(t *testing.T) {
-	all := len(v1alpha1.PolicyKinds())
+	all := len(v1alpha1.PolicyKinds()) - 2 // Cilium's are read on request
 	for _, tt := range []struct {
 		name     string
 		versions []any
@@ -107,5 +107,27 @@ func TestKindsAreFoundLater(t *testing.T) {
 	d.versions, d.err = []any{version("v1alpha2", true)}, nil
 	if missing = o.addFound(t.Context(), missing); len(missing) != 0 || len(*found) != 1 {
 		t.Errorf("installed, and missing are %v, found %v", missing, *found)
+	}
+}
+
+// Cilium's kinds are not even looked for unless that is asked for: Cilium may enforce them here.
+func TestSomeKindsAreReadOnRequest(t *testing.T) {
+	asked := func(missing []v1alpha1.PolicyKind) (n int) {
+		for _, kind := range missing {
+			if kind.OnRequest {
+				n++
+			}
+		}
+		return n
+	}
+	for requested, want := range map[bool]int{false: 0, true: 2} {
+		o, _ := newObserver(t, &definitions{})
+		if requested {
+			o.Request()
+		}
+		missing, err := o.addInstalled(t.Context())
+		if got := asked(missing); err != nil || got != want || asked(o.kinds) != 0 {
+			t.Errorf("requested %t: %d are looked for, want %d; %v", requested, got, want, err)
+		}
 	}
 }

@@ -33,6 +33,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	"github.com/fairlead-mesh/fairlead/api/ciliumv2"
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/operator/observe"
 )
@@ -60,7 +61,8 @@ func newKube() *kube {
 	utilruntime.Must(apiextensionsv1.AddToScheme(k.scheme))
 	k.WithWatch = fake.NewClientBuilder().WithScheme(k.scheme).
 		WithStatusSubresource(&v1alpha1.ClusterMesh{}, &v1alpha1.MeshCluster{}, &v1alpha1.MeshNode{},
-			&v1alpha1.MeshNetworkPolicy{}, &v1alpha1.ClusterMeshNetworkPolicy{}, &v1alpha1.PolicySource{}, &npav1alpha2.ClusterNetworkPolicy{}).
+			&v1alpha1.MeshNetworkPolicy{}, &v1alpha1.ClusterMeshNetworkPolicy{}, &v1alpha1.PolicySource{}, &npav1alpha2.ClusterNetworkPolicy{},
+			&ciliumv2.CiliumNetworkPolicy{}, &ciliumv2.CiliumClusterwideNetworkPolicy{}).
 		WithReturnManagedFields().WithInterceptorFuncs(k.interceptors()).Build()
 	return k
 }

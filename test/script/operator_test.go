@@ -51,7 +51,8 @@ func startOperator(c *cluster, log *slog.Logger) (*operator, error) {
 		Version: version, Namespace: namespace, Log: log,
 		Client: c.kube, Live: c.kube, Cache: c.kube.cache(), Events: events{log}, Elected: elected,
 		// A token is the node's name here: who may have which is the operator's serve package's to test.
-		Authenticate: func(_ context.Context, token string) (string, error) { return token, nil },
+		Authenticate:   func(_ context.Context, token string) (string, error) { return token, nil },
+		CiliumPolicies: true,
 	})
 	if err != nil {
 		return nil, err

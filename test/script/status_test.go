@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
+	"github.com/fairlead-mesh/fairlead/api/ciliumv2"
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 )
 
@@ -37,11 +39,29 @@ func runPolicies(w *world, out io.Writer, args []string) error {
 		return err
 	}
 	for _, p := range others.Items {
-		for _, cond := range p.Status.Conditions {
-			_, _ = fmt.Fprintf(out, "%s: %s %s: %s\n", p.Name, cond.Type, cond.Status, cond.Message)
-		}
+		showConditions(out, p.Name, p.Status.Conditions)
+	}
+	var ciliums ciliumv2.CiliumNetworkPolicyList
+	if err := c.kube.List(context.Background(), &ciliums); err != nil {
+		return err
+	}
+	for _, p := range ciliums.Items {
+		showConditions(out, p.Namespace+"/"+p.Name, p.Status.Conditions)
+	}
+	var clusterwide ciliumv2.CiliumClusterwideNetworkPolicyList
+	if err := c.kube.List(context.Background(), &clusterwide); err != nil {
+		return err
+	}
+	for _, p := range clusterwide.Items {
+		showConditions(out, p.Name, p.Status.Conditions)
 	}
 	return nil
+}
+
+func showConditions(out io.Writer, name string, conditions []metav1.Condition) {
+	for _, cond := range conditions {
+		_, _ = fmt.Fprintf(out, "%s: %s %s: %s\n", name, cond.Type, cond.Status, cond.Message)
+	}
 }
 
 // runSources shows the status of a cluster's policy sources.

@@ -79,9 +79,10 @@ func (p policyMaps) decide(subject bpf.SubjectKey, peer uint32, proto uint8, por
 		}
 	}
 	own := peer == bpf.IdentityHost
-	d := walk(s, p.lines(subject), own, false, sets, proto, port)
+	outside := peer == bpf.IdentityWorld
+	d := walk(s, p.lines(subject), own, outside, false, sets, proto, port)
 	if d.verdict != bpf.VerdictDeny {
-		if all := walk(s, p.lines(subject), own, true, sets, proto, port); all.verdict == bpf.VerdictDeny {
+		if all := walk(s, p.lines(subject), own, outside, true, sets, proto, port); all.verdict == bpf.VerdictDeny {
 			return decision{bpf.VerdictAuditDeny, all.by, all.rule}
 		}
 	}
@@ -90,9 +91,10 @@ func (p policyMaps) decide(subject bpf.SubjectKey, peer uint32, proto uint8, por
 
 // walk goes through a subject's lines, with those of audit as if they enforced, or without them (ADR 0010). Its own node is
 // denied by lines that name it only.
-func walk(s bpf.Subject, lines []bpf.PolicyLine, own, audit bool, sets [bpf.SetWords]uint64, proto uint8, port int) decision {
+func walk(s bpf.Subject, lines []bpf.PolicyLine, own, outside, audit bool, sets [bpf.SetWords]uint64, proto uint8, port int) decision {
 	for i := 0; i < len(lines); i++ {
 		l := lines[i]
+		set := l.Set &^ bpf.SetOutside
 		v, counts := l.Verdict, true
 		switch v {
 		case bpf.VerdictAuditDeny:
@@ -105,8 +107,9 @@ func walk(s bpf.Subject, lines []bpf.PolicyLine, own, audit bool, sets [bpf.SetW
 		switch {
 		case !counts:
 		case own && l.Set == 0 && v == bpf.VerdictDeny:
-		case l.Set >= bpf.SetCount && v == bpf.VerdictAllow: // nobody knows whom it means
-		case l.Set != 0 && l.Set < bpf.SetCount && sets[l.Set/64]>>(l.Set%64)&1 == 0:
+		case l.Set&bpf.SetOutside != 0 && !outside:
+		case set >= bpf.SetCount && v == bpf.VerdictAllow: // nobody knows whom it means
+		case set != 0 && set < bpf.SetCount && sets[set/64]>>(set%64)&1 == 0:
 		case l.Proto != 0 && l.Proto != proto:
 		case (l.PortFrom != 0 || l.PortTo != 0) && (port < int(l.PortFrom) || port > int(l.PortTo)):
 		case v == bpf.VerdictPass:

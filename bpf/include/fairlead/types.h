@@ -135,7 +135,7 @@ enum subject_flags {
 	FL_SUBJECT_ISOLATED = 1 << 0, /* what no line allows is denied */
 	FL_SUBJECT_AUDIT = 1 << 1, /* the default deny only reports */
 	FL_SUBJECT_BLOCKS = 1 << 2, /* lines name CIDRs: the address counts too */
-	FL_SUBJECT_CLOSED = 1 << 3, /* nobody knows what its policies say: its own node is denied, too */
+	FL_SUBJECT_CLOSED = 1 << 3, /* the default deny is about its own node, too */
 };
 
 enum service_flags {

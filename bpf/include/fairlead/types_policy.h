@@ -7,6 +7,7 @@ enum policy_sizes {
 	FL_GROUP_LINES = 32, /* lines in a chunk */
 	FL_SET_WORDS = 32,
 	FL_SET_COUNT = FL_SET_WORDS * 64,
+	FL_SET_OUTSIDE = 1 << 15, /* in a line: those of the set only who are the world's */
 	FL_ADDRESS_EPOCHS = 4096, /* powers of two, these three */
 	FL_DENIED_ROWS = 65536,
 	FL_EVENT_ROWS = 16384,
@@ -37,7 +38,7 @@ struct group_key {
 };
 
 struct policy_line {
-	__u16 set; /* of peers, below FL_SET_COUNT; 0: everybody */
+	__u16 set; /* of peers, below FL_SET_COUNT; 0: everybody; and FL_SET_OUTSIDE */
 	__u16 port_from; /* of ICMP: of the type + 1; 0-0: any, and protocols without ports */
 	__u16 port_to;
 	__u8 proto; /* 0: any */

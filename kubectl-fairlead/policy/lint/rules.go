@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
@@ -66,6 +67,7 @@ func (l *linter) rule(p *world.Policy, r policy.Rule, gone map[string]bool) {
 		}
 		subjects.add(subjectsOf(q))
 		rules.add(specOf(q)[r.Direction.String()])
+		rules.add(cilium(q))
 		m := l.left(q, gone)
 		with = append(with, m)
 		if q == p {
@@ -165,6 +167,14 @@ func shrink(p *world.Policy, places map[string]bool) *policy.Model {
 		now.Record = &rec
 	}
 	return now.Model
+}
+
+// cilium is all of a policy of Cilium's: its rules lie deeper, and no sample is sure to tell them apart.
+func cilium(p *world.Policy) map[string]any {
+	if kind, _ := v1alpha1.PolicyKindNamed(p.Record.PolicyKind); !kind.OnRequest {
+		return nil
+	}
+	return specOf(p)
 }
 
 // subjectsOf is the part of a spec that says whom the policy is about.

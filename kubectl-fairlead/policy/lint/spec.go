@@ -43,6 +43,10 @@ func (w *words) add(v any) { w.read("", "", v) }
 func (w *words) read(above, key string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
+		if key == "endpointSelector" {
+			w.unsure = "endpoints by Cilium's labels"
+			return
+		}
 		if key == "nodes" || key == "nodeSelector" {
 			w.unsampled = "nodes, which may have any addresses"
 			return

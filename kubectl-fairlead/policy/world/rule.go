@@ -4,7 +4,9 @@
 package world
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
@@ -51,10 +53,14 @@ func (c *Cluster) Tell(r policy.Rule) Rule {
 
 // Place of a rule in its policy.
 func Place(r policy.Rule) string {
-	if r.Index < 0 {
-		return fmt.Sprintf("%s %s", r.Direction, r.Kind)
+	in := ""
+	if r.In != "" && r.In != "spec" {
+		in = r.In + " "
 	}
-	return fmt.Sprintf("%s %s[%d]", r.Direction, r.Kind, r.Index)
+	if r.Index < 0 {
+		return fmt.Sprintf("%s%s %s", in, r.Direction, r.Kind)
+	}
+	return fmt.Sprintf("%s%s %s[%d]", in, r.Direction, r.Kind, r.Index)
 }
 
 // PolicyName writes a policy's key as people do.
@@ -63,19 +69,25 @@ func PolicyName(key string) string {
 	return kind + " " + strings.TrimPrefix(name, "-/")
 }
 
-// Fields are where a rule may be in a spec, whatever the dialect: lists by kind within a direction, or one list a direction.
+// Fields are where a rule may be in a spec, whatever the dialect: lists by kind within a direction, one list a direction, or one
+// for its allows and one for its denies.
 func Fields(r policy.Rule) []string {
+	spec := cmp.Or(r.In, "spec")
 	if r.Index < 0 {
-		return []string{fmt.Sprintf("spec.%s", r.Direction)}
+		return []string{fmt.Sprintf("%s.%s", spec, r.Direction)}
 	}
 	kind := r.Kind
 	if kind == policy.RuleUnclear {
 		kind = policy.RulePass // it was put behind one
 	}
-	return []string{
-		fmt.Sprintf("spec.%s.%s[%d]", r.Direction, kind, r.Index),
-		fmt.Sprintf("spec.%s[%d]", r.Direction, r.Index),
+	out := []string{
+		fmt.Sprintf("%s.%s.%s[%d]", spec, r.Direction, kind, r.Index),
+		fmt.Sprintf("%s.%s[%d]", spec, r.Direction, r.Index),
 	}
+	if kind == policy.RuleDeny && r.In != "" {
+		out = slices.Insert(out, 0, fmt.Sprintf("%s.%sDeny[%d]", spec, r.Direction, r.Index))
+	}
+	return out
 }
 
 // LineOf finds a rule in the policy's file, or else the policy; 0 if it is in none.

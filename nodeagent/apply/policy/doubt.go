@@ -30,7 +30,8 @@ func allSets() (c bpf.ClassSets) {
 // about says whether the doubt concerns one of the lines. Set 0 is everybody: nobody doubts who that is.
 func (d doubt) about(lines []bpf.PolicyLine) bool {
 	for _, l := range lines {
-		if l.Set != 0 && l.Set < bpf.SetCount && d.sets.Sets[l.Set/64]>>(l.Set%64)&1 != 0 {
+		set := l.Set &^ bpf.SetOutside
+		if set != 0 && set < bpf.SetCount && d.sets.Sets[set/64]>>(set%64)&1 != 0 {
 			return true
 		}
 	}
