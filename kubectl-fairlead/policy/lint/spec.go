@@ -44,7 +44,7 @@ func (w *words) read(above, key string, v any) {
 	switch v := v.(type) {
 	case map[string]any:
 		if key == "endpointSelector" {
-			w.unsure = "endpoints by Cilium's labels"
+			w.unsampled = "endpoints by Cilium's labels"
 			return
 		}
 		if key == "nodes" || key == "nodeSelector" {
