@@ -157,13 +157,21 @@ func TestPortsOfCiliumPolicies(t *testing.T) {
 	}
 }
 
-// Types of ICMP: none is allowed yet, and a deny is about all of the protocol.
+// Types of ICMP: those that can't be named are allowed to nobody, and a deny of them is about all of the family.
 func TestICMPOfCiliumPolicies(t *testing.T) {
-	rule := `[{"fromEntities":["world"],"icmps":[{"fields":[{"type":8},{"type":"EchoRequest","family":"IPv6"}]}]}]`
-	for list, want := range map[string]string{"ingress": "allow from the world on no port", "ingressDeny": "deny from the world on protocol 1, protocol 58"} {
-		got := read(policyOf(KindCiliumNetworkPolicy, "shop", "p", `{"spec":{"endpointSelector":{},"`+list+`":`+rule+`}}`))
-		if !strings.Contains(got, want) || !strings.Contains(got, "types of ICMP are not enforced yet") {
-			t.Errorf("%s: %s", list, got)
+	for _, tt := range []struct{ fields, allow, deny, warning string }{
+		{`{"type":8},{"type":"EchoRequest","family":"IPv6"}`, "ICMP/EchoRequest, ICMPv6/EchoRequest", "ICMP/EchoRequest, ICMPv6/EchoRequest", ""},
+		{`{"type":"DestinationUnreachable"}`, "no port", "ICMP", "error message"},
+		{`{"type":8},{"type":"Nonsense","family":"IPv6"}`, "ICMP/EchoRequest", "ICMP/EchoRequest, ICMPv6", "no name of a type"},
+		{`{"type":8,"family":"IPv5"}`, "no port", "ICMP, ICMPv6", "neither IPv4 nor IPv6"},
+		{`{"family":"IPv4"}`, "no port", "ICMP", "has no type"},
+	} {
+		for list, want := range map[string]string{"ingress": "allow from the world on " + tt.allow, "ingressDeny": "deny from the world on " + tt.deny} {
+			got := read(policyOf(KindCiliumNetworkPolicy, "shop", "p",
+				`{"spec":{"endpointSelector":{},"`+list+`":[{"fromEntities":["world"],"icmps":[{"fields":[`+tt.fields+`]}]}]}}`))
+			if !strings.Contains(got+"\n", want+" [0]\n") || !strings.Contains(got, tt.warning) || tt.warning == "" && strings.Contains(got, "warning") {
+				t.Errorf("%s %s: got\n%s\nwant %q and %q", list, tt.fields, got, want, tt.warning)
+			}
 		}
 	}
 }

@@ -4,11 +4,17 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
 	"strings"
+
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 )
 
 // ciliumPorts is an element of toPorts.
@@ -30,16 +36,10 @@ type ciliumPort struct {
 // ciliumICMP is an element of icmps.
 type ciliumICMP struct {
 	Fields []struct {
-		Family string          `json:"family"`
-		Type   json.RawMessage `json:"type"`
+		Family string              `json:"family"`
+		Type   *intstr.IntOrString `json:"type"`
 	} `json:"fields"`
 }
-
-// Protocol numbers of ICMP.
-const (
-	protoICMP   = 1
-	protoICMPv6 = 58
-)
 
 // ciliumPorts adds the ports of a rule; false: they are not understood.
 func (m *Model) ciliumPorts(field string, r *rule, in *ciliumRule) bool {
@@ -49,9 +49,7 @@ func (m *Model) ciliumPorts(field string, r *rule, in *ciliumRule) bool {
 		return false
 	}
 	for i := range in.ICMPs {
-		if !m.ciliumICMP(fmt.Sprintf("%s.icmps[%d]", field, i), r, &in.ICMPs[i]) {
-			return false
-		}
+		m.ciliumICMP(fmt.Sprintf("%s.icmps[%d]", field, i), r, &in.ICMPs[i])
 	}
 	for i := range in.ToPorts {
 		if !m.ciliumToPorts(fmt.Sprintf("%s.toPorts[%d]", field, i), r, &in.ToPorts[i]) {
@@ -61,20 +59,35 @@ func (m *Model) ciliumPorts(field string, r *rule, in *ciliumRule) bool {
 	return true
 }
 
-// ciliumICMP adds types of ICMP. Lines have none yet: a deny is about all of the protocol, an allow about none of it.
-func (m *Model) ciliumICMP(field string, r *rule, in *ciliumICMP) bool {
-	for _, f := range in.Fields {
-		proto := map[string]uint8{"": protoICMP, "IPv4": protoICMP, "IPv6": protoICMPv6}[f.Family]
-		if proto == 0 {
-			m.closeCilium(field, r, fmt.Errorf("family %q is neither IPv4 nor IPv6", f.Family))
-			return false
+// ciliumICMP adds types of ICMP. One that isn't understood, or that no rule can name, adds none to an allow, and all of the family
+// to a deny.
+func (m *Model) ciliumICMP(field string, r *rule, in *ciliumICMP) {
+	for i, f := range in.Fields {
+		family := cmp.Or(f.Family, v1alpha1.ICMPFamilyIPv4)
+		ports, err := icmpPorts(&v1alpha1.MeshPolicyICMP{Family: family, Type: f.Type})
+		if f.Type == nil {
+			err = errors.New(": has no type")
 		}
-		if r.kind == RuleDeny {
-			r.ports = append(r.ports, port{proto: proto})
+		if err != nil {
+			m.warn(fmt.Sprintf("%s.fields[%d]%v; %s", field, i, err, closedEffect(r.kind)))
+			ports = nil
+			if r.kind == RuleDeny {
+				ports = icmpOf(family)
+			}
 		}
+		r.ports = append(r.ports, ports...)
 	}
-	m.closeCilium(field, r, errors.New("types of ICMP are not enforced yet"))
-	return true
+}
+
+// icmpOf is all of a family's ICMP; of both for one that isn't known.
+func icmpOf(family string) []port {
+	switch family {
+	case v1alpha1.ICMPFamilyIPv4:
+		return []port{{proto: icmp.V4}}
+	case v1alpha1.ICMPFamilyIPv6:
+		return []port{{proto: icmp.V6}}
+	}
+	return []port{{proto: icmp.V4}, {proto: icmp.V6}}
 }
 
 // ciliumToPorts adds an element of toPorts; false: it isn't understood. One that has conditions on what is said on its ports

@@ -211,14 +211,14 @@ func (o *oracle) ciliumEndpoint(namespace string, list []ciliumRequirement, p *o
 
 func (o *oracle) ciliumPorts(namespace string, r ciliumSays, c connection, deny bool) bool {
 	if r.icmps {
-		return deny && c.proto == 1
+		return c.proto == 1 && c.port == 8+1
 	}
 	if r.seven && !deny {
 		return false
 	}
 	for _, p := range r.ports {
 		name := strings.ToUpper(p.Protocol)
-		if any := name == "" || name == "ANY"; c.proto == 1 || !any && !isNamed(name, c.proto) {
+		if any := name == "" || name == "ANY"; c.proto == 1 || c.proto == 58 || !any && !isNamed(name, c.proto) {
 			continue
 		}
 		number, err := strconv.Atoi(p.Port)
