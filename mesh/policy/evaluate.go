@@ -121,13 +121,15 @@ func (r *Reference) countSubjects(policy *Model) (n int) {
 func (r *Reference) Evaluate(c Connection) Decision { return r.Explain(c).Decision }
 
 // match holds a rule against a connection. Of several ports the most specific counts. everybody says that the rule means it
-// whoever the peer is.
-func (r *Reference) match(rule *rule, c Connection) (m Match, everybody, ok bool) {
+// whoever the peer is; where it names the own node beside (see direction), it counts as one about a peer for that one, and for
+// somebody unknown, who may be it.
+func (r *Reference) match(rule *rule, d *direction, c Connection) (m Match, everybody, ok bool) {
+	named := d.ownNode && rule.kind.denies() && (c.Peer == identity.Host || c.Peer == identity.Unknown)
 	if !rule.anyPeer && !r.peersMatch(rule, c) {
 		return m, false, false
 	}
 	if rule.anyPort {
-		return Match{specific: specificity(rule.anyPeer, 0, 0, 0)}, rule.anyPeer, true
+		return Match{specific: specificity(rule.anyPeer && !named, 0, 0, 0)}, rule.anyPeer, true
 	}
 	for _, p := range rule.ports {
 		from, to, anyPeer, matches := r.portMatches(p, rule, c)
@@ -135,7 +137,7 @@ func (r *Reference) match(rule *rule, c Connection) (m Match, everybody, ok bool
 			continue
 		}
 		everybody = everybody || anyPeer
-		if s := specificity(anyPeer, p.proto, from, to); !ok || s > m.specific {
+		if s := specificity(anyPeer && !named, p.proto, from, to); !ok || s > m.specific {
 			m, ok = Match{specific: s}, true
 		}
 	}

@@ -115,7 +115,7 @@ func TestInvalidPoliciesClose(t *testing.T) {
 		{"upstream: two subjects", k, `{"tier":"Admin","priority":1,"subject":{"namespaces":{},"pods":{"namespaceSelector":{},"podSelector":{}}},"ingress":[]}`, "spec.subject", ""},
 		{"upstream: subject unreadable", k, `{"tier":"Admin","priority":1,"subject":7,"ingress":[]}`, "spec is not readable", ""},
 		{"upstream: subject's operator unknown", k, `{"tier":"Admin","priority":1,"subject":{"namespaces":{"matchExpressions":[{"key":"a","operator":"Is"}]}},"ingress":[]}`, "spec.subject.namespaces", ""},
-		{"kind unknown", "CiliumNetworkPolicy", `{"podSelector":{}}`, "is not known", ""},
+		{"kind unknown", "GlobalNetworkPolicy", `{"podSelector":{}}`, "is not known", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -67,7 +67,7 @@ func (r *Reference) matching(p numbered, c Connection) []Match {
 	var out []Match
 	d := p.dirs[c.Dir]
 	for i := range d.rules {
-		m, everybody, ok := r.match(&d.rules[i], c)
+		m, everybody, ok := r.match(&d.rules[i], d, c)
 		kind := d.rules[i].kind
 		m.Rule = r.Rules[p.ids.rules[c.Dir][i]]
 		if kind == RulePass && c.Peer == identity.Unknown && !everybody {
