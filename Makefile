@@ -26,6 +26,8 @@ RACE       = ./mesh/relay/... ./nodeagent/apply/... ./nodeagent/flow/... ./nodea
 # What needs neither root nor a kernel of its own: no network namespaces, no maps and programs, no cgroups.
 UNIT       = $(shell go list ./... | grep -v -e /test/e2e -e /test/bench -e /test/script -e 'fairlead/bpf$$' -e /hack/lab \
              -e /nodeagent/cni/plugin -e /nodeagent/kernel -e /nodeagent/tunnel)
+# The engine and the programs of this machine's kernel against each other: as root, so by a tag of its own.
+DATAPATH   = -tags datapath -run '^TestDatapath' ./mesh/policy
 SECTION    = @printf '\n==== %s  [%s]\n' "$@" "$$(date +%T)"
 
 .PHONY: help
@@ -84,6 +86,13 @@ test-unit: ## Tests that need no root: no network namespaces, eBPF or clusters
 test-packages: ## All tests but those on real clusters (root, for namespaces and eBPF)
 	$(SECTION)
 	go test -timeout 15m $(PACKAGES)
+	go test -timeout 15m $(DATAPATH)
+
+.PHONY: fuzz
+fuzz: ## Random policies and packets: documentation, reference, compiled rows and the kernel's programs must agree (root; FUZZ=30m)
+	go test -count=1 -timeout 0 -v $(DATAPATH) -for $(FUZZ) -rapid.checks 1000
+
+FUZZ ?= 30m
 
 .PHONY: test-race
 test-race: ## The parts where goroutines meet, and the stories of the whole control path, under the race detector
@@ -105,7 +114,7 @@ bench: ## Measure the datapath and the control plane (on the demo's clusters; st
 	go run ./test/bench/controlplane
 
 .PHONY: conformance-policy
-conformance-policy: demo ## Run others' suites of network policy on the demo's clusters, into docs/conformance (root; 40 minutes after the first time)
+conformance-policy: demo ## Run others' suites of network policy on the demo's clusters, into docs/conformance (root; an hour and a half after the first time)
 	go run ./test/conformance
 
 .PHONY: evade

@@ -12,7 +12,8 @@
 // meets the old policy or the new one.
 //
 // Reference (evaluate.go, views.go, explain.go) decides single connections straight from the rules. Tests hold the Engine's maps
-// against it; it is what explains a verdict. A new dialect is a decoder, and a line in dialects.
+// against it; it is what explains a verdict. Those with the build tag datapath hold the kernel's programs against both (make fuzz).
+// A new dialect is a decoder, and a line in dialects.
 //
 // Connections are judged in tiers (tiers.go; docs/decisions/0010): by the policies of Admin in their order, which may accept,
 // deny or pass; then by those of namespaces; and by those of Baseline in their order where the others have no say.

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Conformance runs suites of network policy that others wrote on the demo's clusters, and writes what came out to
-// docs/conformance: Kubernetes' own end-to-end tests, and those of the ClusterNetworkPolicy API.
+// docs/conformance: Kubernetes' own end-to-end tests, those of the ClusterNetworkPolicy API, and Cyclonus.
 //
-//	go run ./test/conformance [-suites networkpolicy,clusternetworkpolicy] [-clusters east,west] [-run REGEXP]
+//	go run ./test/conformance [-suites networkpolicy,clusternetworkpolicy,cyclonus] [-clusters east,west] [-run REGEXP]
 package main
 
 import (
@@ -49,10 +49,10 @@ type cluster struct {
 	kubectl          string
 }
 
-var suites = []suite{kubernetes, clusterNetworkPolicy}
+var suites = []suite{kubernetes, clusterNetworkPolicy, cyclonus}
 
 func main() {
-	names := flag.String("suites", "networkpolicy,clusternetworkpolicy", "which suites")
+	names := flag.String("suites", "networkpolicy,clusternetworkpolicy,cyclonus", "which suites")
 	clusters := flag.String("clusters", "east,west", "where to run them, one after the other")
 	run := flag.String("run", "", "only tests that match this regular expression; no report is written then")
 	flag.Parse()
@@ -132,10 +132,10 @@ func find(ctx context.Context, name, dir, kubectl string) (cluster, error) {
 	return c, nil
 }
 
-// loadImages brings images to the nodes. The front of agnhost is in the places of a shell as well: see agnhost/.
+// loadImages brings images to the nodes. The front of agnhost is in the places of a shell and of Cyclonus' worker as well: see agnhost/.
 func loadImages(ctx context.Context, dir string, clusters, images []string) error {
 	front, upstream := filepath.Join(dir, "agnhost"), filepath.Join(dir, "agnhost-upstream")
-	files := strings.Join([]string{front, front + "=/agnhost", upstream + "=/agnhost-upstream", front + "=/bin/bash", front + "=/bin/sh"}, ",")
+	files := strings.Join([]string{front, front + "=/agnhost", upstream + "=/agnhost-upstream", front + "=/bin/bash", front + "=/bin/sh", front + "=/worker"}, ",")
 	args := []string{"run", "./hack/lab", "load-image", "--instance", instance, "--clusters", strings.Join(clusters, ",")}
 	for _, image := range images {
 		args = append(args, image+"="+files)

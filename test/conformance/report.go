@@ -17,6 +17,8 @@ import (
 type result struct {
 	cluster        string
 	passed, failed []string
+	why            map[string]string // of what failed, if the suite says it in a line
+	note           string            // more about all of it
 }
 
 // ginkgoSuite is as much of Ginkgo's JSON report as is read here.
@@ -108,6 +110,60 @@ func (r *result) parseGinkgo(data []byte) error {
 	return r.finish()
 }
 
+// readCyclonus reads what the program in cyclonus/ writes.
+func readCyclonus(cluster, path string) (result, error) {
+	r := result{cluster: cluster}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return r, fmt.Errorf("read the suite's report: %w", err)
+	}
+	return r, r.parseCyclonus(data)
+}
+
+// shown is how many wrong connections of a case a report has.
+const shown = 12
+
+func (r *result) parseCyclonus(data []byte) error {
+	var cases []struct {
+		Name, Error  string
+		Steps, Looks int
+		Wrong        []struct {
+			Step                      int
+			From, To, Port, Want, Got string
+		}
+	}
+	if err := json.Unmarshal(data, &cases); err != nil {
+		return fmt.Errorf("read the suite's report: %w", err)
+	}
+	r.why = map[string]string{}
+	steps, looks := 0, 0
+	for _, c := range cases {
+		steps, looks = steps+c.Steps, looks+c.Looks
+		var why []string
+		switch {
+		case c.Error != "":
+			why = append(why, c.Error)
+		case c.Steps == 0:
+			why = append(why, "no step of it ran")
+		}
+		for i, w := range c.Wrong {
+			if i == shown {
+				why = append(why, fmt.Sprintf("and %d more", len(c.Wrong)-shown))
+				break
+			}
+			why = append(why, fmt.Sprintf("step %d: %s to %s %s is %s, should be %s", w.Step, w.From, w.To, w.Port, w.Got, w.Want))
+		}
+		if len(why) == 0 {
+			r.passed = append(r.passed, c.Name)
+			continue
+		}
+		r.failed = append(r.failed, c.Name)
+		r.why[c.Name] = strings.Join(why, "; ")
+	}
+	r.note = fmt.Sprintf("%d steps, looked at %d times", steps, looks)
+	return r.finish()
+}
+
 func (r *result) finish() error {
 	slices.Sort(r.passed)
 	slices.Sort(r.failed)
@@ -126,8 +182,14 @@ func render(s suite, results []result) string {
 		fmt.Fprintf(&b, "| %s | %d | %d |\n", r.cluster, len(r.passed), len(r.failed))
 	}
 	for _, r := range results {
+		if r.note != "" {
+			fmt.Fprintf(&b, "\nIn %s: %s.\n", r.cluster, r.note)
+		}
 		for _, name := range r.failed {
 			fmt.Fprintf(&b, "\nFailed in %s: %s\n", r.cluster, name)
+			if why := r.why[name]; why != "" {
+				fmt.Fprintf(&b, "(%s)\n", why)
+			}
 		}
 	}
 	fmt.Fprintf(&b, "\n## What ran\n\n")

@@ -49,3 +49,27 @@ func TestGoReport(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+func TestCyclonusReport(t *testing.T) {
+	r := result{cluster: "west"}
+	err := r.parseCyclonus([]byte(`[
+		{"Name":"001 a","Steps":2,"Looks":3},
+		{"Name":"002 b","Steps":1,"Looks":4,"Wrong":[{"Step":1,"From":"x/a","To":"y/b","Port":"TCP/80","Want":"blocked","Got":"allowed"}]},
+		{"Name":"003 c","Error":"no pod"},
+		{"Name":"004 d"}]`))
+	if err != nil || !slices.Equal(r.passed, []string{"001 a"}) || !slices.Equal(r.failed, []string{"002 b", "003 c", "004 d"}) {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	page := render(cyclonus, []result{r})
+	for _, want := range []string{
+		"In west: 3 steps, looked at 7 times.\n", "Failed in west: 003 c\n(no pod)\n",
+		"Failed in west: 002 b\n(step 1: x/a to y/b TCP/80 is allowed, should be blocked)\n",
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %q in:\n%s", want, page)
+		}
+	}
+	if err := (&result{}).parseCyclonus([]byte(`[]`)); err == nil {
+		t.Error("a suite of which nothing ran passes")
+	}
+}

@@ -3,7 +3,7 @@
 
 // Agnhost stands in front of Kubernetes' program of the same name, which the suites' pods run. Where the kernel has no SCTP it
 // speaks as much of it as the suites need, over raw sockets: packets on the wire are those of SCTP's handshake (RFC 9260), and
-// that is what policies are about. Everything else is the original's.
+// that is what policies are about. By the name of worker it tries what Cyclonus wants tried. Everything else is the original's.
 package main
 
 import (
@@ -25,6 +25,12 @@ const servePrefix = "SERVE_SCTP_PORT_"
 
 func main() {
 	args := os.Args
+	if filepath.Base(args[0]) == "worker" {
+		if err := work(os.Stdin, os.Stdout); err != nil {
+			fail(err)
+		}
+		return
+	}
 	if filepath.Base(args[0]) == "sh" || filepath.Base(args[0]) == "bash" {
 		args = script(args)
 	}
