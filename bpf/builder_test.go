@@ -62,19 +62,25 @@ func udp(from netip.Addr, sport uint16, to netip.Addr, dport uint16) *packetSpec
 
 // echo is a ping or, with reply, the answer to one.
 func echo(from, to netip.Addr, id uint16, reply bool) *packetSpec {
+	typ := uint8(layers.ICMPv4TypeEchoRequest)
+	switch {
+	case from.Is4() && reply:
+		typ = layers.ICMPv4TypeEchoReply
+	case from.Is6() && reply:
+		typ = layers.ICMPv6TypeEchoReply
+	case from.Is6():
+		typ = layers.ICMPv6TypeEchoRequest
+	}
+	return message(from, to, typ, id)
+}
+
+// message is ICMP of a type; which ones have an id says its definition.
+func message(from, to netip.Addr, typ uint8, id uint16) *packetSpec {
 	p := base(from, to)
 	if from.Is4() {
-		typ := uint8(layers.ICMPv4TypeEchoRequest)
-		if reply {
-			typ = layers.ICMPv4TypeEchoReply
-		}
 		p.l4 = &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(typ, 0), Id: id, Seq: 1}
 		p.proto = layers.IPProtocolICMPv4
 		return p
-	}
-	typ := uint8(layers.ICMPv6TypeEchoRequest)
-	if reply {
-		typ = layers.ICMPv6TypeEchoReply
 	}
 	p.l4 = &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(typ, 0)}
 	p.payload = []byte{byte(id >> 8), byte(id), 0, 1}

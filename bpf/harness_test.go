@@ -465,13 +465,24 @@ type ctKey struct {
 	proto             uint8
 }
 
+// asks is which way the flow's questions go: of a ping, from where the id is to where the type is.
+func (k ctKey) asks() Direction {
+	switch {
+	case k.proto != 1 && k.proto != 58:
+		return DirNone
+	case k.peerPort == k.c.pingPort():
+		return DirEgress
+	}
+	return DirIngress
+}
+
 func (f *fixture) ctMap(k ctKey) (*ebpf.Map, any) {
 	if k.peer.Is4() {
 		return f.maps.CT4, &CT4Key{Pod: k.c.pod.As4(), Peer: k.peer.As4(),
-			PodPort: k.podPort, PeerPort: k.peerPort, Proto: k.proto}
+			PodPort: k.podPort, PeerPort: k.peerPort, Proto: k.proto, Asks: k.asks()}
 	}
 	return f.maps.CT6, &CT6Key{Pod: k.c.pod.As16(), Peer: k.peer.As16(),
-		PodPort: k.podPort, PeerPort: k.peerPort, Proto: k.proto}
+		PodPort: k.podPort, PeerPort: k.peerPort, Proto: k.proto, Asks: k.asks()}
 }
 
 func (f *fixture) flow(k ctKey) (CTEntry, bool) {

@@ -32,13 +32,6 @@ func TestPortRangesEndWhereTheySay(t *testing.T) {
 	})
 }
 
-func pingProto(c cast) uint8 {
-	if c.family == 10 {
-		return 58
-	}
-	return 1
-}
-
 func (f *fixture) expectPort(c cast, p *packetSpec, allowed bool, what string) {
 	f.t.Helper()
 	r := f.egress(p.bytes(f.t))

@@ -113,15 +113,14 @@ func (o oracle) matches(l PolicyLine, peer oraclePeer, proto uint8, dport uint16
 	if l.PortFrom == 0 && l.PortTo == 0 {
 		return true
 	}
-	hasPorts := proto == 6 || proto == 17 || proto == 132
-	return hasPorts && l.PortFrom <= dport && dport <= l.PortTo
+	return l.PortFrom <= dport && dport <= l.PortTo // of a ping: its type + 1
 }
 
 var (
 	oracleIdentities = []uint32{friendIdentity, IdentityWorld, blockIdentity, IdentityHost}
 
 	oracleSets  = []uint16{0, 1, 2, 63, 64, 65, 2047}
-	oraclePorts = []uint16{0, 1, 79, 80, 81, 32767, 32768, 65534, 65535}
+	oraclePorts = []uint16{0, 1, 8, 9, 10, 79, 80, 81, 128, 129, 130, 32767, 32768, 65534, 65535}
 )
 
 func drawPolicy(rt *rapid.T) oracle {
@@ -142,7 +141,7 @@ func drawPolicy(rt *rapid.T) oracle {
 		from, to := rapid.SampledFrom(oraclePorts).Draw(rt, "from"), rapid.SampledFrom(oraclePorts).Draw(rt, "to")
 		o.lines = append(o.lines, PolicyLine{
 			Set:      rapid.SampledFrom(oracleSets).Draw(rt, "set"),
-			Proto:    rapid.SampledFrom([]uint8{0, 6, 17, 1}).Draw(rt, "proto"),
+			Proto:    rapid.SampledFrom([]uint8{0, 6, 17, 1, 58}).Draw(rt, "proto"),
 			PortFrom: min(from, to), PortTo: max(from, to),
 			RuleID:  uint32(rule),
 			Verdict: rapid.SampledFrom(verdicts).Draw(rt, "verdict"),
@@ -205,24 +204,19 @@ func TestPolicyAgreesWithOracle(t *testing.T) {
 			defer func() { _ = f.maps.Groups.Delete(&GroupKey{Group: f.lastGroup}) }()
 			for range 6 {
 				peer := rapid.SampledFrom(oraclePeers(c)).Draw(rt, "peer")
-				proto := rapid.SampledFrom([]uint8{6, 17, 1}).Draw(rt, "proto")
+				proto := rapid.SampledFrom([]uint8{6, 17, pingProto(c)}).Draw(rt, "proto")
 				dport := rapid.SampledFrom(oraclePorts).Draw(rt, "dport")
+				if proto == pingProto(c) {
+					dport = c.pingPort()
+				}
 				dir := rapid.SampledFrom([]Direction{DirEgress, DirIngress}).Draw(rt, "dir")
-				want := o.decide(dir, peer, oracleProto(c, proto), dport)
+				want := o.decide(dir, peer, proto, dport)
 				if got := f.asked(c, peer.addr, dir, proto, dport); got != want {
 					rt.Fatalf("%s, %s, proto %d port %d: %+v, oracle says %+v\n%+v", peer.addr, dir, proto, dport, got, want, o)
 				}
 			}
 		})
 	})
-}
-
-// oracleProto is the protocol number in the packet: a ping's differs by family.
-func oracleProto(c cast, proto uint8) uint8 {
-	if proto == 1 && c.family == 10 {
-		return 58
-	}
-	return proto
 }
 
 // asked sends a packet and gathers what the datapath decided.
@@ -239,7 +233,7 @@ func (f *fixture) asked(c cast, peer netip.Addr, dir Direction, proto uint8, dpo
 	case 17:
 		p = udp(from, 4000, to, dport)
 	default:
-		p, dport = echo(from, to, 4000, false), 0
+		p = echo(from, to, 4000, false)
 	}
 	r := send(p.bytes(f.t))
 	var got answer

@@ -88,6 +88,24 @@ type Maps struct {
 	Subjects      *ebpf.Map `ebpf:"fl_subjects"`
 }
 
+// Direction is enum direction.
+type Direction uint8
+
+const (
+	DirNone    Direction = 0
+	DirEgress  Direction = 1
+	DirIngress Direction = 2
+)
+
+var namesDirection = map[Direction]string{
+	DirNone:    "none",
+	DirEgress:  "egress",
+	DirIngress: "ingress",
+}
+
+// String returns the value's name in lower case, as metrics and logs show it.
+func (v Direction) String() string { return nameOf(namesDirection, v) }
+
 // Reason is enum reason.
 type Reason uint8
 
@@ -167,24 +185,6 @@ var namesReason = map[Reason]string{
 
 // String returns the value's name in lower case, as metrics and logs show it.
 func (v Reason) String() string { return nameOf(namesReason, v) }
-
-// Direction is enum direction.
-type Direction uint8
-
-const (
-	DirNone    Direction = 0
-	DirEgress  Direction = 1
-	DirIngress Direction = 2
-)
-
-var namesDirection = map[Direction]string{
-	DirNone:    "none",
-	DirEgress:  "egress",
-	DirIngress: "ingress",
-}
-
-// String returns the value's name in lower case, as metrics and logs show it.
-func (v Direction) String() string { return nameOf(namesDirection, v) }
 
 // Verdict is enum verdict.
 type Verdict uint8
@@ -407,7 +407,8 @@ type CT4Key struct {
 	PodPort  uint16
 	PeerPort uint16
 	Proto    uint8
-	Pad      [3]uint8
+	Asks     Direction
+	Pad      [2]uint8
 }
 
 // CTEntry is struct ct_entry.
@@ -439,7 +440,8 @@ type CT6Key struct {
 	PodPort  uint16
 	PeerPort uint16
 	Proto    uint8
-	Pad      [3]uint8
+	Asks     Direction
+	Pad      [2]uint8
 }
 
 // FragKey is struct frag_key.
@@ -455,9 +457,12 @@ type FragKey struct {
 
 // FragPorts is struct frag_ports.
 type FragPorts struct {
-	_     structs.HostLayout
-	Sport uint16
-	Dport uint16
+	_        structs.HostLayout
+	Sport    uint16
+	Dport    uint16
+	IcmpType uint8
+	IcmpRole uint8
+	Pad      [2]uint8
 }
 
 // SubjectKey is struct subject_key.

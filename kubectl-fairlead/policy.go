@@ -51,7 +51,8 @@ as far as the nodes' agents report that they enforce these policies.
 
 FROM and TO are a pod ([cluster/]namespace/pod), a service (svc/[cluster/]namespace/name,
 judged by all that it leads to), a node (node/[cluster/]name) or an address (10.1.2.3,
-fd00::1, with a port [fd00::1]:80). PROTOCOL is TCP, UDP or SCTP; :icmp asks about ICMP.
+fd00::1, with a port [fd00::1]:80). PROTOCOL is TCP, UDP or SCTP; :icmp asks about a ping, :TYPE/ICMP about
+other messages (:TimestampRequest/ICMP, :13/ICMP).
 Without a port, all ports that the pods or the service declare are judged. Ends in
 several clusters need a --context for each.
 

@@ -5,6 +5,7 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // PolicyMode says what happens to a connection that a policy would deny.
@@ -106,7 +107,30 @@ type MeshPolicyPort struct {
 	Name string `json:"name,omitempty"`
 }
 
-// MeshPolicyRule matches connections by peer and port; empty lists match all.
+// MeshPolicyICMP is messages of ICMP (IPv4) or ICMPv6 (IPv6). The answer to one passes with it, as do errors about it.
+// +kubebuilder:validation:XValidation:rule="has(self.family) || !has(self.type) || type(self.type) == string",message="a number needs the family: types have other numbers in the other one"
+type MeshPolicyICMP struct {
+	// Family. Absent: both, or of a type that only one of them has a name for, that one.
+	// +optional
+	// +kubebuilder:validation:Enum=IPv4;IPv6
+	Family string `json:"family,omitempty"`
+	// Type by number or name, such as EchoRequest. Absent: every type. Errors (DestinationUnreachable, PacketTooBig,
+	// TimeExceeded and others) can't be named: they belong to the connection that they are about.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:XValidation:rule="type(self) == string || (self >= 0 && self <= 255)",message="a number is one from 0 to 255"
+	Type *intstr.IntOrString `json:"type,omitempty"`
+}
+
+// Families of MeshPolicyICMP.
+const (
+	ICMPFamilyIPv4 = "IPv4"
+	ICMPFamilyIPv6 = "IPv6"
+)
+
+// MeshPolicyRule matches connections by peer, and by port or ICMP type. Without peers it means everybody, with neither ports nor
+// icmp everything.
 type MeshPolicyRule struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
@@ -114,6 +138,10 @@ type MeshPolicyRule struct {
 	// +optional
 	// +kubebuilder:validation:MaxItems=64
 	Ports []MeshPolicyPort `json:"ports,omitempty"`
+	// ICMP messages, besides the ports if there are any.
+	// +optional
+	// +kubebuilder:validation:MaxItems=16
+	ICMP []MeshPolicyICMP `json:"icmp,omitempty"`
 }
 
 // MeshPolicyDirection holds the rules of one direction. Deny wins over allow. As soon as a direction is present,

@@ -23,6 +23,14 @@ union ct_key {
 	struct ct6_key v6;
 };
 
+/* Which way the questions of an ICMP packet's flow go. */
+static __always_inline enum direction icmp_asks(const struct packet *p, bool from_pod)
+{
+	if (!p->icmp_role)
+		return FL_DIR_NONE;
+	return from_pod == (p->icmp_role != FL_ICMP_ANSWERS) ? FL_DIR_EGRESS : FL_DIR_INGRESS;
+}
+
 static __always_inline void ct_key_of(const struct packet *p, bool from_pod, union ct_key *k)
 {
 	const __u8 *pod = from_pod ? p->saddr : p->daddr;
@@ -36,6 +44,7 @@ static __always_inline void ct_key_of(const struct packet *p, bool from_pod, uni
 		k->v4.pod_port = pod_port;
 		k->v4.peer_port = peer_port;
 		*(__u32 *)&k->v4.proto = p->proto; /* and the padding */
+		k->v4.asks = icmp_asks(p, from_pod);
 		return;
 	}
 	__builtin_memcpy(k->v6.pod, pod, 16);
@@ -43,6 +52,7 @@ static __always_inline void ct_key_of(const struct packet *p, bool from_pod, uni
 	k->v6.pod_port = pod_port;
 	k->v6.peer_port = peer_port;
 	*(__u32 *)&k->v6.proto = p->proto;
+	k->v6.asks = icmp_asks(p, from_pod);
 }
 
 static __always_inline struct ct_entry *ct_find(__u8 family, const union ct_key *k)

@@ -106,14 +106,21 @@ FL_GLOBAL int fl_event_send(struct __sk_buff *skb, const struct packet *p, const
 	struct event_key *k = &words.key;
 	struct event_seen *seen;
 	struct event *e;
+	__u16 sport, dport;
 	__u32 count;
 	bool wake;
 
 	if (!p || !r)
 		return 0;
+	sport = p->sport;
+	dport = p->dport;
 	k->subject = r->subject;
 	k->peer = r->peer;
-	k->dport = r->packet_dir == r->dir ? p->dport : p->sport;
+	if (p->icmp_role == FL_ICMP_ANSWERS) {
+		sport = p->dport;
+		dport = p->icmp_type + 1;
+	}
+	k->dport = p->icmp_role || r->packet_dir == r->dir ? dport : sport;
 	k->proto = p->proto;
 	k->dir = r->dir;
 	k->verdict = r->verdict;
@@ -139,8 +146,8 @@ FL_GLOBAL int fl_event_send(struct __sk_buff *skb, const struct packet *p, const
 	e->bytes = skb->len;
 	__builtin_memcpy(e->saddr, p->saddr, 16);
 	__builtin_memcpy(e->daddr, p->daddr, 16);
-	e->sport = p->sport;
-	e->dport = p->dport;
+	e->sport = sport;
+	e->dport = dport;
 	e->family = p->family;
 	e->proto = p->proto;
 	e->hook = r->hook;

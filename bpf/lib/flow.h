@@ -87,8 +87,9 @@ static __always_inline enum reason open_flow(struct __sk_buff *skb, struct pod_c
 		s->fresh.flags |= from_pod ? FL_CT_RST_POD : FL_CT_RST_PEER;
 	if (other)
 		s->fresh.flags |= FL_CT_REPLIED;
-	/* Without an entry the answer would be judged as a flow of its own. */
-	if (ct_store(c->p.family, k, &s->fresh))
+	/* Without an entry the answer would be judged as a flow of its own. To an
+	 * answer there is none, and its entry would be that of the question. */
+	if (c->p.icmp_role != FL_ICMP_UNASKED && ct_store(c->p.family, k, &s->fresh))
 		return FL_REASON_FLOW_TABLE;
 	c->via_tunnel = !!(s->fresh.flags & FL_CT_VIA_TUNNEL);
 	c->peer = s->fresh.peer;
@@ -221,6 +222,7 @@ FL_GLOBAL int fl_flow_verdict(struct __sk_buff *skb, struct pod_ctx *c)
 	ct_key_of(&c->p, ctx_from_pod(c), &k);
 	e = flow_find(c, &k);
 	if (!e) {
+		icmp_unasked(&c->p);
 		if (!is_syn(&c->p)) {
 			denied_find(c, &denied);
 			r = denied_before(c, &denied);

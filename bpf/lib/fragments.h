@@ -27,9 +27,16 @@ FL_GLOBAL int fl_fragment_ports(struct packet *p)
 			return FL_REASON_FRAGMENT;
 		p->sport = known->sport;
 		p->dport = known->dport;
+		p->icmp_type = known->icmp_type;
+		p->icmp_role = known->icmp_role;
 		return FL_REASON_NONE;
 	}
-	struct frag_ports ports = { .sport = p->sport, .dport = p->dport };
+	struct frag_ports ports = {
+		.sport = p->sport,
+		.dport = p->dport,
+		.icmp_type = p->icmp_type,
+		.icmp_role = p->icmp_role,
+	};
 
 	if (bpf_map_update_elem(&fl_frags, &k, &ports, BPF_ANY))
 		return FL_REASON_FLOW_TABLE;

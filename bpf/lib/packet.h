@@ -18,10 +18,17 @@ enum packet_kind {
 	FL_PACKET_ICMP_ERROR = 2,
 };
 
+/* What an ICMP message is to its flow. */
+enum icmp_role {
+	FL_ICMP_ASKS = 1, /* it opens one; so does what has no answer */
+	FL_ICMP_ANSWERS = 2,
+	FL_ICMP_UNASKED = 3, /* an answer that nobody asked for */
+};
+
 struct packet {
 	__u8 saddr[16] __attribute__((aligned(8))); /* IPv4: first four bytes */
 	__u8 daddr[16] __attribute__((aligned(8)));
-	__u16 sport; /* host order; of an echo: the id on the asking side */
+	__u16 sport; /* host order; of ICMP see fl_icmp_ports */
 	__u16 dport;
 	__u8 family; /* AF_INET, AF_INET6; 0: not IP */
 	__u8 proto;
@@ -34,7 +41,8 @@ struct packet {
 	__u32 frag_id;
 	__u16 l3; /* offset of the IP header: 14, or 0 on L3 devices */
 	__u16 l4;
-	__u32 pad;
+	__u8 icmp_role; /* 0: it isn't ICMP */
+	__u8 pad[3];
 };
 
 /* Most packets have their headers in the linear part already. A pull may copy,
@@ -76,6 +84,66 @@ static __always_inline bool icmp4_is_error(__u8 type)
 	       type == ICMP_PARAMETERPROB || type == ICMP_SOURCE_QUENCH;
 }
 
+static __always_inline bool is_icmp(__u8 proto)
+{
+	return proto == IPPROTO_ICMP || proto == IPPROTO_ICMPV6;
+}
+
+/* The type that an ICMP message answers; without one, its own. */
+static __always_inline __u8 icmp_asked(__u8 family, __u8 type)
+{
+	if (family == AF_INET6)
+		return type == ICMPV6_ECHO_REPLY || type == ICMPV6_NODE_REPLY || type == ICMPV6_EXT_ECHO_REPLY ?
+			       type - 1 :
+			       type;
+	if (type == ICMP_ECHOREPLY)
+		return ICMP_ECHO;
+	return type == ICMP_TIMESTAMPREPLY || type == ICMP_INFO_REPLY || type == ICMP_ADDRESSREPLY ||
+			       type == ICMP_EXT_ECHOREPLY ?
+		       type - 1 :
+		       type;
+}
+
+static __always_inline bool icmp_is_question(__u8 family, __u8 type)
+{
+	if (family == AF_INET6)
+		return type == ICMPV6_ECHO_REQUEST || type == ICMPV6_NODE_QUERY || type == ICMPV6_EXT_ECHO_REQUEST;
+	return type == ICMP_ECHO || type == ICMP_TIMESTAMP || type == ICMP_INFO_REQUEST ||
+	       type == ICMP_ADDRESS || type == ICMP_EXT_ECHO;
+}
+
+/* ICMP's ports: what is sent goes from the id to the type (+ 1: port 0 is no port),
+ * an answer from the type that was asked to the id. So a question and its answer are
+ * one flow, whose destination is what policies name, and messages of another type
+ * are others. What has no answer has no id. */
+FL_GLOBAL int fl_icmp_ports(struct packet *p, __u32 id)
+{
+	__u16 asked;
+
+	if (!p)
+		return 0;
+	asked = icmp_asked(p->family, p->icmp_type);
+	p->icmp_role = asked == p->icmp_type ? FL_ICMP_ASKS : FL_ICMP_ANSWERS;
+	if (p->icmp_role == FL_ICMP_ANSWERS) {
+		p->sport = asked + 1;
+		p->dport = id;
+		return 0;
+	}
+	p->sport = icmp_is_question(p->family, p->icmp_type) ? id : 0;
+	p->dport = asked + 1;
+	return 0;
+}
+
+/* An answer to no question that we know of is a message of its own. */
+static __always_inline void icmp_unasked(struct packet *p)
+{
+	if (p->icmp_role != FL_ICMP_ANSWERS)
+		return;
+	p->icmp_role = FL_ICMP_UNASKED;
+	p->sport = p->dport;
+	p->dport = p->icmp_type + 1;
+}
+
 /* Reads the transport header at p->l4. IPv4 and IPv6 meet here. */
 static __always_inline enum reason parse_l4(struct __sk_buff *skb, struct packet *p)
 {
@@ -115,19 +183,16 @@ static __always_inline enum reason parse_l4(struct __sk_buff *skb, struct packet
 	case IPPROTO_ICMPV6: {
 		struct icmphdr *icmp = l4;
 		bool v6 = p->proto == IPPROTO_ICMPV6;
+		__u16 id;
 
 		/* ICMP inside IPv6, and the reverse, is nothing any host sends. */
 		if ((void *)(icmp + 1) > end || v6 != (p->family == AF_INET6))
 			return FL_REASON_MALFORMED;
 		p->icmp_type = icmp->type;
-		/* The id goes to the side that asks, so that an echo and its
-		 * answer are one flow, and a ping the other way is another. */
-		if (icmp->type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO))
-			p->sport = bpf_ntohs(icmp->id);
-		else if (icmp->type == (v6 ? ICMPV6_ECHO_REPLY : ICMP_ECHOREPLY))
-			p->dport = bpf_ntohs(icmp->id);
-		else if (v6 ? icmp->type < 128 : icmp4_is_error(icmp->type))
+		id = bpf_ntohs(icmp->id);
+		if (v6 ? p->icmp_type < 128 : icmp4_is_error(p->icmp_type))
 			p->kind = FL_PACKET_ICMP_ERROR;
+		fl_icmp_ports(p, id);
 		return FL_REASON_NONE;
 	}
 	}

@@ -85,7 +85,8 @@ static __always_inline struct identity_class *class_find(__u32 identity)
 
 #define FL_DENIALS (1 << FL_VERDICT_DENY | 1 << FL_VERDICT_AUDIT_DENY)
 
-/* Protocols without ports are given this one, which is in no range. */
+/* Protocols without ports are given this one, which is in no range. ICMP has its
+ * type + 1 as port. */
 #define FL_NO_PORT 0x10000
 
 /* Whom a set means that can't be, nobody knows, nor whether somebody unknown is
@@ -335,7 +336,7 @@ FL_GLOBAL int fl_policy_decide(const struct policy_query *q, struct decision *d,
 	scan->spared = q->peer == FL_IDENTITY_HOST ? FL_DENIALS : 0;
 	d->subject_flags = s->flags;
 	scan->lines = s->lines;
-	scan->port = has_ports(q->proto) ? q->dport : FL_NO_PORT;
+	scan->port = has_ports(q->proto) || is_icmp(q->proto) ? q->dport : FL_NO_PORT;
 	scan->proto = q->proto;
 	if (!scan_group(scan))
 		decide(d, FL_VERDICT_DENY, 0, FL_REASON_NO_POLICY);

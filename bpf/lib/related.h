@@ -50,10 +50,8 @@ static __always_inline bool parse_quoted(struct __sk_buff *skb, const struct pac
 		inner->sport = bpf_ntohs(*(__be16 *)&l4);
 		inner->dport = bpf_ntohs(l4.checksum);
 	} else if (inner->proto == (v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP)) {
-		if (l4.type == (v6 ? ICMPV6_ECHO_REQUEST : ICMP_ECHO))
-			inner->sport = bpf_ntohs(l4.id);
-		else
-			inner->dport = bpf_ntohs(l4.id);
+		inner->icmp_type = l4.type;
+		fl_icmp_ports(inner, bpf_ntohs(l4.id));
 	}
 	return true;
 }

@@ -48,7 +48,7 @@ func Explain(w io.Writer, format string, colour bool, r explain.Report) error {
 func destination(c explain.Connection) string {
 	name := c.To.String()
 	if c.Port == 0 {
-		return name + " " + c.Protocol
+		return strings.TrimRight(name+" "+c.Protocol+" "+c.ICMPType, " ")
 	}
 	if strings.Contains(name, ":") {
 		name = "[" + name + "]"

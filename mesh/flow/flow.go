@@ -37,6 +37,7 @@ type Flow struct {
 	Destination Peer   `json:"destination"`
 	Protocol    string `json:"protocol,omitempty"` // "TCP", "UDP", "ICMP", …
 	TCPFlags    string `json:"tcpFlags,omitempty"` // e.g. "SYN"
+	ICMPType    string `json:"icmpType,omitempty"` // e.g. "EchoRequest", or a number; the source's port is then the message's id
 
 	// Policy is whose rule decided; absent if none did.
 	Policy *Policy `json:"policy,omitempty"`
@@ -84,6 +85,9 @@ func (f Flow) String() string {
 func (f Flow) port() string {
 	if f.Protocol == "" {
 		return ""
+	}
+	if f.ICMPType != "" {
+		return ":" + f.ICMPType + "/" + f.Protocol
 	}
 	return "/" + f.Protocol
 }

@@ -12,6 +12,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
@@ -37,12 +38,17 @@ func (s *sequence) connections() []Connection {
 				if c.Peer == identity.Host && c.Dir == Ingress {
 					continue // policy isn't asked
 				}
-				for _, c.Proto = range []uint8{1, protoTCP, protoUDP, protoSCTP} {
-					for _, c.Port = range []uint16{80, 443, 8080, 65535, 1000} {
+				for _, c.Proto = range []uint8{icmp.V4, icmp.V6, 47, protoTCP, protoUDP, protoSCTP} {
+					of := []uint16{80, 443, 8080, 65535, 1000}
+					switch {
+					case c.Proto == 47:
+						of = []uint16{0}
+					case icmp.Is(c.Proto):
+						of = icmpTypes[:5]
+					}
+					for _, c.Port = range of {
 						c.Subject = identity.Of(1, uint16(identity.FirstLocal+n))
-						if c.Proto != 1 || c.Port == 80 {
-							out = append(out, c)
-						}
+						out = append(out, c)
 					}
 				}
 			}
@@ -56,9 +62,6 @@ func (s *sequence) sample(t *rapid.T) []Connection {
 	out := make([]Connection, 25)
 	for n := range out {
 		out[n] = all[rapid.IntRange(0, len(all)-1).Draw(t, "connection")]
-		if out[n].Proto == 1 {
-			out[n].Port = 0
-		}
 	}
 	return out
 }
@@ -122,9 +125,6 @@ func (s *sequence) checkAll(t *rapid.T) {
 		t.Fatalf("there is room and the engine says %v", s.engine.roomProblems())
 	}
 	for _, c := range s.connections() {
-		if c.Proto == 1 {
-			c.Port = 0
-		}
 		want, got := wanted(s.before, s.subjects, c), s.kernel.decide(c)
 		if full && got.Passes() && !want.Passes() || !full && got.Decision != want {
 			t.Fatalf("%+v: %+v, want %+v by %q\n%s", c, got, want, s.before.Rules[want.Rule].Text, s)

@@ -34,7 +34,9 @@ type Connection struct {
 	Addr  netip.Addr // of the peer; CIDRs match it, whoever has it
 	Dir   Direction
 	Proto uint8
-	Port  uint16 // the destination's, whichever side that is; 0 for protocols without
+	// Port is the destination's, whichever side that is; 0 for protocols without. Of ICMP it is icmp.Port of the type that
+	// the first message has.
+	Port uint16
 }
 
 // Decision is what becomes of a connection.

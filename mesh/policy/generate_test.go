@@ -185,6 +185,24 @@ func genMeshPort(t *rapid.T) v1alpha1.MeshPolicyPort {
 	return out
 }
 
+// genICMP makes messages of few types, some of them of one family only.
+func genICMP(t *rapid.T) v1alpha1.MeshPolicyICMP {
+	out := v1alpha1.MeshPolicyICMP{Family: rapid.SampledFrom([]string{"", "IPv4", "IPv6"}).Draw(t, "family")}
+	var typ intstr.IntOrString
+	switch kind := rapid.IntRange(0, 3).Draw(t, "type kind"); {
+	case kind == 0:
+		return out
+	case kind == 1 && out.Family != "":
+		typ = intstr.FromInt32(rapid.SampledFrom(map[string][]int32{"IPv4": {0, 8, 13, 255}, "IPv6": {128, 129, 139, 255}}[out.Family]).Draw(t, "type"))
+	default:
+		typ = intstr.FromString(rapid.SampledFrom(map[string][]string{
+			"": {"EchoRequest", "EchoReply", "TimestampRequest", "NodeInformationQuery"}, "IPv4": {"EchoRequest", "TimestampRequest"}, "IPv6": {"EchoReply", "NodeInformationQuery"},
+		}[out.Family]).Draw(t, "type"))
+	}
+	out.Type = &typ
+	return out
+}
+
 func genMeshDirection(t *rapid.T, name string) *v1alpha1.MeshPolicyDirection {
 	rules := func(what string) []v1alpha1.MeshPolicyRule {
 		var out []v1alpha1.MeshPolicyRule
@@ -193,6 +211,9 @@ func genMeshDirection(t *rapid.T, name string) *v1alpha1.MeshPolicyDirection {
 				Peers: rapid.SliceOfN(rapid.Custom(genMeshPeer), 0, 2).Draw(t, "peers"),
 				Ports: rapid.SliceOfN(rapid.Custom(genMeshPort), 0, 2).Draw(t, "ports"),
 			})
+			if rapid.IntRange(0, 3).Draw(t, "icmp?") == 0 {
+				out[len(out)-1].ICMP = rapid.SliceOfN(rapid.Custom(genICMP), 1, 2).Draw(t, "icmp")
+			}
 		}
 		return out
 	}

@@ -69,7 +69,7 @@ func meshDirection(m *Model, field string, in *v1alpha1.MeshPolicyDirection) *di
 }
 
 func meshRule(m *Model, field string, kind RuleKind, index int, in *v1alpha1.MeshPolicyRule) rule {
-	r := rule{kind: kind, index: index, anyPeer: len(in.Peers) == 0, anyPort: len(in.Ports) == 0}
+	r := rule{kind: kind, index: index, anyPeer: len(in.Peers) == 0, anyPort: len(in.Ports)+len(in.ICMP) == 0}
 	broken := false
 	for i := range in.Peers {
 		p, ok := meshPeer(m, fmt.Sprintf("%s.peers[%d]", field, i), kind, &in.Peers[i])
@@ -84,6 +84,14 @@ func meshRule(m *Model, field string, kind RuleKind, index int, in *v1alpha1.Mes
 			r.ports = append(r.ports, p)
 		}
 		broken = broken || !ok
+	}
+	for i := range in.ICMP {
+		p, err := icmpPorts(&in.ICMP[i])
+		if err != nil {
+			m.problem(fmt.Sprintf("%s.icmp[%d]%v", field, i, err))
+			broken = true
+		}
+		r.ports = append(r.ports, p...)
 	}
 	if broken && kind == RuleDeny {
 		// What it meant to keep out is not known, so nothing comes in.

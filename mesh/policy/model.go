@@ -103,7 +103,7 @@ func (s *podSelector) meansPod(l labels.Set) bool {
 // port is a range of ports of a protocol, or a named one.
 type port struct {
 	proto    uint8
-	from, to uint16 // 0, 0: all
+	from, to uint16 // 0, 0: all; of ICMP as icmp.Port
 	name     string // with the protocol, as in World.NamedPorts
 }
 

@@ -301,9 +301,12 @@ func (o *oracle) meshRule(namespace string, r v1alpha1.MeshPolicyRule, c connect
 		peers = peers || is
 		asPod = asPod || is && p.CIDR == ""
 	}
-	ports := len(r.Ports) == 0
+	ports := len(r.Ports) == 0 && len(r.ICMP) == 0
 	for _, p := range r.Ports {
 		ports = ports || meshPortMatches(p, c, asPod)
+	}
+	for _, m := range r.ICMP {
+		ports = ports || isMessage(m, c)
 	}
 	return peers && ports
 }
@@ -349,6 +352,26 @@ func meshPortMatches(p v1alpha1.MeshPolicyPort, c connection, asPod bool) bool {
 		return int32(c.port) >= *p.Port && int32(c.port) <= *p.EndPort
 	}
 	return int32(c.port) == *p.Port
+}
+
+// isMessage says whether a connection is ICMP of a family and type. Its port is the type + 1.
+func isMessage(m v1alpha1.MeshPolicyICMP, c connection) bool {
+	family := map[uint8]string{1: "IPv4", 58: "IPv6"}[c.proto]
+	if family == "" || m.Family != "" && m.Family != family {
+		return false
+	}
+	if m.Type == nil {
+		return true
+	}
+	numbers := map[string]map[string]int32{
+		"EchoRequest": {"IPv4": 8, "IPv6": 128}, "EchoReply": {"IPv4": 0, "IPv6": 129},
+		"TimestampRequest": {"IPv4": 13}, "NodeInformationQuery": {"IPv6": 139},
+	}
+	number, has := numbers[m.Type.StrVal][family]
+	if m.Type.Type == intstr.Int {
+		number, has = m.Type.IntVal, true
+	}
+	return has && int32(c.port) == number+1
 }
 
 func (o *oracle) clusterLabels(name string) map[string]string {

@@ -6,6 +6,8 @@ package policy
 import (
 	"fmt"
 	"strings"
+
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 )
 
 // Protocol numbers that policies can name.
@@ -36,6 +38,10 @@ func protocolName(proto uint8) string {
 		return "UDP"
 	case protoSCTP:
 		return "SCTP"
+	case icmp.V4:
+		return "ICMP"
+	case icmp.V6:
+		return "ICMPv6"
 	}
 	return fmt.Sprintf("protocol %d", proto)
 }
@@ -62,6 +68,8 @@ func (p port) String() string {
 		return name + "/" + strings.TrimSuffix(p.name, "/"+name)
 	case p.from == 0:
 		return name
+	case icmp.Is(p.proto):
+		return name + "/" + icmp.PortName(p.proto, p.from)
 	case p.from == p.to:
 		return fmt.Sprintf("%s/%d", name, p.from)
 	}
@@ -76,5 +84,7 @@ func (p port) span() (from, to uint16) {
 	return p.from, p.to
 }
 
-// hasPorts says whether connections of a protocol have ports.
-func hasPorts(proto uint8) bool { return proto == protoTCP || proto == protoUDP || proto == protoSCTP }
+// hasPorts says whether connections of a protocol have ports. ICMP has its types as such.
+func hasPorts(proto uint8) bool {
+	return proto == protoTCP || proto == protoUDP || proto == protoSCTP || icmp.Is(proto)
+}

@@ -14,8 +14,12 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
+
+// icmpTypes that connections have: those that policies name, and others.
+var icmpTypes = []uint16{1, 9, 14, 129, 130, 140, 200, 256}
 
 func TestNetworkPoliciesDecideAsTheirDocumentationSays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) { compareWithOracle(t, genScene(t, true)) })
@@ -72,11 +76,12 @@ func (s *scene) checkProblems(t *rapid.T, r *Reference) {
 func (s *scene) compare(t *rapid.T, r *Reference, id, peerID uint32, peer oraclePeer, ports []uint16) {
 	for _, dir := range []Direction{Ingress, Egress} {
 		checkExplanation(t, r, Connection{id, peerID, peer.addr, dir, protoTCP, 80})
-		for _, proto := range []uint8{1, protoTCP, protoUDP, protoSCTP} {
-			for _, port := range ports {
-				if proto == 1 {
-					port = 0
-				}
+		for _, proto := range []uint8{icmp.V4, icmp.V6, protoTCP, protoUDP, protoSCTP} {
+			of := ports
+			if icmp.Is(proto) {
+				of = icmpTypes
+			}
+			for _, port := range of {
 				c := connection{s.pods[id], peer, dir, proto, port}
 				want := s.oracle.verdict(c)
 				got := r.Evaluate(Connection{id, peerID, peer.addr, dir, proto, port})

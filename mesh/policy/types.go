@@ -94,7 +94,7 @@ func (s Subject) base() Subject {
 type Line struct {
 	Set      uint16 // of peers; 0: everybody
 	Proto    uint8  // 0: any
-	From, To uint16 // destination ports, host order, inclusive; 0-0: any port, and protocols without ports
+	From, To uint16 // destination ports, host order, inclusive, of ICMP icmp.Port; 0-0: any port, and protocols without ports
 	Verdict  Verdict
 	Rule     uint32 // of Pass and AuditPass: the number of the chunk to go on with
 }

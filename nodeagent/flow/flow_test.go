@@ -70,6 +70,26 @@ var deathstar = table.Rule{
 	Direction: bpf.DirIngress, Description: "isolates", Revision: "main@sha1:abc", Path: "policies/deathstar.yaml",
 }
 
+func TestICMPIsToldByItsType(t *testing.T) {
+	n, _ := newNamer(t)
+	for want, e := range map[string]bpf.Event{
+		"10.24.0.7:EchoRequest/ICMP":              {Proto: 1, Family: 2, Sport: 7, Dport: 9},
+		"10.24.0.7:200/ICMP":                      {Proto: 1, Family: 2, Dport: 201},
+		"10.24.0.7/ICMP":                          {Proto: 1, Family: 2},
+		"[a18:7::]:NodeInformationQuery/ICMPv6":   {Proto: 58, Family: 10, Sport: 7, Dport: 140},
+		"[a18:7::]:DestinationUnreachable/ICMPv6": {Proto: 58, Family: 10, Dport: 2},
+		"10.24.0.7:80/TCP":                        {Proto: 6, Family: 2, Dport: 80},
+		"10.24.0.7/proto-47":                      {Proto: 47, Family: 2},
+	} {
+		copy(e.Daddr[:], netip.MustParseAddr("10.24.0.7").AsSlice())
+		f := n.name(time.Unix(5, 0), e)
+		f.Destination.Kind = ""
+		if got := f.String(); !strings.Contains(got, "→ "+want) {
+			t.Errorf("%+v is told as %q, want %s", e, got, want)
+		}
+	}
+}
+
 func TestADropIsToldInNames(t *testing.T) {
 	n, tables := newNamer(t)
 	file(tables, endpoint("east", "xwing", "10.14.0.5", 65800), endpoint("west", "deathstar", "10.24.0.7", 131400))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/flow"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
@@ -74,6 +75,12 @@ func (n *Namer) name(at time.Time, e bpf.Event) flow.Flow {
 		f.Protocol = table.ProtocolName(e.Proto)
 		if e.Proto == protoTCP {
 			f.TCPFlags = tcpFlags(e.TCPFlags)
+		}
+		if icmp.Is(e.Proto) {
+			f.Destination.Port = 0
+			if _, known := icmp.Type(e.Dport); known {
+				f.ICMPType = icmp.PortName(e.Proto, e.Dport)
+			}
 		}
 	}
 	if rule, ok := n.rules[e.RuleID]; ok && e.RuleID != 0 {

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/topology"
 )
 
@@ -131,6 +132,8 @@ func FormatLine(l bpf.PolicyLine) string {
 		peer = fmt.Sprintf("set=%d", l.Set)
 	}
 	switch {
+	case icmp.Is(l.Proto) && l.PortFrom != 0:
+		port = icmp.PortName(l.Proto, l.PortFrom)
 	case l.PortFrom != l.PortTo:
 		port = fmt.Sprintf("%d-%d", l.PortFrom, l.PortTo)
 	case l.PortFrom != 0:

@@ -204,7 +204,7 @@ func TestBinariesStayApart(t *testing.T) {
 }
 
 // pure packages decide: the same input gives the same answer, on every machine and at every time.
-var pure = []string{"mesh/flow", "mesh/identity", "mesh/policy", "mesh/service", "mesh/topology", "operator/aggregate", "operator/export", "nodeagent/plan", "kubectl-fairlead/evaluate",
+var pure = []string{"mesh/flow", "mesh/icmp", "mesh/identity", "mesh/policy", "mesh/service", "mesh/topology", "operator/aggregate", "operator/export", "nodeagent/plan", "kubectl-fairlead/evaluate",
 	"kubectl-fairlead/policy/world", "kubectl-fairlead/policy/explain", "kubectl-fairlead/policy/expect", "kubectl-fairlead/policy/lint", "mesh/manifest"}
 
 // impure are the packages that a decision must not reach for. Pure packages may get to them through the types they

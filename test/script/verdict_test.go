@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
@@ -139,7 +140,7 @@ var withPorts = []uint8{6, 17, 132}
 
 // verdicts are the decisions about every port of a protocol.
 func (p policyMaps) verdicts(subject bpf.SubjectKey, peer uint32, proto uint8) []verdict {
-	if !slices.Contains(withPorts, proto) {
+	if !slices.Contains(withPorts, proto) && !icmp.Is(proto) {
 		return []verdict{{0, lastPort, p.decide(subject, peer, proto, noPort)}}
 	}
 	starts := []int{0} // of ranges within which no line makes a difference
@@ -254,6 +255,8 @@ func ports(proto uint8, v verdict) string {
 	switch {
 	case v.from == 0 && v.to == lastPort:
 		return "every " + name + " port"
+	case v.from == v.to && icmp.Is(proto):
+		return icmp.PortName(proto, uint16(v.from)) + "/" + name
 	case v.from == v.to:
 		return strconv.Itoa(v.from) + "/" + name
 	}

@@ -243,6 +243,14 @@ struct udphdr {
 #define ICMP_ECHO 8
 #define ICMP_TIME_EXCEEDED 11
 #define ICMP_PARAMETERPROB 12
+#define ICMP_TIMESTAMP 13
+#define ICMP_TIMESTAMPREPLY 14
+#define ICMP_INFO_REQUEST 15
+#define ICMP_INFO_REPLY 16
+#define ICMP_ADDRESS 17
+#define ICMP_ADDRESSREPLY 18
+#define ICMP_EXT_ECHO 42
+#define ICMP_EXT_ECHOREPLY 43
 #define ICMP_FRAG_NEEDED 4
 
 #define ICMPV6_DEST_UNREACH 1
@@ -258,7 +266,11 @@ struct udphdr {
 #define ICMPV6_MLD_QUERY 130
 #define ICMPV6_MLD_REPORT 131
 #define ICMPV6_MLD_DONE 132
+#define ICMPV6_NODE_QUERY 139 /* RFC 4620 */
+#define ICMPV6_NODE_REPLY 140
 #define ICMPV6_MLD2_REPORT 143
+#define ICMPV6_EXT_ECHO_REQUEST 160
+#define ICMPV6_EXT_ECHO_REPLY 161
 
 /* ICMP and ICMPv6 share the layout of their first eight bytes. */
 struct icmphdr {

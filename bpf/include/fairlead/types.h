@@ -234,14 +234,17 @@ struct peer {
 /* ---- flows ------------------------------------------------------------- */
 
 /* From the pod's point of view, so that both directions of a flow are one
- * entry and one lookup. An echo's id stands in the port of who opened it. */
+ * entry and one lookup. ICMP has the id and the type in place of ports, see
+ * packet.h, and since these could be any two numbers, which way the flow's
+ * questions go. */
 struct ct4_key {
 	__u8 pod[4];
 	__u8 peer[4];
 	__u16 pod_port;
 	__u16 peer_port;
 	__u8 proto;
-	__u8 pad[3];
+	enum direction asks; /* NONE: it isn't ICMP */
+	__u8 pad[2];
 };
 
 struct ct6_key {
@@ -250,7 +253,8 @@ struct ct6_key {
 	__u16 pod_port;
 	__u16 peer_port;
 	__u8 proto;
-	__u8 pad[3];
+	enum direction asks;
+	__u8 pad[2];
 };
 
 /* What every packet of a flow reads comes first: with many flows the entry's
@@ -287,6 +291,9 @@ struct frag_key {
 struct frag_ports {
 	__u16 sport;
 	__u16 dport;
+	__u8 icmp_type;
+	__u8 icmp_role;
+	__u8 pad[2];
 };
 
 #include "fairlead/types_policy.h"
@@ -403,8 +410,8 @@ struct event {
 	__u32 bytes; /* length of this packet */
 	__u8 saddr[16]; /* IPv4: the first four bytes */
 	__u8 daddr[16];
-	__u16 sport;
-	__u16 dport;
+	__u16 sport; /* of ICMP: the id */
+	__u16 dport; /* of ICMP: the type + 1; 0: not known */
 	__u8 family; /* AF_INET, AF_INET6; 0: not IP */
 	__u8 proto;
 	enum hook hook;

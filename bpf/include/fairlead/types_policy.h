@@ -38,7 +38,7 @@ struct group_key {
 
 struct policy_line {
 	__u16 set; /* of peers, below FL_SET_COUNT; 0: everybody */
-	__u16 port_from; /* 0-0: any port, and protocols without ports */
+	__u16 port_from; /* of ICMP: of the type + 1; 0-0: any, and protocols without ports */
 	__u16 port_to;
 	__u8 proto; /* 0: any */
 	enum verdict verdict;

@@ -101,6 +101,11 @@ func anyRules(t *rapid.T, what, peers, block, named string, most int) []object {
 		if p := anyPorts(t, named); p != nil {
 			rule["ports"] = p
 		}
+		if peers == "peers" && rapid.IntRange(0, 4).Draw(t, "icmp?") == 0 {
+			rule["icmp"] = []object{rapid.SampledFrom([]object{
+				{}, {"family": "IPv4"}, {"type": "EchoRequest"}, {"family": "IPv4", "type": 8}, {"family": "IPv4", "type": 13}, {"family": "IPv6", "type": "EchoReply"},
+			}).Draw(t, "icmp")}
+		}
 		switch rapid.IntRange(0, 3).Draw(t, "peers") {
 		case 0:
 		case 1:

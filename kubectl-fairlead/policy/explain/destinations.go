@@ -17,6 +17,7 @@ type place struct {
 	party
 	proto uint8
 	port  uint16
+	icmp  string // a type, whose number may depend on the family
 }
 
 // destinations of TO, as they are for a source: a service leads elsewhere in each cluster.
@@ -42,12 +43,12 @@ func (e *explainer) destinations(from party, to Target) ([]place, error) {
 		return nil, err
 	}
 	if to.Proto != 0 {
-		return []place{{p, to.Proto, to.Port}}, nil
+		return []place{{p, to.Proto, to.Port, to.ICMP}}, nil
 	}
 	var out []place
 	if p.isSubject() {
 		for _, port := range p.pod.Ports {
-			out = append(out, place{p, uint8(port.Proto), port.Number})
+			out = append(out, place{party: p, proto: uint8(port.Proto), port: port.Number})
 		}
 	}
 	if len(out) == 0 {
@@ -130,6 +131,9 @@ func (e *explainer) leads(cluster string, to Target, outside bool) ([]place, err
 			}
 		}
 	}
+	if to.ICMP != "" {
+		return nil, fmt.Errorf("service %s/%s has ports, and none of ICMP: nobody answers a ping to its address; name a pod", to.Namespace, to.Name)
+	}
 	var out []place
 	ports := 0
 	for _, f := range service.Resolve(cluster, defs).Frontends {
@@ -140,7 +144,7 @@ func (e *explainer) leads(cluster string, to Target, outside bool) ([]place, err
 		for _, b := range f.Backends {
 			p := party{addr: b.Addr}
 			p.pod, p.node = e.mesh.Holder(b.Addr)
-			if next := (place{p, f.Proto, b.Port}); !slices.Contains(out, next) {
+			if next := (place{party: p, proto: f.Proto, port: b.Port}); !slices.Contains(out, next) {
 				out = append(out, next)
 			}
 		}

@@ -29,6 +29,7 @@ func Explain(m *world.Mesh, from End, to Target) (Report, error) {
 	if err != nil {
 		return r, fmt.Errorf("FROM %s: %w", from, err)
 	}
+	var lacking []error // families without the type that was asked for
 	for _, source := range sources {
 		places, err := e.destinations(source, to)
 		if err != nil {
@@ -36,9 +37,20 @@ func Explain(m *world.Mesh, from End, to Target) (Report, error) {
 		}
 		for _, p := range places {
 			for _, pair := range families(source, p.party) {
-				r.add(e.judge(pair[0], pair[1], p.proto, p.port))
+				proto, port, err := p.on(pair[0], pair[1])
+				if err != nil {
+					lacking = append(lacking, err)
+					continue
+				}
+				r.add(e.judge(pair[0], pair[1], proto, port))
 			}
 		}
+	}
+	if len(r.Connections) == 0 && len(lacking) > 0 {
+		return r, fmt.Errorf("TO %s: %w", to, lacking[0])
+	}
+	for _, err := range lacking {
+		e.note("not judged: " + err.Error())
 	}
 	for _, c := range r.Connections {
 		e.missing = append(append(e.missing, c.Egress.Missing...), c.Ingress.Missing...)

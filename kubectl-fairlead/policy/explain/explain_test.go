@@ -13,6 +13,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/internal/anymesh"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
@@ -24,7 +25,9 @@ func TestParse(t *testing.T) {
 		"shop/web": "shop/web", "east/shop/web:80": "east/shop/web:80/TCP", "svc/shop/api:80/udp": "svc/shop/api:80/UDP",
 		"svc/east/shop/api": "svc/east/shop/api", "node/n1:22": "node/n1:22/TCP", "node/east/n1:icmp": "node/east/n1:icmp",
 		"10.0.0.1": "10.0.0.1", "10.0.0.1:53/UDP": "10.0.0.1:53/UDP", "fd00::1": "fd00::1", "[fd00::1]:80": "[fd00::1]:80/TCP",
-		"[fd00::1]:icmp": "[fd00::1]:icmp", "::ffff:10.0.0.1": "10.0.0.1",
+		"[fd00::1]:icmp": "[fd00::1]:icmp", "shop/web:EchoRequest/icmp": "shop/web:icmp", "shop/web:TimestampRequest/ICMP": "shop/web:TimestampRequest/ICMP",
+		"[fd00::1]:200/ICMP": "[fd00::1]:200/ICMP", "shop/web:TimeExceeded/ICMP": "error", "shop/web:3/ICMP": "error", "shop/web:/ICMP": "error",
+		"shop/web:256/ICMP": "error", "shop/web:Ping/ICMP": "error", "::ffff:10.0.0.1": "10.0.0.1",
 		"web": "error", "": "error", "shop/web:0": "error", "shop/web:80/GRE": "error", "[fd00::1]80": "error", "[10.0.0.1]:80": "error",
 		"a/b/c/d": "error", "Shop/web": "error", "224.0.0.1:5": "error", "fe80::1%eth0": "error", "shop/web:http": "error", "node/a/b/c": "error",
 	} {
@@ -42,7 +45,7 @@ func TestParse(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"east/shop/web:80/TCP", "[fd00::1]:icmp", "svc/a/b", "node/n:1/SCTP", "10.0.0.1:53/UDP"} {
+	for _, s := range []string{"east/shop/web:80/TCP", "[fd00::1]:icmp", "shop/web:13/ICMP", "svc/a/b", "node/n:1/SCTP", "10.0.0.1:53/UDP"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -279,14 +282,19 @@ func TestSidesSayWhatTheEngineDecides(t *testing.T) {
 		}
 		from, to := pod("from"), pod("to")
 		proto := rapid.SampledFrom([]uint8{1, 6, 17, 132}).Draw(t, "proto")
-		port := uint16(0)
-		if proto != 1 {
+		port, typ := uint16(0), ""
+		if proto != icmp.V4 {
 			port = rapid.SampledFrom([]uint16{79, 80, 81, 8080, 9000}).Draw(t, "port")
+		} else {
+			typ = rapid.SampledFrom([]string{"EchoRequest", "13", "200"}).Draw(t, "type")
 		}
 		end := func(p *world.Pod) End {
 			return End{Kind: KindPod, Cluster: p.Cluster, Namespace: p.Namespace, Name: p.Name}
 		}
-		r, err := Explain(m, end(from), Target{End: end(to), Proto: proto, Port: port})
+		r, err := Explain(m, end(from), Target{End: end(to), Proto: proto, Port: port, ICMP: typ})
+		if n, err := icmp.Parse(icmp.V4, typ); err == nil {
+			port = icmp.Port(n)
+		}
 		if err != nil || len(r.Connections) != 1 {
 			t.Fatalf("%+v, %v", r, err)
 		}

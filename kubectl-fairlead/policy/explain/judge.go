@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 )
@@ -51,12 +52,31 @@ func (p party) tell() Party {
 	return out
 }
 
-// judge decides one connection.
-func (e *explainer) judge(from, to party, proto uint8, port uint16) Connection {
-	if proto == protoICMP && (to.addr.Is6() || !to.addr.IsValid() && from.addr.Is6()) {
+// on is the protocol and port of a place for two addresses: of ICMP both depend on the family.
+func (p place) on(from, to party) (proto uint8, port uint16, err error) {
+	if p.icmp == "" {
+		return p.proto, p.port, nil
+	}
+	proto = protoICMP
+	if to.addr.Is6() || !to.addr.IsValid() && from.addr.Is6() {
 		proto = protoICMPv6
 	}
+	typ, err := icmp.Parse(proto, p.icmp)
+	if err == nil && icmp.IsError(proto, typ) {
+		err = fmt.Errorf("type %s is an error message", p.icmp)
+	}
+	if err != nil {
+		return 0, 0, fmt.Errorf("%s: %w", protocolName(proto), err)
+	}
+	return proto, icmp.Port(typ), nil
+}
+
+// judge decides one connection.
+func (e *explainer) judge(from, to party, proto uint8, port uint16) Connection {
 	c := Connection{From: from.tell(), To: to.tell(), Protocol: protocolName(proto), Port: port}
+	if icmp.Is(proto) {
+		c.Port, c.ICMPType = 0, icmp.PortName(proto, port)
+	}
 	c.Egress = e.side(policy.Egress, from, to, proto, port)
 	c.Ingress = e.side(policy.Ingress, to, from, proto, port)
 	c.Verdict = both(c.Egress, c.Ingress)

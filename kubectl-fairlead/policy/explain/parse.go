@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 )
 
 // Kind of an end of a connection.
@@ -33,16 +35,17 @@ type End struct {
 // Target is where a connection goes to.
 type Target struct {
 	End
-	Proto uint8 // 0: not given
+	Proto uint8 // 0: not given; protoICMP: of whichever family the addresses are
 	Port  uint16
+	ICMP  string // a type, by name or number
 }
 
 // Protocol numbers.
 const (
-	protoICMP   = 1
+	protoICMP   = icmp.V4
 	protoTCP    = 6
 	protoUDP    = 17
-	protoICMPv6 = 58
+	protoICMPv6 = icmp.V6
 	protoSCTP   = 132
 )
 
@@ -102,7 +105,10 @@ func address(text string, a netip.Addr) (End, error) {
 	return End{Kind: KindAddress, Addr: a.Unmap()}, nil
 }
 
-// ParseTarget reads TO[:PORT[/PROTOCOL]] or TO:ICMP.
+// ping is the type of TO:icmp.
+const ping = "EchoRequest"
+
+// ParseTarget reads TO[:PORT[/PROTOCOL]], TO:icmp or TO:TYPE/ICMP.
 func ParseTarget(text string) (Target, error) {
 	name, port, has := text, "", false
 	if end := strings.LastIndex(text, "]"); strings.HasPrefix(text, "[") && end > 0 {
@@ -124,10 +130,14 @@ func ParseTarget(text string) (Target, error) {
 		return t, nil
 	}
 	if strings.EqualFold(port, "icmp") {
-		t.Proto = protoICMP
+		t.Proto, t.ICMP = protoICMP, ping
 		return t, nil
 	}
 	number, proto, named := strings.Cut(port, "/")
+	if strings.EqualFold(proto, "icmp") {
+		t.Proto, t.ICMP = protoICMP, number
+		return t, t.checkType(text)
+	}
 	t.Proto = protoTCP
 	if named {
 		switch strings.ToUpper(proto) {
@@ -137,7 +147,7 @@ func ParseTarget(text string) (Target, error) {
 		case "SCTP":
 			t.Proto = protoSCTP
 		default:
-			return Target{}, fmt.Errorf("%q: protocol %q is none of TCP, UDP, SCTP; for ICMP give :icmp instead of a port", text, proto)
+			return Target{}, fmt.Errorf("%q: protocol %q is none of TCP, UDP, SCTP; for ICMP give :icmp or :TYPE/ICMP instead of a port", text, proto)
 		}
 	}
 	n, err := strconv.ParseUint(number, 10, 16)
@@ -146,6 +156,24 @@ func ParseTarget(text string) (Target, error) {
 	}
 	t.Port = uint16(n)
 	return t, nil
+}
+
+// checkType says whether a type is known in any family, and is no error.
+func (t Target) checkType(text string) error {
+	var why error
+	for _, proto := range []uint8{icmp.V4, icmp.V6} {
+		typ, err := icmp.Parse(proto, t.ICMP)
+		if err == nil && icmp.IsError(proto, typ) {
+			err = fmt.Errorf("%s is an error message, which passes with the connection that it is about, and never without", icmp.Name(proto, typ))
+		}
+		if err == nil {
+			return nil
+		}
+		if why == nil {
+			why = err
+		}
+	}
+	return fmt.Errorf("%q: %w", text, why)
 }
 
 // String writes the end as ParseEnd reads it.
@@ -175,8 +203,11 @@ func (t Target) String() string {
 	case t.Kind == KindAddress && t.Addr.Is6():
 		name = "[" + name + "]"
 	}
-	if t.Port == 0 {
+	switch {
+	case t.ICMP == ping:
 		return name + ":icmp"
+	case t.ICMP != "":
+		return name + ":" + t.ICMP + "/ICMP"
 	}
 	return fmt.Sprintf("%s:%d/%s", name, t.Port, protocolName(t.Proto))
 }

@@ -41,6 +41,7 @@ type Connection struct {
 	To       Party   `json:"to"`
 	Protocol string  `json:"protocol"`
 	Port     uint16  `json:"port,omitempty"`
+	ICMPType string  `json:"icmpType,omitempty"` // its name, or the number
 	Verdict  Verdict `json:"verdict"`
 	Egress   Side    `json:"egress"`
 	Ingress  Side    `json:"ingress"`

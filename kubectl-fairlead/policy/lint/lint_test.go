@@ -15,6 +15,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/internal/anymesh"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
@@ -86,6 +87,21 @@ func TestFindings(t *testing.T) {
 		{"a name is open with all numbers", []string{
 			n + `{"podSelector":{},"ingress":[{"ports":[{"port":"http"}]},{"ports":[{"port":1,"endPort":65535}]}]}`,
 		}, "rule-redundant p0 ingress allow[0]"},
+		{"a name that covers a number", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"icmp":[{"type":"EchoRequest"}]},{"icmp":[{"family":"IPv4","type":8}]}]}}`,
+		}, "rule-redundant p0 ingress allow[1]"},
+		{"types that don't cover each other", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"icmp":[{"family":"IPv4","type":8}]},{"icmp":[{"family":"IPv6","type":8}, {"family":"IPv4","type":0}]},{"ports":[{"port":9}]}]}}`,
+		}, "policy-invalid p0"},
+		{"types of all kinds", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"icmp":[{"family":"IPv4","type":8}]},{"icmp":[{"type":"EchoReply"}]},{"ports":[{"port":9}]},{"icmp":[{"family":"IPv6","type":255}]}]}}`,
+		}, ""},
+		{"every type", []string{
+			m + `{"podSelector":{},"ingress":{"allow":[{"icmp":[{"family":"IPv6","type":255},{"type":"Redirect"}]},{"icmp":[{}]}]}}`,
+		}, "rule-redundant p0 ingress allow[0]"},
+		{"a deny of a family stands before a type", []string{
+			m + `{"podSelector":{},"ingress":{"deny":[{"icmp":[{"family":"IPv4"}]}],"allow":[{"icmp":[{"type":"TimestampRequest"}]},{}]}}`,
+		}, "rule-shadowed p0 ingress allow[0]"},
 		{"addresses of pods in the middle of a range", []string{
 			m + `{"podSelector":{},"ingress":{"defaultAction":"Allow","deny":[{"peers":[{"cidr":"10.0.0.0/8","except":["10.0.0.0/24"]}]}],"allow":[{"peers":[{"podSelector":{}}]}]}}`,
 		}, "rule-redundant p0 ingress allow[0]"},
@@ -231,8 +247,11 @@ func connections(m *world.Mesh) []policy.Connection {
 		for _, name := range m.Names() {
 			for _, peer := range m.Clusters[name].Pods {
 				for _, dir := range []policy.Direction{policy.Ingress, policy.Egress} {
-					for _, port := range []uint16{1, 79, 80, 81, 443, 8080, 8081} {
-						for _, proto := range []uint8{6, 17} {
+					for _, port := range []uint16{1, 9, 14, 79, 80, 81, 129, 130, 443, 8080, 8081} {
+						for _, proto := range []uint8{6, 17, icmp.V4, icmp.V6} {
+							if _, is := icmp.Type(port); icmp.Is(proto) && !is {
+								continue
+							}
 							c := policy.Connection{Subject: subject.Identity, Peer: peer.Identity, Addr: peer.Addresses[0], Dir: dir, Proto: proto, Port: port}
 							out = append(out, c)
 							c.Peer = identity.World

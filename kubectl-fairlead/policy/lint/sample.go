@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 )
@@ -89,13 +90,30 @@ func (m *maker) check(w *words) {
 	}
 }
 
+// protoGRE stands for all protocols without ports.
+const protoGRE = 47
+
 func (m *maker) makePorts(rules *words) {
 	for _, proto := range []uint8{6, 17, 132} {
 		for _, p := range portEdges(rules.ports) {
 			m.ports = append(m.ports, policy.Connection{Proto: proto, Port: p})
 		}
 	}
-	m.ports = append(m.ports, policy.Connection{Proto: 1})
+	m.ports = append(m.ports, policy.Connection{Proto: protoGRE})
+	for _, proto := range []uint8{icmp.V4, icmp.V6} {
+		named := map[uint16]bool{}
+		for _, c := range rules.messages {
+			if c.Proto == proto && !named[c.Port] {
+				named[c.Port] = true
+				m.ports = append(m.ports, c)
+			}
+		}
+		other := icmp.Port(255) // that no rule names
+		for named[other] {
+			other--
+		}
+		m.ports = append(m.ports, policy.Connection{Proto: proto, Port: other})
+	}
 	m.names = slices.Clone(rules.names)
 	slices.Sort(m.names)
 	if m.names = slices.Compact(m.names); len(m.names) > mostNames {
@@ -276,7 +294,7 @@ func (s *sample) reference(models []*policy.Model, names []string) *policy.Refer
 	all := map[string][]uint16{}
 	for _, name := range names {
 		for _, port := range s.ports {
-			if port.Port > 0 {
+			if port.Port > 0 && !icmp.Is(port.Proto) {
 				key := name + "/" + protocolName(port.Proto)
 				all[key] = append(all[key], port.Port)
 			}

@@ -12,7 +12,9 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 )
 
@@ -25,7 +27,8 @@ type words struct {
 	unsampled                  string // peers of a kind that samples don't cover
 	cidrs                      []netip.Prefix
 	ports                      []uint16
-	names                      []string // that may be those of ports
+	messages                   []policy.Connection // of ICMP, of which Proto and Port count
+	names                      []string            // that may be those of ports
 }
 
 func wordsOf(v any) *words {
@@ -59,8 +62,14 @@ func (w *words) read(above, key string, v any) {
 			w.read(key, k, v[k])
 		}
 	case []any:
-		if key == "serviceAccounts" {
+		switch key {
+		case "serviceAccounts":
 			w.unsampled = "service accounts"
+		case "icmp":
+			for _, e := range v {
+				w.readICMP(e)
+			}
+			return
 		}
 		for _, e := range v {
 			w.read(above, key, e)
@@ -74,6 +83,26 @@ func (w *words) read(above, key string, v any) {
 			w.cidrs = append(w.cidrs, p.Masked())
 		} else if key == "port" || key == "destinationNamedPort" || above == "ports" && key == "name" {
 			w.names = append(w.names, v)
+		}
+	}
+}
+
+// readICMP finds the type that an entry of icmp names, in each family that has it.
+func (w *words) readICMP(v any) {
+	entry, _ := v.(map[string]any)
+	for family, proto := range map[string]uint8{v1alpha1.ICMPFamilyIPv4: icmp.V4, v1alpha1.ICMPFamilyIPv6: icmp.V6} {
+		if of, given := entry["family"]; given && of != family {
+			continue
+		}
+		switch typ := entry["type"].(type) {
+		case float64:
+			if typ >= 0 && typ <= 255 {
+				w.messages = append(w.messages, policy.Connection{Proto: proto, Port: icmp.Port(uint8(typ))})
+			}
+		case string:
+			if number, is := icmp.Named(proto, typ); is {
+				w.messages = append(w.messages, policy.Connection{Proto: proto, Port: icmp.Port(number)})
+			}
 		}
 	}
 }
