@@ -197,15 +197,6 @@ func findRow[R any](f *fixture, m *ebpf.Map, wanted func(R) bool) (index uint32,
 	return 0, row
 }
 
-// iface changes the row of the pod's interface.
-func (f *fixture) iface(change func(*Iface)) {
-	f.t.Helper()
-	var row Iface
-	f.must(f.maps.Ifaces.Lookup(uint32(podIfindex), &row))
-	change(&row)
-	f.must(f.maps.Ifaces.Put(uint32(podIfindex), &row))
-}
-
 // populate writes the cast.
 func (f *fixture) populate() {
 	m := f.maps

@@ -141,6 +141,15 @@ func TestEgressARP(t *testing.T) {
 	f.ingress(append(arp(cast4.host), make([]byte, 1200)...)).drops(t, "to the pod, with data", HookPodIngress, ReasonMalformed)
 }
 
+// iface changes the row of the pod's interface.
+func (f *fixture) iface(change func(*Iface)) {
+	f.t.Helper()
+	var row Iface
+	f.must(f.maps.Ifaces.Lookup(uint32(podIfindex), &row))
+	change(&row)
+	f.must(f.maps.Ifaces.Put(uint32(podIfindex), &row))
+}
+
 // A bridge sends frames where it last saw their hardware address. A pod may not use that of another pod, or of the gateway.
 func TestEgressInAnothersHardwareAddress(t *testing.T) {
 	eachFamily(t, func(t *testing.T, f *fixture, c cast) {

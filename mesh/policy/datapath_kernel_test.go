@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/fairlead-mesh/fairlead/bpf"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
@@ -295,11 +296,14 @@ func (k *realKernel) entry(f flowOf) (e bpf.CTEntry, err error) {
 	if f.Dir == Ingress {
 		podPort, peerPort = f.Port, f.port
 	}
-	pod, proto := podAddr(f.Addr), number(f.Proto, f.Addr)
+	pod, asks := podAddr(f.Addr), bpf.Direction(0)
+	if icmp.Is(f.Proto) {
+		asks = dirOf(f.Dir)
+	}
 	if f.Addr.Is4() {
-		err = k.maps.CT4.Lookup(&bpf.CT4Key{Pod: pod.As4(), Peer: f.Addr.As4(), PodPort: podPort, PeerPort: peerPort, Proto: proto}, &e)
+		err = k.maps.CT4.Lookup(&bpf.CT4Key{Pod: pod.As4(), Peer: f.Addr.As4(), PodPort: podPort, PeerPort: peerPort, Proto: f.Proto, Asks: asks}, &e)
 	} else {
-		err = k.maps.CT6.Lookup(&bpf.CT6Key{Pod: pod.As16(), Peer: f.Addr.As16(), PodPort: podPort, PeerPort: peerPort, Proto: proto}, &e)
+		err = k.maps.CT6.Lookup(&bpf.CT6Key{Pod: pod.As16(), Peer: f.Addr.As16(), PodPort: podPort, PeerPort: peerPort, Proto: f.Proto, Asks: asks}, &e)
 	}
 	return e, err
 }
@@ -311,17 +315,9 @@ func podAddr(peer netip.Addr) netip.Addr {
 	return podAddr6
 }
 
-// number is a protocol's in packets: a ping has another one in IPv6.
-func number(proto uint8, peer netip.Addr) uint8 {
-	if proto == 1 && peer.Is6() {
-		return 58
-	}
-	return proto
-}
-
 // blamed is the rule by which a connection was denied just now.
 func (k *realKernel) blamed(c Connection) (uint32, error) {
-	want := bpf.DeniedKey{Subject: c.Subject, Port: c.Port, Proto: number(c.Proto, c.Addr), Dir: dirOf(c.Dir)}
+	want := bpf.DeniedKey{Subject: c.Subject, Port: c.Port, Proto: c.Proto, Dir: dirOf(c.Dir)}
 	if c.Addr.Is4() {
 		a := c.Addr.As4()
 		copy(want.Peer[:], a[:])
@@ -363,12 +359,12 @@ func frame(from, to netip.Addr, proto uint8, sport, dport uint16, running bool) 
 			l4[12] = 3 // SACK
 		}
 	default:
-		l4 = []byte{8, 0, 0, 0, byte(sport >> 8), byte(sport), 0, 1}
-		if from.Is6() {
-			l4[0] = 128
+		typ, _ := icmp.Type(dport)
+		l4 = []byte{typ, 0, 0, 0, byte(sport >> 8), byte(sport), 0, 1}
+		if typ == 13 {
+			l4 = append(l4, make([]byte, 12)...) // its times
 		}
 	}
-	proto = number(proto, from)
 	eth := append([]byte{2, 0, 0, 0, 0, 1}, 2, 0, 0, 0, 0, 2)
 	var ip []byte
 	if from.Is4() {

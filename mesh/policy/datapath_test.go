@@ -18,6 +18,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/icmp"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
@@ -75,7 +76,7 @@ func TestDatapathDecidesAsThePoliciesSay(t *testing.T) {
 			switch pod := s.pods[c.Peer]; {
 			case pod != nil:
 				peer.pod, peer.addr = pod, pod.addr
-				c.Addr = pod.addr
+				c = to(c, pod.addr)
 			case c.Peer == identity.World:
 				peer.entity = v1alpha1.PolicyEntityWorld
 			case c.Peer == identity.RemoteNode || peer.own:
@@ -119,7 +120,7 @@ func TestDatapathFollowsChanges(t *testing.T) {
 			for range packetsAScene / 2 {
 				c := draw.connection(local, peers)
 				if draw.IntN(2) == 0 { // an address that stays with the peer
-					c.Addr = netip.MustParseAddr(genAddresses[c.Peer%uint32(len(genAddresses))])
+					c = to(c, netip.MustParseAddr(genAddresses[c.Peer%uint32(len(genAddresses))]))
 				}
 				f, got := k.begins(t, c)
 				k.check(t, c, s.before.Evaluate(c).Verdict, got, s.before, s.kernel, nil)
@@ -144,18 +145,31 @@ func pick[T any](s source, from []T) T { return from[s.IntN(len(from))] }
 
 // connection is a random one; mostly to ports that policies name, and their neighbours.
 func (s source) connection(local, peers []uint32) Connection {
-	c := Connection{Subject: pick(s, local), Dir: pick(s, []Direction{Ingress, Egress}), Proto: pick(s, []uint8{1, protoTCP, protoTCP, protoUDP, protoSCTP})}
+	c := Connection{Subject: pick(s, local), Dir: pick(s, []Direction{Ingress, Egress}), Proto: pick(s, []uint8{icmp.V4, protoTCP, protoTCP, protoUDP, protoSCTP})}
 	c.Peer = pick(s, []uint32{identity.World, identity.RemoteNode, identity.Host, identity.Unknown})
 	if len(peers) > 0 && s.IntN(3) > 0 {
 		c.Peer = pick(s, peers)
 	}
 	c.Addr = netip.MustParseAddr(pick(s, genAddresses))
-	if c.Proto == 1 {
-		return c
+	if c.Proto == icmp.V4 { // a question: its flow has an entry
+		c.Port = icmp.Port(pick(s, []uint8{8, 13}))
+		return to(c, c.Addr)
 	}
 	c.Port = uint16(1 + s.IntN(65535))
 	if s.IntN(4) > 0 {
 		c.Port = uint16(max(1, min(65535, int(pick(s, genPorts))+s.IntN(3)-1)))
+	}
+	return c
+}
+
+// to is a connection with another address, and for ICMP with a question of that family.
+func to(c Connection, addr netip.Addr) Connection {
+	c.Addr = addr
+	switch {
+	case icmp.Is(c.Proto) && addr.Is6():
+		c.Proto, c.Port = icmp.V6, icmp.Port(128)
+	case c.Proto == icmp.V6:
+		c.Proto, c.Port = icmp.V4, icmp.Port(8)
 	}
 	return c
 }

@@ -106,21 +106,21 @@ func (a *Agent) releaseIndexes(pass apply.Pass) {
 }
 
 // removablePeers says of WireGuard peers that no table wants whether they belong to nobody; nil: none is known to.
-func (a *Agent) removablePeers() func(allowed []netip.Prefix) bool {
-	complete := a.Synced().complete
-	if complete == nil {
-		return nil
-	}
-	return complete.Peer
-}
-
-// removableRoutes lets the host's routes go like the peers behind them.
-func (a *Agent) removableRoutes() (version uint64, may func(netip.Prefix) bool) {
+func (a *Agent) removablePeers() (version uint64, may func(allowed []netip.Prefix) bool) {
 	s := a.Synced()
 	if s.complete == nil {
 		return 0, nil
 	}
-	return s.completeVersion, func(p netip.Prefix) bool { return s.complete.Peer([]netip.Prefix{p}) }
+	return s.completeVersion, s.complete.Peer
+}
+
+// removableRoutes lets the host's routes go like the peers behind them.
+func (a *Agent) removableRoutes() (version uint64, may func(netip.Prefix) bool) {
+	version, peer := a.removablePeers()
+	if peer == nil {
+		return 0, nil
+	}
+	return version, func(p netip.Prefix) bool { return peer([]netip.Prefix{p}) }
 }
 
 // memory reads what the kernel holds from an earlier run.

@@ -85,7 +85,7 @@ func TestICMPIsToldByItsType(t *testing.T) {
 		f := n.name(time.Unix(5, 0), e)
 		f.Destination.Kind = ""
 		if got := f.String(); !strings.Contains(got, "→ "+want) {
-			t.Errorf("%+v is told as %q, want %s", e, got, want)
+			t.Errorf("%+v is reported as %q, want %s", e, got, want)
 		}
 	}
 }

@@ -158,6 +158,11 @@ func TestFindingsInTiers(t *testing.T) {
 			c + `{"tier":"Admin","priority":1,"podSelector":{"matchLabels":{"app":"a"}},"ingress":{}}`,
 			c + `{"tier":"Admin","priority":1,"podSelector":{"matchLabels":{"app":"b"}},"ingress":{"defaultAction":"Allow","pass":[{}]}}`,
 		}, ""},
+		{"one name of a port, of pods that need not be the same", []string{u + `{"tier":"Admin","priority":1,` + all + `,"egress":[
+			{"action":"Accept","to":[{"namespaces":{}}],"protocols":[{"destinationNamedPort":"http"}]},
+			{"action":"Deny","to":[{"namespaces":{"matchLabels":{"team":"x"}}}],"protocols":[{"destinationNamedPort":"http"}]},
+			{"action":"Deny","to":[{"namespaces":{"matchLabels":{"team":"y"}}}],"protocols":[{"destinationNamedPort":"http"}]}]}`},
+			"rule-only-for-unknown p0 egress deny[1]; rule-only-for-unknown p0 egress deny[2]"},
 		{"a rule about nodes", []string{u + `{"tier":"Admin","priority":1,` + all + `,"egress":[{"action":"Deny","to":[{"nodes":{}}]},{"action":"Deny","to":[{"nodes":{}}]}]}`}, "rule-not-judged p0 egress deny[0]; rule-not-judged p0 egress deny[1]"},
 		{"what can't be enforced", []string{u + `{"tier":"Admin","priority":1,` + all + `,"egress":[{"action":"Deny","to":[{"domainNames":["fairlead.dev"]}]}]}`}, "policy-warning p0"},
 	} {

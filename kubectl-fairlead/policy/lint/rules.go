@@ -92,6 +92,9 @@ func (l *linter) rule(p *world.Policy, r policy.Rule, gone map[string]bool) {
 	}
 	for _, names := range sets {
 		v.solo, v.full, v.less = s.reference(alone, names), s.reference(with, names), s.reference(sans, names)
+		if v.bare == nil {
+			v.bare = v.less // the first set has no names
+		}
 		v.compare(&s)
 		if v.needed || v.left < 0 {
 			break
@@ -191,6 +194,7 @@ type verdicts struct {
 	rule             policy.Rule
 	out              map[string]bool // rules that were taken out, by policy and place
 	solo, full, less *policy.Reference
+	bare             *policy.Reference // less, where no port has a name
 
 	left    int // of the budget; below 0: used up
 	matches int
@@ -230,7 +234,7 @@ func (v *verdicts) try(c policy.Connection) {
 	full, less := v.full.Explain(c), v.less.Explain(c)
 	switch changes := full.Verdict != less.Verdict; {
 	case c.Peer == identity.Unknown:
-		v.unknown = v.unknown || changes
+		v.unknown = v.unknown || changes || !sameDecision(less, v.bare.Explain(c))
 		return
 	case changes:
 		v.needed = true
@@ -256,6 +260,14 @@ func (v *verdicts) try(c policy.Connection) {
 	}
 	v.covers[world.PolicyName(by.PolicyKey)+", "+world.Place(asWritten(*by, v.out))] = true
 	v.later = v.later || decides && asked(by.Tier) > asked(v.rule.Tier)
+}
+
+// sameDecision says whether two explanations come to the same by the same rules. A name gives a rule the ports that its own peers
+// call so, and who they are is the mesh's: about somebody unknown, of two rules with one name either may match alone. The sample
+// has them match both or none. If both ways the same rules decide, they do so whichever match.
+func sameDecision(a, b policy.Explanation) bool {
+	equal := func(a, b *policy.Rule) bool { return a == nil && b == nil || a != nil && b != nil && same(*a, *b) }
+	return equal(a.Rule, b.Rule) && equal(a.Passed, b.Passed)
 }
 
 // decidedBy says whether a rule decided, or left a connection to the next tier.

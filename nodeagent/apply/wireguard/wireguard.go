@@ -50,8 +50,9 @@ type Config struct {
 	// Complete says whether the tables hold everything of this node's cluster. It and Removable are asked before the tables are
 	// read, see [apply.Loop.Pass].
 	Complete func() bool
-	// Removable says of peers that no table wants, by their AllowedIPs, whether they are known to be nobody's. Nil: none is.
-	Removable func() func([]netip.Prefix) bool
+	// Removable says of peers that no table wants, by their AllowedIPs, whether they are known to be nobody's. They are asked about
+	// again when the version moves. Nil: none is.
+	Removable func() (version uint64, may func([]netip.Prefix) bool)
 	// Changed is called when there is something new to report.
 	Changed func()
 	Log     *slog.Logger
@@ -79,6 +80,7 @@ type Runner struct {
 	flags  table.Writer[uint16, bpf.Peer]
 	// strangers are peers of the device that nobody wanted when it was read, with their addresses; nil: it is to be read.
 	strangers map[wireguard.Key][]netip.Prefix
+	asked     uint64 // the version of Removable that strangers were last asked about
 	unsaved   bool
 	nextSave  time.Time
 
@@ -198,10 +200,11 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 			r.turnOff()
 			return nil
 		}
-		complete, removable := r.cfg.Complete(), r.cfg.Removable()
+		complete := r.cfg.Complete()
+		version, may := r.cfg.Removable()
 		pass := r.loop.Pass(ctx, time.Now(), func(string) bool { return false }) // routes go one by one, peers by prune
 		if complete {
-			if err := r.finish(device, pass, removable, time.Now()); err != nil {
+			if err := r.finish(device, pass, version, may, time.Now()); err != nil {
 				return err
 			}
 		}
@@ -228,16 +231,17 @@ func (r *Runner) serve(ctx context.Context, device Device) error {
 }
 
 // finish follows a pass: strangers' peers go, what is set is saved for the userspace process.
-func (r *Runner) finish(device Device, pass apply.Pass, removable func([]netip.Prefix) bool, now time.Time) error {
+func (r *Runner) finish(device Device, pass apply.Pass, version uint64, may func([]netip.Prefix) bool, now time.Time) error {
 	changed := !r.Status().Synced
 	for _, o := range pass.Outcomes {
 		changed = changed || o.Written+o.Removed > 0
 	}
 	r.unsaved = r.unsaved || changed
-	if changed || len(r.strangers) > 0 {
-		if err := r.prune(device, removable); err != nil {
+	if changed && r.strangers == nil || len(r.strangers) > 0 && version != r.asked {
+		if err := r.prune(device, may); err != nil {
 			return err
 		}
+		r.asked = version
 	}
 	if r.unsaved && !now.Before(r.nextSave) {
 		r.save(device, now)
@@ -258,7 +262,7 @@ func (r *Runner) save(device Device, now time.Time) {
 
 // prune removes peers that the device has from an earlier run and nobody wants. The device is read for that at the start and
 // once in a while, not for each change.
-func (r *Runner) prune(device Device, removable func([]netip.Prefix) bool) error {
+func (r *Runner) prune(device Device, may func([]netip.Prefix) bool) error {
 	if r.strangers == nil {
 		have, err := device.Peers()
 		if err != nil {
@@ -268,17 +272,17 @@ func (r *Runner) prune(device Device, removable func([]netip.Prefix) bool) error
 		for _, p := range have {
 			r.strangers[p.PublicKey] = p.AllowedIPs
 		}
-		r.cfg.Tables.Peers.Each(func(_ uint16, p *topology.Peer, _ table.State, _ error) bool {
-			delete(r.strangers, wireguard.Key(p.PublicKey)) // also one that the device refused to change: it works as it was
-			return true
-		})
 	}
+	// Also one that the device refused to change: it works as it was.
+	r.cfg.Tables.Peers.Each(func(_ uint16, p *topology.Peer, _ table.State, _ error) bool {
+		delete(r.strangers, wireguard.Key(p.PublicKey))
+		return true
+	})
 	for key, allowed := range r.strangers {
-		switch {
-		case r.peers.users[key] > 0:
-		case removable == nil || !removable(allowed):
-			continue
-		default:
+		if r.peers.users[key] == 0 {
+			if may == nil || !may(allowed) {
+				continue
+			}
 			if err := device.RemovePeer(key); err != nil {
 				return err
 			}

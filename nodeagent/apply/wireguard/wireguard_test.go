@@ -135,14 +135,14 @@ func (w *world) run() {
 	})
 }
 
-func (w *world) removable() func([]netip.Prefix) bool {
+func (w *world) removable() (uint64, func([]netip.Prefix) bool) {
 	if w.lit != nil {
 		w.lit()
 	}
 	if !w.complete.Load() || w.dark.Load() {
-		return nil
+		return 1, nil
 	}
-	return func([]netip.Prefix) bool { return true }
+	return 2, func([]netip.Prefix) bool { return true }
 }
 
 func (w *world) want(encryption bool, peers map[uint16]*topology.Peer) {
@@ -238,12 +238,19 @@ func TestStrangersGoOnlyWhenEverythingIsKnown(t *testing.T) {
 }
 
 // A cluster's peers stay while nothing is known of it, and go one by one when it is. A peer whose row comes in that moment is
-// not one that nobody wants.
+// not one that nobody wants, also if the device refuses to change it.
 func TestAPeerThatComesWithItsClusterStays(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		t.Run(fmt.Sprintf("refused=%t", refused), func(t *testing.T) { comesWithItsCluster(t, refused) })
+	}
+}
+
+func comesWithItsCluster(t *testing.T, refused bool) {
 	var come atomic.Bool
 	w := newWorld(t)
 	w.lit = func() {
 		if come.CompareAndSwap(true, false) {
+			w.device.set(func(d *device) { d.fails = refused })
 			w.want(true, map[uint16]*topology.Peer{1: peer(1), 2: peer(2)})
 			w.dark.Store(false)
 		}

@@ -71,11 +71,11 @@ func work(in io.Reader, out io.Writer) error {
 	}
 }
 
-func (b batch) try(patience time.Duration) []tried {
+func (b batch) try(timeout time.Duration) []tried {
 	hosts := map[string]func() (netip.Addr, error){} // each name is asked for once a batch
 	for _, r := range b.Requests {
 		if hosts[r.Host] == nil {
-			hosts[r.Host] = sync.OnceValues(func() (netip.Addr, error) { return lookup(r.Host, patience) })
+			hosts[r.Host] = sync.OnceValues(func() (netip.Addr, error) { return lookup(r.Host, timeout) })
 		}
 	}
 	all := make([]tried, len(b.Requests))
@@ -85,7 +85,7 @@ func (b batch) try(patience time.Duration) []tried {
 			all[i].Request = r
 			addr, err := hosts[r.Host]()
 			for n := 0; n < tries && (n == 0 || err != nil) && addr.IsValid(); n++ {
-				err = r.try(netip.AddrPortFrom(addr, r.Port).String(), patience)
+				err = r.try(netip.AddrPortFrom(addr, r.Port).String(), timeout)
 			}
 			if err != nil {
 				all[i].Error = err.Error()
@@ -97,11 +97,11 @@ func (b batch) try(patience time.Duration) []tried {
 }
 
 // lookup prefers IPv4, as the original does. It may take longer than a connection: all pods ask for all names at once.
-func lookup(host string, patience time.Duration) (netip.Addr, error) {
+func lookup(host string, timeout time.Duration) (netip.Addr, error) {
 	if addr, err := netip.ParseAddr(host); err == nil {
 		return addr, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*timeout)
 	defer cancel()
 	// The names are whole: search domains would only be asked in vain, five times each.
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", strings.TrimSuffix(host, ".")+".")
@@ -117,21 +117,21 @@ func lookup(host string, patience time.Duration) (netip.Addr, error) {
 }
 
 // try says why nobody answered. It does what the original's connect does.
-func (r request) try(target string, patience time.Duration) error {
+func (r request) try(target string, timeout time.Duration) error {
 	switch r.Protocol {
 	case "TCP":
-		conn, err := net.DialTimeout("tcp", target, patience)
+		conn, err := net.DialTimeout("tcp", target, timeout)
 		if err != nil {
 			return err
 		}
 		return conn.Close()
 	case "UDP":
-		return ask(target, patience)
+		return ask(target, timeout)
 	case "SCTP":
 		if hasSCTP() {
-			return exec.Command(original, "connect", target, "--protocol=sctp", "--timeout="+patience.String()).Run()
+			return exec.Command(original, "connect", target, "--protocol=sctp", "--timeout="+timeout.String()).Run()
 		}
-		answered, err := connect(target, patience)
+		answered, err := connect(target, timeout)
 		if err == nil && !answered {
 			err = errors.New("timeout")
 		}
@@ -140,13 +140,13 @@ func (r request) try(target string, patience time.Duration) error {
 	return fmt.Errorf("protocol %q is unknown", r.Protocol)
 }
 
-func ask(target string, patience time.Duration) error {
+func ask(target string, timeout time.Duration) error {
 	conn, err := net.Dial("udp", target)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
 	if _, err := conn.Write([]byte("hello\n")); err != nil {

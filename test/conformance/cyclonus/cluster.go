@@ -42,9 +42,9 @@ func (c *cluster) begin() {
 	c.asked = map[string]int{}
 }
 
-// patience is how many seconds a connection of a pod may take: at first one, as Cyclonus' own worker gives it, and each time that the
+// timeout is how many seconds a connection of a pod may take: at first one, as Cyclonus' own worker gives it, and each time that the
 // pod is asked again twice as many. Where a machine has more to do than it can, time runs out on what is allowed.
-func (c *cluster) patience(pod string) int {
+func (c *cluster) timeout(pod string) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := 1 << min(c.asked[pod], mostPatience)
@@ -151,7 +151,7 @@ func (c *cluster) ExecuteRemoteCommand(namespace, pod, container string, command
 		return "", "", nil, fmt.Errorf("command %q: only Cyclonus' worker can be run", command)
 	}
 	key := namespace + "/" + pod
-	order := fmt.Sprintf(`{"Seconds":%d,"Batch":%s}`, c.patience(key), command[2])
+	order := fmt.Sprintf(`{"Seconds":%d,"Batch":%s}`, c.timeout(key), command[2])
 	var err error
 	for range 2 { // a session may have ended with its pod's last incarnation
 		var s *session
