@@ -40,8 +40,8 @@ const (
 )
 
 // MeshPolicyPeer selects who is at the other end: pods (by any of podSelector, namespaceSelector, clusterSelector and
-// serviceAccounts), nodes, entities, or a cidr, exactly one of these.
-// +kubebuilder:validation:XValidation:rule="[has(self.cidr), has(self.nodeSelector), has(self.entities), has(self.podSelector) || has(self.namespaceSelector) || has(self.clusterSelector) || has(self.serviceAccounts)].filter(is, is).size() == 1",message="a peer is one of: a cidr, nodes by nodeSelector, entities, or pods chosen by podSelector, namespaceSelector, clusterSelector and serviceAccounts"
+// serviceAccounts), what is behind services, nodes, entities, or a cidr, exactly one of these.
+// +kubebuilder:validation:XValidation:rule="[has(self.cidr), has(self.nodeSelector), has(self.services), has(self.entities), has(self.podSelector) || has(self.namespaceSelector) || has(self.clusterSelector) || has(self.serviceAccounts)].filter(is, is).size() == 1",message="a peer is one of: a cidr, nodes by nodeSelector, services, entities, or pods chosen by podSelector, namespaceSelector, clusterSelector and serviceAccounts"
 // +kubebuilder:validation:XValidation:rule="!has(self.except) || has(self.cidr)",message="except needs cidr"
 type MeshPolicyPeer struct {
 	// ClusterSelector chooses clusters by their labels. Absent: the local cluster only. {}: all clusters.
@@ -65,6 +65,12 @@ type MeshPolicyPeer struct {
 	// NodeSelector chooses nodes of the local cluster by their labels, with their host-network pods. {}: all.
 	// +optional
 	NodeSelector *metav1.LabelSelector `json:"nodeSelector,omitempty"`
+	// Services chooses what is behind services of the local cluster: their pods, and other addresses that they lead to. Behind a
+	// global one are those of all clusters that share it, too. Ports are the pods', not the service's.
+	// +optional
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	Services []MeshPolicyService `json:"services,omitempty"`
 	// Entities chooses whole kinds of peers.
 	// +optional
 	// +kubebuilder:validation:MinItems=1
@@ -83,6 +89,17 @@ type MeshPolicyPeer struct {
 	// +kubebuilder:validation:XValidation:rule="self.all(c, isCIDR(c))",message="each entry must be a CIDR"
 	// +listType=set
 	Except []string `json:"except,omitempty"`
+}
+
+// MeshPolicyService names a service.
+type MeshPolicyService struct {
+	// Namespace. Absent: the policy's own; a ClusterMeshNetworkPolicy, which has none, must give it.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	Namespace string `json:"namespace,omitempty"`
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	Name string `json:"name"`
 }
 
 // MeshPolicyPort is a port or a range.

@@ -89,7 +89,7 @@ func definitions(cluster string, services []corev1.Service, eps []discoveryv1.En
 
 func serviceOf(s *corev1.Service) *record.Service {
 	settings, _ := service.ParseAnnotations(s.Annotations)
-	out := &record.Service{Namespace: s.Namespace, Name: s.Name, Global: settings.Global, Shared: settings.Shared, Headless: s.Spec.ClusterIP == corev1.ClusterIPNone}
+	out := &record.Service{Namespace: s.Namespace, Name: s.Name, Global: settings.Global, Shared: settings.Shared, Headless: s.Spec.ClusterIP == corev1.ClusterIPNone, Selector: s.Spec.Selector}
 	switch settings.Affinity {
 	case recordv1.Affinity_AFFINITY_LOCAL:
 		out.Affinity = record.AffinityLocal

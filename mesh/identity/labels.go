@@ -44,14 +44,14 @@ func Excluded(key string) (reason string, is bool) {
 	if r, ok := excluded[key]; ok {
 		return "it " + r + ", which would give each its own identity", true
 	}
-	if isOwn(key) && !isGiven(key) {
+	if isOwn(key) && !Given(key) {
 		return "whoever may create pods could forge a label of " + ownDomain, true
 	}
 	return "", false
 }
 
-// isGiven says whether PodLabels gives identities a label of our domain.
-func isGiven(key string) bool {
+// Given says whether PodLabels gives identities a label of our domain.
+func Given(key string) bool {
 	return key == LabelCluster || key == LabelNamespace || key == LabelServiceAccount || strings.HasPrefix(key, LabelNamespacePrefix)
 }
 

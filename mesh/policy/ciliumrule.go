@@ -32,7 +32,7 @@ type ciliumRule struct {
 	ToCIDRSet   *[]ciliumCIDR           `json:"toCIDRSet"`
 	ToNodes     *[]json.RawMessage      `json:"toNodes"`
 	ToGroups    json.RawMessage         `json:"toGroups"`
-	ToServices  json.RawMessage         `json:"toServices"`
+	ToServices  *[]ciliumService        `json:"toServices"`
 	ToFQDNs     json.RawMessage         `json:"toFQDNs"`
 	ToRequires  json.RawMessage         `json:"toRequires"`
 
@@ -48,6 +48,14 @@ type ciliumCIDR struct {
 	Except            []string        `json:"except"`
 	CIDRGroupRef      string          `json:"cidrGroupRef"`
 	CIDRGroupSelector json.RawMessage `json:"cidrGroupSelector"`
+}
+
+type ciliumService struct {
+	Service struct {
+		Name      string `json:"serviceName"`
+		Namespace string `json:"namespace"`
+	} `json:"k8sService"`
+	Selector json.RawMessage `json:"k8sServiceSelector"`
 }
 
 // ciliumList is a field that says whom a rule is about.
@@ -87,7 +95,9 @@ func (in *ciliumRule) lists(dir Direction) (out []ciliumList) {
 	add("Nodes", nodes != nil, nodes != nil && len(*nodes) == 0, notEnforced)
 	add("Groups", given(groups), false, notEnforced)
 	if dir == Egress {
-		add("Services", given(in.ToServices), false, notEnforced)
+		add("Services", in.ToServices != nil, in.ToServices != nil && len(*in.ToServices) == 0, func(_ *Model, _ string, _ Direction, r *rule) error {
+			return ciliumServices(r, *in.ToServices)
+		})
 		add("FQDNs", given(in.ToFQDNs), false, notEnforced)
 	}
 	return out
@@ -157,6 +167,21 @@ func (m *Model) ciliumEndpoints(field string, dir Direction, r *rule, in []metav
 		p := peer{pods: pods}
 		if m.podPeers(at, r.kind, &s.pods, &p) {
 			r.peers = append(r.peers, p)
+		}
+	}
+	return nil
+}
+
+// ciliumServices adds what is behind services.
+func ciliumServices(r *rule, in []ciliumService) error {
+	for i, s := range in {
+		switch name := (ServiceName{s.Service.Namespace, s.Service.Name}); {
+		case given(s.Selector):
+			return fmt.Errorf("element %d: k8sServiceSelector %w", i, errNotEnforced)
+		case name.Name == "" || name.Namespace == "":
+			return fmt.Errorf("element %d: k8sService: needs serviceName and namespace", i)
+		default:
+			r.peers = append(r.peers, peer{service: name})
 		}
 	}
 	return nil

@@ -18,12 +18,11 @@ import (
 // The first Step after a restart takes everything that is not set by then as gone.
 type Engine struct {
 	inputs   inputs
-	node     string // this one
 	clusters *clusters
 	index    *index
 	named    map[uint32]map[string][]uint16
 	callers  map[string]map[uint32]struct{} // port name → identities that have it
-	nodes    map[string]Node                // of the local cluster
+	names    named
 	policies *policies
 	specs    map[string][]string // policy → keys of its models beside the first
 	rules    *registry
@@ -74,9 +73,10 @@ type Engine struct {
 func NewEngine(c Config) *Engine {
 	c.Limits.Sets = min(c.Limits.Sets, SetCount)
 	e := &Engine{
-		inputs: newInputs(), node: c.Node, clusters: newClusters(c.Cluster),
+		inputs: newInputs(), clusters: newClusters(c.Cluster),
+		names: named{cluster: c.Cluster, node: c.Node, nodes: map[string]Node{}, services: map[ServiceName]map[string]Service{}},
 		named: map[uint32]map[string][]uint16{}, callers: map[string]map[uint32]struct{}{},
-		nodes: map[string]Node{}, policies: newPolicies(), specs: map[string][]string{}, rules: newRegistry(),
+		policies: newPolicies(), specs: map[string][]string{}, rules: newRegistry(),
 		subjects: map[uint32]*subject{}, profiles: map[string]*profile{},
 		unfinished: map[*profile]struct{}{}, pending: map[*subject]struct{}{},
 		rows: map[SubjectKey]Subject{}, rowless: map[SubjectKey]struct{}{},
@@ -158,6 +158,7 @@ type inputs struct {
 	identities map[uint32]map[string]string
 	ports      map[uint32]map[string][]uint16
 	nodes      map[string]*Node
+	services   map[ServiceName]map[string]Service
 	policies   map[string]*Model
 	subjects   map[uint32]bool
 }
@@ -165,7 +166,7 @@ type inputs struct {
 func newInputs() inputs {
 	return inputs{
 		clusters: map[string]map[string]string{}, identities: map[uint32]map[string]string{},
-		ports: map[uint32]map[string][]uint16{}, nodes: map[string]*Node{}, policies: map[string]*Model{}, subjects: map[uint32]bool{},
+		ports: map[uint32]map[string][]uint16{}, nodes: map[string]*Node{}, services: map[ServiceName]map[string]Service{}, policies: map[string]*Model{}, subjects: map[uint32]bool{},
 	}
 }
 

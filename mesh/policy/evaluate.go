@@ -18,9 +18,10 @@ type World struct {
 	Identities map[uint32]map[string]string // of all clusters; labels as identity.PodLabels makes them
 	// NamedPorts of the pods of an identity: "name/TCP" → numbers. Pods that share an identity may differ.
 	NamedPorts map[uint32]map[string][]uint16
-	Nodes      map[string]Node // of the local cluster, by name
-	Node       string          // of them, the one that judges; empty if it doesn't matter
-	Policies   []*Model        // of the local cluster, each key once
+	Nodes      map[string]Node                    // of the local cluster, by name
+	Node       string                             // of them, the one that judges; empty if it doesn't matter
+	Services   map[ServiceName]map[string]Service // by cluster: the local one's, and those that others share
+	Policies   []*Model                           // of the local cluster, each key once
 }
 
 // Connection is what is decided, seen from the subject.
@@ -75,10 +76,11 @@ func NewReference(w *World) *Reference {
 	for name, l := range w.Clusters {
 		r.clusters.set(name, l)
 	}
+	names := named{cluster: w.Cluster, node: w.Node, nodes: w.Nodes, services: w.Services}
 	var models []*Model
 	for _, policy := range w.Policies {
 		for _, m := range policy.all() {
-			models = append(models, m.resolved(w.Nodes, w.Node))
+			models = append(models, names.resolve(m))
 		}
 	}
 	slices.SortFunc(models, func(a, b *Model) int { return cmp.Compare(a.key, b.key) })

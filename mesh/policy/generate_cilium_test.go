@@ -42,7 +42,10 @@ func genCiliumPeer(t *rapid.T) []ciliumRequirement {
 
 func genCiliumSays(t *rapid.T, deny bool) (r ciliumSays) {
 	peers := func(n int) int { return rapid.IntRange(0, n).Draw(t, "peers") }
-	switch rapid.IntRange(0, 8).Draw(t, "kind of peers") {
+	switch rapid.IntRange(0, 9).Draw(t, "kind of peers") {
+	case 8:
+		list := rapid.SliceOfN(rapid.Custom(genServiceName), peers(1), 2).Draw(t, "services")
+		r.services = &list
 	case 0, 1, 2:
 		list := rapid.SliceOfN(rapid.Custom(genCiliumPeer), peers(1), 2).Draw(t, "endpoints")
 		r.endpoints = &list
@@ -99,6 +102,13 @@ func genCilium(t *rapid.T, namespaced bool) (out []ciliumMeans) {
 			}
 			for range rapid.IntRange(0, 1).Draw(t, "deny") {
 				s.deny = append(s.deny, genCiliumSays(t, true))
+			}
+			if Direction(dir) == Ingress {
+				for _, list := range [][]ciliumSays{s.allow, s.deny} {
+					for i := range list {
+						list[i].services = nil
+					}
+				}
 			}
 			if rapid.IntRange(0, 2).Draw(t, "default deny?") == 0 {
 				is := rapid.Bool().Draw(t, "default deny")

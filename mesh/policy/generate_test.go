@@ -148,7 +148,9 @@ func genMeshPeer(t *rapid.T) v1alpha1.MeshPolicyPeer {
 		cidr, except := genCIDR(t)
 		return v1alpha1.MeshPolicyPeer{CIDR: cidr, Except: except}
 	}
-	switch rapid.IntRange(0, 5).Draw(t, "no pods?") {
+	switch rapid.IntRange(0, 6).Draw(t, "no pods?") {
+	case 2:
+		return v1alpha1.MeshPolicyPeer{Services: rapid.SliceOfN(rapid.Custom(genMeshService), 1, 2).Draw(t, "services")}
 	case 0:
 		return v1alpha1.MeshPolicyPeer{NodeSelector: genNodes(t)}
 	case 1:
@@ -267,6 +269,11 @@ func genScene(t *rapid.T, networkOnly bool) *scene {
 			s.oracle.node = &n
 		}
 	}
+	s.in.Services = map[ServiceName]map[string]Service{}
+	for _, name := range genServiceNames {
+		s.in.Services[name] = genServices(t)
+	}
+	s.oracle.services = s.in.Services
 	for i := range rapid.IntRange(1, 5).Draw(t, "policies") {
 		kind := KindNetworkPolicy
 		if !networkOnly {

@@ -16,7 +16,7 @@ import (
 // installed is a policy as the Engine holds it.
 type installed struct {
 	source   *Model // as it was set
-	model    *Model // with the nodes that it names
+	model    *Model // with what it names
 	outdated bool   // these are others now
 	ids      *ruleIDs
 	seq      uint64 // another one whenever its lines may differ
@@ -31,10 +31,14 @@ type policies struct {
 	byNamespace map[string][]*installed
 	troubled    map[*installed]struct{} // whose authors should know something
 	onNodes     map[*installed]struct{} // that name nodes
+	onServices  map[ServiceName]map[*installed]struct{}
 }
 
 func newPolicies() *policies {
-	return &policies{byKey: map[string]*installed{}, byNamespace: map[string][]*installed{}, troubled: map[*installed]struct{}{}, onNodes: map[*installed]struct{}{}}
+	return &policies{
+		byKey: map[string]*installed{}, byNamespace: map[string][]*installed{}, troubled: map[*installed]struct{}{},
+		onNodes: map[*installed]struct{}{}, onServices: map[ServiceName]map[*installed]struct{}{},
+	}
 }
 
 // inTrouble are the troubled ones, in the order of their keys.
@@ -44,8 +48,14 @@ func (p *policies) inTrouble() []*installed {
 
 func (p *policies) add(n *installed) {
 	p.byKey[n.model.key] = n
-	if n.source.namesNodes() {
+	if len(n.source.nodeSelectors()) > 0 {
 		p.onNodes[n] = struct{}{}
+	}
+	for _, name := range n.source.serviceNames() {
+		if p.onServices[name] == nil {
+			p.onServices[name] = map[*installed]struct{}{}
+		}
+		p.onServices[name][n] = struct{}{}
 	}
 	ns := n.model.subjects.namespace
 	p.byNamespace[ns] = append(p.byNamespace[ns], n)
@@ -55,6 +65,11 @@ func (p *policies) remove(n *installed) {
 	delete(p.byKey, n.model.key)
 	delete(p.troubled, n)
 	delete(p.onNodes, n)
+	for _, name := range n.source.serviceNames() {
+		if delete(p.onServices[name], n); len(p.onServices[name]) == 0 {
+			delete(p.onServices, name)
+		}
+	}
 	ns := n.model.subjects.namespace
 	p.byNamespace[ns] = slices.DeleteFunc(p.byNamespace[ns], func(o *installed) bool { return o == n })
 	if len(p.byNamespace[ns]) == 0 {
@@ -101,7 +116,7 @@ func (e *Engine) applyPolicies(d *Delta) {
 
 func (e *Engine) install(m *Model, d *Delta) {
 	e.seq++
-	p := &installed{source: m, model: m.resolved(e.nodes, e.node), seq: e.seq}
+	p := &installed{source: m, model: e.names.resolve(m), seq: e.seq}
 	p.ids = e.rules.register(p.model)
 	for _, id := range p.ids.all() {
 		rule := e.rules.rules[id]

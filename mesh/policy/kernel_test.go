@@ -230,6 +230,9 @@ func load(e *Engine, w *World, subjects map[uint32]bool) {
 	for name, n := range w.Nodes {
 		e.SetNode(name, &n)
 	}
+	for name, clusters := range w.Services {
+		e.SetService(name, clusters)
+	}
 	for name, l := range w.Clusters {
 		e.SetCluster(name, l)
 	}

@@ -4,6 +4,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -103,14 +104,14 @@ func meshRule(m *Model, field string, kind RuleKind, index int, in *v1alpha1.Mes
 func meshPeer(m *Model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer) ([]peer, bool) {
 	pods := in.PodSelector != nil || in.NamespaceSelector != nil || in.ClusterSelector != nil || len(in.ServiceAccounts) > 0
 	given := 0
-	for _, is := range []bool{pods, in.CIDR != "", in.NodeSelector != nil, len(in.Entities) > 0} {
+	for _, is := range []bool{pods, in.CIDR != "", in.NodeSelector != nil, len(in.Services) > 0, len(in.Entities) > 0} {
 		if is {
 			given++
 		}
 	}
 	switch {
 	case given > 1:
-		m.problem(field + ": only one of cidr, nodeSelector, entities and selectors of pods can be given")
+		m.problem(field + ": only one of cidr, nodeSelector, services, entities and selectors of pods can be given")
 		return nil, false
 	case len(in.Except) > 0 && in.CIDR == "":
 		m.problem(field + ": except needs cidr")
@@ -121,10 +122,12 @@ func meshPeer(m *Model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer
 	case in.NodeSelector != nil:
 		s, ok := m.selector(field+".nodeSelector", in.NodeSelector)
 		return []peer{{nodes: &nodeSelector{s}}}, ok
+	case len(in.Services) > 0:
+		return m.services(field+".services", in.Services)
 	case len(in.Entities) > 0:
 		return m.entities(field+".entities", in.Entities)
 	case !pods:
-		m.problem(field + ": has none of podSelector, namespaceSelector, clusterSelector, serviceAccounts, nodeSelector, entities and cidr; it matches nothing")
+		m.problem(field + ": has none of podSelector, namespaceSelector, clusterSelector, serviceAccounts, nodeSelector, services, entities and cidr; it matches nothing")
 		return nil, false
 	}
 	out := &podSelector{local: in.ClusterSelector == nil}
@@ -138,6 +141,22 @@ func meshPeer(m *Model, field string, kind RuleKind, in *v1alpha1.MeshPolicyPeer
 	}
 	out.accounts = slices.Compact(slices.Sorted(slices.Values(in.ServiceAccounts)))
 	return []peer{is}, ok[0] && ok[1] && ok[2]
+}
+
+func (m *Model) services(field string, in []v1alpha1.MeshPolicyService) (out []peer, ok bool) {
+	for i, s := range in {
+		name := ServiceName{cmp.Or(s.Namespace, m.rec.Namespace), s.Name}
+		switch {
+		case name.Name == "":
+			m.problem(fmt.Sprintf("%s[%d].name: is missing", field, i))
+			return nil, false
+		case name.Namespace == "":
+			m.problem(fmt.Sprintf("%s[%d].namespace: is missing, and the policy has none", field, i))
+			return nil, false
+		}
+		out = append(out, peer{service: name})
+	}
+	return out, true
 }
 
 func (m *Model) entities(field string, in []v1alpha1.PolicyEntity) ([]peer, bool) {

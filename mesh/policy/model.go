@@ -103,11 +103,12 @@ type rule struct {
 
 // peer is who may be at the other end: pods, nodes, or addresses.
 type peer struct {
-	pods   *podSelector
-	nodes  *nodeSelector // not in a model that is resolved
-	entity uint32        // identity.World; RemoteNode: all nodes; Host: the subject's own; otherNodes
-	cidr   netip.Prefix  // if the others are zero
-	except []netip.Prefix
+	pods    *podSelector
+	nodes   *nodeSelector // not in a model that is resolved, as service
+	service ServiceName   // by its name
+	entity  uint32        // identity.World; RemoteNode: all nodes; Host: the subject's own; otherNodes
+	cidr    netip.Prefix  // if the others are zero
+	except  []netip.Prefix
 	// unclear says that pods are all that may be meant: who is, nobody knows. Only a pass has such peers, see splitPasses.
 	unclear bool
 }
@@ -133,6 +134,9 @@ type port struct {
 	from, to uint16 // 0, 0: all; of ICMP as icmp.Port
 	name     string // with the protocol, as in World.NamedPorts
 }
+
+// isName says whether a peer is to be looked up.
+func (p peer) isName() bool { return p.nodes != nil || p.service != (ServiceName{}) }
 
 // isCIDR says whether a peer, of a model that is resolved, is addresses.
 func (p *peer) isCIDR() bool { return p.pods == nil && p.entity == 0 }

@@ -52,45 +52,53 @@ func (s nodeSelector) prefixes(nodes map[string]Node) []netip.Prefix {
 	return slices.Compact(out)
 }
 
-// namesNodes says whether a rule is about nodes, so that the model must be resolved before it is used.
-func (m *Model) namesNodes() bool {
-	return len(m.nodeSelectors()) > 0
+// named is what rules name and what is looked up elsewhere. A model that names any of it must be resolved before it is used.
+type named struct {
+	cluster  string
+	node     string          // that judges
+	nodes    map[string]Node // of the cluster
+	services map[ServiceName]map[string]Service
 }
 
-func (m *Model) nodeSelectors() []nodeSelector {
-	var out []nodeSelector
+// peers of all rules.
+func (m *Model) peers() (out []peer) {
 	for _, d := range m.dirs {
 		if d == nil {
 			continue
 		}
 		for i := range d.rules {
-			for _, p := range d.rules[i].peers {
-				if p.nodes != nil {
-					out = append(out, *p.nodes)
-				}
-			}
+			out = append(out, d.rules[i].peers...)
 		}
 	}
 	return out
 }
 
-// peers are the chosen nodes: their addresses, and identity.Host for the subject's own node, which has others as well (a
-// bridge's, loopback's) under which its pods reach it. May says that it may be meant: its labels are not known.
-func (s nodeSelector) peers(nodes map[string]Node, own string) (out []peer, may bool) {
-	for _, prefix := range s.prefixes(nodes) {
-		out = append(out, peer{cidr: prefix})
+func (m *Model) nodeSelectors() (out []nodeSelector) {
+	for _, p := range m.peers() {
+		if p.nodes != nil {
+			out = append(out, *p.nodes)
+		}
 	}
-	n, known := nodes[own]
-	if known && s.matches(n) {
-		out = append(out, peer{entity: identity.Host})
-	}
-	return out, own != "" && !known
+	return out
 }
 
-// resolved is the model with the nodes that it names in their selectors' place; node is the one that judges. It costs the
-// model's size and, for each selector of nodes, the number of nodes. A model that names none is itself.
-func (m *Model) resolved(nodes map[string]Node, node string) *Model {
-	if !m.namesNodes() {
+// ofNodes are the chosen nodes: their addresses, and identity.Host for the subject's own node, which has others as well (a
+// bridge's, loopback's) under which its pods reach it. May says that it may be meant: its labels are not known.
+func (n *named) ofNodes(s *nodeSelector) (out []peer, may bool) {
+	for _, prefix := range s.prefixes(n.nodes) {
+		out = append(out, peer{cidr: prefix})
+	}
+	own, known := n.nodes[n.node]
+	if known && s.matches(own) {
+		out = append(out, peer{entity: identity.Host})
+	}
+	return out, n.node != "" && !known
+}
+
+// resolve puts what a model names in its names' place. It costs the model's size and, for each selector of nodes, the number of
+// nodes. A model that names nothing is itself.
+func (n *named) resolve(m *Model) *Model {
+	if !slices.ContainsFunc(m.peers(), peer.isName) {
 		return m
 	}
 	out := *m
@@ -101,7 +109,7 @@ func (m *Model) resolved(nodes map[string]Node, node string) *Model {
 		own := *d
 		own.rules = make([]rule, 0, len(d.rules))
 		for _, r := range d.rules {
-			resolved, doubt := r.resolved(nodes, node)
+			resolved, doubt := n.resolveRule(r)
 			if last := len(own.rules) - 1; r.kind == RuleUnclear && last >= 0 && own.rules[last].kind == RuleUnclear && own.rules[last].index == r.index {
 				resolved.peers = append(resolved.peers, own.rules[last].peers...) // one rule denies all who may be passed
 				resolved.identify()
@@ -119,16 +127,20 @@ func (m *Model) resolved(nodes map[string]Node, node string) *Model {
 	return &out
 }
 
-// resolved is a rule with the nodes that it names. A denial is about the own node, too, if that may be meant; doubt says that
+// resolveRule puts what a rule names in its names' place. A denial is about the own node, too, if that may be meant; doubt says that
 // it is a pass, of which nobody knows whether it means that node.
-func (r rule) resolved(nodes map[string]Node, node string) (out rule, doubt bool) {
+func (n *named) resolveRule(r rule) (out rule, doubt bool) {
 	var peers []peer
 	for _, p := range r.peers {
-		if p.nodes == nil {
+		switch {
+		case !p.isName():
 			peers = append(peers, p)
 			continue
+		case p.nodes == nil:
+			peers = append(peers, n.ofService(p.service)...)
+			continue
 		}
-		chosen, may := p.nodes.peers(nodes, node)
+		chosen, may := n.ofNodes(p.nodes)
 		peers = append(peers, chosen...)
 		switch {
 		case may && r.kind.denies():
@@ -164,13 +176,13 @@ func (c nodeChange) concerns(s nodeSelector) bool {
 func (e *Engine) applyNodes() {
 	var changes []nodeChange
 	for _, name := range sortedKeys(e.inputs.nodes) {
-		c := nodeChange{now: e.inputs.nodes[name], own: name == e.node}
-		if was, known := e.nodes[name]; known {
+		c := nodeChange{now: e.inputs.nodes[name], own: name == e.names.node}
+		if was, known := e.names.nodes[name]; known {
 			c.was = &was
 		}
-		delete(e.nodes, name)
+		delete(e.names.nodes, name)
 		if c.now != nil {
-			e.nodes[name] = *c.now
+			e.names.nodes[name] = *c.now
 		}
 		changes = append(changes, c)
 	}
@@ -181,9 +193,8 @@ func (e *Engine) applyNodes() {
 		concerned := slices.ContainsFunc(p.source.nodeSelectors(), func(s nodeSelector) bool {
 			return slices.ContainsFunc(changes, func(c nodeChange) bool { return c.concerns(s) })
 		})
-		if _, set := e.inputs.policies[p.source.key]; concerned && !set {
-			e.inputs.policies[p.source.key] = p.source
-			p.outdated = true
+		if concerned {
+			e.outdate(p)
 		}
 	}
 }

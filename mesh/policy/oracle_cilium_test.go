@@ -41,6 +41,7 @@ type ciliumSays struct {
 	entities   *[]string
 	cidrs      *[]string
 	cidrSets   *[]ciliumBlock
+	services   *[]ServiceName // in egress
 	unenforced string // a field about peers that isn't enforced
 
 	ports []ciliumOpens
@@ -190,6 +191,11 @@ func (o *oracle) ciliumPeers(namespace string, r ciliumSays, c connection) truth
 		for _, b := range *r.cidrSets {
 			block(b.CIDR, b.Except)
 		}
+	case r.services != nil:
+		for _, name := range *r.services {
+			_, is := o.behind(name, who)
+			could(is)
+		}
 	default:
 		return truthOf(len(r.ports) > 0 || r.icmps)
 	}
@@ -240,9 +246,12 @@ func (o *oracle) ciliumListens(namespace string, r ciliumSays, c connection, den
 	if c.dir == Egress && c.peer.unknown {
 		return deny && slices.ContainsFunc(o.all, func(pod *oraclePod) bool {
 			is := c
-			is.peer = oraclePeer{pod: pod, addr: pod.addr}
+			is.peer = oraclePeer{pod: pod} // by an address nobody is meant as a pod
 			return slices.Contains(pod.named[name], c.port) && o.ciliumPeers(namespace, r, is) != no
 		})
+	}
+	if c.peer.addr = (netip.Addr{}); c.dir == Egress && o.ciliumPeers(namespace, r, c) == no {
+		return false // meant by the address only
 	}
 	l := c.listener(true)
 	return l != nil && slices.Contains(l.named[name], c.port)
@@ -297,6 +306,13 @@ func (r ciliumSays) spec(side string) map[string]any {
 	}
 	if r.cidrSets != nil {
 		out[side+"CIDRSet"] = *r.cidrSets
+	}
+	if r.services != nil {
+		list := []any{}
+		for _, s := range *r.services {
+			list = append(list, map[string]any{"k8sService": map[string]any{"serviceName": s.Name, "namespace": s.Namespace}})
+		}
+		out["toServices"] = list
 	}
 	if r.unenforced != "" {
 		out[side+r.unenforced] = []any{map[string]any{}}

@@ -71,6 +71,7 @@ type oracle struct {
 	all      []*oraclePod
 	nodes    []Node // of the local cluster
 	node     *Node  // of them, the subjects' own; nil: none that is known
+	services map[ServiceName]map[string]Service
 	policies []oraclePolicy
 	// omniscient: it sees also the labels that identities leave out, as the policies' authors do.
 	omniscient bool
@@ -307,7 +308,7 @@ func (o *oracle) meshRule(namespace string, r v1alpha1.MeshPolicyRule, c connect
 	for _, p := range r.Peers {
 		is := o.meshPeer(namespace, p, c.peer, least)
 		peers = peers || is
-		asPod = asPod || is && p.CIDR == ""
+		asPod = asPod || is && o.asPod(p, c.peer)
 	}
 	ports := len(r.Ports) == 0 && len(r.ICMP) == 0
 	for _, p := range r.Ports {
@@ -325,6 +326,11 @@ func (o *oracle) meshPeer(namespace string, p v1alpha1.MeshPolicyPeer, who oracl
 		return inBlock(p.CIDR, p.Except, who)
 	case p.NodeSelector != nil:
 		return o.isNode(p.NodeSelector, who) >= least
+	case len(p.Services) > 0:
+		return slices.ContainsFunc(p.Services, func(s v1alpha1.MeshPolicyService) bool {
+			_, is := o.behind(ServiceName{s.Namespace, s.Name}, who)
+			return is
+		})
 	case len(p.Entities) > 0:
 		return who.entity != "" && slices.Contains(p.Entities, who.entity)
 	case who.pod == nil:

@@ -72,6 +72,9 @@ func (p *peer) key(orUnknown bool) string {
 	if p.nodes != nil { // of a model that isn't resolved yet
 		return "nodes\x00" + p.nodes.String()
 	}
+	if p.isName() {
+		return "service\x00" + p.service.String()
+	}
 	except := slices.Clone(p.except)
 	slices.SortFunc(except, comparePrefixes)
 	return "cidr\x00" + p.cidr.String() + "\x00" + joinPrefixes(slices.Compact(except))

@@ -86,7 +86,7 @@ func newSequence(t *rapid.T, l Limits) *sequence {
 		limits: l, kernel: newKernel(), subjects: map[uint32]bool{},
 		world: World{
 			Cluster: "east", Node: "n1", Clusters: map[string]map[string]string{}, Identities: map[uint32]map[string]string{},
-			NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]Node{},
+			NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]Node{}, Services: map[ServiceName]map[string]Service{},
 		},
 	}
 	s.engine = NewEngine(Config{Cluster: "east", Node: "n1", Limits: l})
@@ -101,14 +101,14 @@ func newSequence(t *rapid.T, l Limits) *sequence {
 func (s *sequence) settle() {
 	w := s.world
 	w.Clusters, w.Identities, w.NamedPorts = maps.Clone(w.Clusters), maps.Clone(w.Identities), maps.Clone(w.NamedPorts)
-	w.Nodes, w.Policies = maps.Clone(w.Nodes), slices.Clone(w.Policies)
+	w.Nodes, w.Services, w.Policies = maps.Clone(w.Nodes), maps.Clone(w.Services), slices.Clone(w.Policies)
 	s.before, s.had = NewReference(&w), maps.Clone(s.subjects)
 }
 
 func (s *sequence) change(t *rapid.T) {
 	for range rapid.IntRange(1, 3).Draw(t, "changes") {
 		rapid.SampledFrom([]func(*rapid.T){
-			s.setCluster, s.setNode, s.setIdentity, s.setIdentity, s.setSubject, s.setSubject, s.setPorts, s.setPolicy, s.setPolicy, s.dropPolicy,
+			s.setCluster, s.setNode, s.setService, s.setIdentity, s.setIdentity, s.setSubject, s.setSubject, s.setPorts, s.setPolicy, s.setPolicy, s.dropPolicy,
 		}).Draw(t, "change")(t)
 	}
 }
@@ -133,6 +133,12 @@ func (s *sequence) setNode(t *rapid.T) {
 	n := genNode(t)
 	s.world.Nodes[name] = n
 	s.engine.SetNode(name, &n)
+}
+
+func (s *sequence) setService(t *rapid.T) {
+	name := genServiceName(t)
+	s.world.Services[name] = genServices(t)
+	s.engine.SetService(name, s.world.Services[name])
 }
 
 func anyIdentity(t *rapid.T) uint32 {

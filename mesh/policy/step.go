@@ -85,6 +85,7 @@ func (e *Engine) applyInputs(d *Delta) {
 	e.applyIdentities()
 	e.applyPorts()
 	e.applyNodes()
+	e.applyServices()
 	e.applyPolicies(d)
 	e.applySubjects()
 	e.inputs = newInputs()

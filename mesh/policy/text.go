@@ -107,6 +107,9 @@ func (p peer) String() string {
 	if p.nodes != nil {
 		return p.nodes.String()
 	}
+	if p.isName() {
+		return "service " + p.service.String()
+	}
 	switch p.entity {
 	case identity.World:
 		return "the world"

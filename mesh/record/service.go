@@ -22,6 +22,7 @@ type Service struct {
 	Affinity        Affinity
 	AffinityTimeout uint32 // seconds that a client keeps its backend; 0: no session affinity
 	Headless        bool
+	Selector        map[string]string // of its pods; empty: it has none
 }
 
 // Port is a service's port, or the port its pods listen on; the two are matched by name.
@@ -102,7 +103,12 @@ func (r serviceReader) parse() (Object, error) {
 	if s.Affinity, known = affinities[r.GetAffinity()]; !known {
 		return nil, reject(ReasonMalformed, "service.affinity", "%d is unknown", r.GetAffinity())
 	}
-	s.Ports, err = parsePorts("service.ports", r.GetPorts())
+	if s.Ports, err = parsePorts("service.ports", r.GetPorts()); err != nil {
+		return nil, err
+	}
+	if len(r.GetSelector()) > 0 {
+		s.Selector, err = parseLabels("service.selector", r.GetSelector(), maxLabels)
+	}
 	return s, err
 }
 

@@ -155,6 +155,24 @@ func (p *Planner) SetSlice(cluster, namespace, slice string, rec *record.Slice) 
 	p.change(have, rec)
 }
 
+// Definitions are what clusters say of a service, the local one first.
+func (p *Planner) Definitions(namespace, service string) []Definition {
+	s := p.services[name{namespace, service}]
+	if s == nil {
+		return nil
+	}
+	out := make([]Definition, len(s.defs))
+	for i, d := range s.defs {
+		out[i] = Definition{Cluster: d.cluster, Service: d.rec}
+		for sl := range s.slices {
+			if sl.cluster == d.cluster {
+				out[i].Slices = append(out[i].Slices, sl.rec)
+			}
+		}
+	}
+	return out
+}
+
 // change replaces a slice's content in the groups that exist.
 func (p *Planner) change(sl *sliceState, rec *record.Slice) {
 	for _, g := range sl.of.groups {

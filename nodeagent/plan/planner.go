@@ -68,8 +68,8 @@ func New(cfg Config, t *table.Tables, m *Memory) *Planner {
 			Cluster: cfg.Cluster, IDs: m.frontends, ProxiedIDs: m.proxied, Slots: m.slots,
 			Proxied: func(namespace, name string) bool { return slices.Contains(cfg.SkipServices, namespace+"/"+name) },
 		}),
-		policy: newPolicyPlan(cfg, m.Policy),
 	}
+	p.policy = newPolicyPlan(cfg, m.Policy, p.services)
 	p.pods = newPodFacts(p.policy, m.Policy.Subjects)
 	p.hostPorts = hostPorts{cfg.Cluster, p.services}
 	p.visit()

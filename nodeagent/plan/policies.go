@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/bpf"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/mesh/service"
 	"github.com/fairlead-mesh/fairlead/nodeagent/table"
 )
 
@@ -21,6 +22,7 @@ type policyPlan struct {
 	cluster string
 	engine  *policy.Engine
 	dirty   bool // the engine was given something since its last step, or asks for another
+	named   *namedServices
 
 	identities map[uint32]claim   // whose record is in force
 	twins      map[uint32][]claim // all records of numbers that several clusters have records of
@@ -30,11 +32,13 @@ type policyPlan struct {
 	said       []string           // problems that are no single policy's
 }
 
-func newPolicyPlan(cfg Config, m policy.Remembered) *policyPlan {
-	return &policyPlan{
+func newPolicyPlan(cfg Config, m policy.Remembered, services *service.Planner) *policyPlan {
+	p := &policyPlan{
 		cluster: cfg.Cluster, dirty: true, identities: map[uint32]claim{}, twins: map[uint32][]claim{}, policies: map[string]Policy{}, blamed: map[string]bool{},
 		engine: policy.NewEngine(policy.Config{Cluster: cfg.Cluster, Node: cfg.Node, Limits: cfg.Limits, Remembered: m}),
 	}
+	p.named = newNamedServices(cfg.Cluster, p.engine, services)
+	return p
 }
 
 func (p *policyPlan) setCluster(name string, c *record.Cluster) {
@@ -94,6 +98,16 @@ func (p *policyPlan) setNode(name string, n *record.Node) {
 	p.engine.SetNode(name, &policy.Node{Labels: n.Labels, Addresses: n.Addresses})
 }
 
+// setAddresses of a node of any cluster: backends there are told by them.
+func (p *policyPlan) setAddresses(was, now *record.Node) {
+	p.dirty = p.named.setNode(was, now) || p.dirty
+}
+
+// setService says that a service, or what is behind it, is another.
+func (p *policyPlan) setService(namespace, name string) {
+	p.dirty = p.named.change(namespace, name) || p.dirty
+}
+
 func (p *policyPlan) setSubject(id uint32, present bool) {
 	p.dirty = true
 	p.engine.SetSubject(id, present)
@@ -111,10 +125,12 @@ func (p *policyPlan) set(key string, now *table.Policy) {
 	if now == nil {
 		delete(p.policies, key)
 		p.engine.SetPolicy(p.policyKey(key), nil)
+		p.named.setPolicy(key, nil)
 		return
 	}
 	p.policies[key] = Policy{Key: key, Revision: now.Provenance.Revision, Content: now.Content()}
 	p.engine.SetPolicy(now.Model.Key(), now.Model)
+	p.named.setPolicy(key, now.Model)
 }
 
 func (p *policyPlan) share() map[string]Policy {
@@ -138,6 +154,7 @@ func (p *policyPlan) step() *policy.Delta {
 	if !p.dirty {
 		return nil
 	}
+	p.named.tell()
 	d := p.engine.Step()
 	p.dirty = d.Again
 	p.collectProblems()

@@ -26,6 +26,7 @@ func (p *Planner) visit() {
 	table.Visit(p.records, t.Identities, func(c table.Change[*record.Identity]) { p.policy.setIdentity(c.Key, c.Before, c.Now) })
 	table.Visit(p.records, t.Nodes, func(c table.Change[*record.Node]) {
 		p.topology.SetNode(clusterOf(c.Key), either(c).Name, c.Now)
+		p.policy.setAddresses(c.Before, c.Now)
 		if clusterOf(c.Key) == p.cfg.Cluster { // what others say of their nodes' labels is nothing to its policies
 			p.policy.setNode(either(c).Name, c.Now)
 		}
@@ -34,12 +35,17 @@ func (p *Planner) visit() {
 	table.Visit(p.records, t.Services, func(c table.Change[*record.Service]) {
 		s := either(c)
 		p.services.SetService(clusterOf(c.Key), s.Namespace, s.Name, c.Now)
+		p.policy.setService(s.Namespace, s.Name)
 	})
 	table.Visit(p.records, t.Slices, func(c table.Change[*record.Slice]) {
 		// A slice may travel in parts: what follows the namespace in its key names the part.
 		s := either(c)
 		_, name, _ := strings.Cut(strings.TrimPrefix(c.Key, clusterOf(c.Key)+"/"+record.KindSlice+"/"), "/")
 		p.services.SetSlice(clusterOf(c.Key), s.Namespace, name, c.Now)
+		p.policy.setService(s.Namespace, s.Service)
+		if c.Before != nil && c.Before.Service != s.Service {
+			p.policy.setService(s.Namespace, c.Before.Service)
+		}
 	})
 	table.Visit(p.records, t.Policies, func(c table.Change[*table.Policy]) {
 		if clusterOf(c.Key) == p.cfg.Cluster { // a policy speaks for the cluster of its administrators

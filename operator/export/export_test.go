@@ -304,6 +304,9 @@ func TestServiceRecord(t *testing.T) {
 		{"nothing is exported", svc(func(*corev1.Service) {}), false, &recordv1.Service{
 			Namespace: "shop", Name: "s", ClusterIps: []string{"10.101.0.9"}, Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 80}},
 		}},
+		{"with a selector", svc(func(s *corev1.Service) { s.Spec.Selector = map[string]string{"app": "s"} }), false, &recordv1.Service{
+			Namespace: "shop", Name: "s", ClusterIps: []string{"10.101.0.9"}, Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 80}}, Selector: map[string]string{"app": "s"},
+		}},
 		{"sticky", svc(func(s *corev1.Service) { s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }), true, &recordv1.Service{
 			Namespace: "shop", Name: "s", ClusterIps: []string{"10.101.0.9"}, Global: true, Shared: true, AffinityTimeoutSeconds: 10800,
 			Ports: []*recordv1.ServicePort{{Name: "http", Protocol: "TCP", Port: 80}},

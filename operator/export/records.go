@@ -139,7 +139,7 @@ func ServiceRecord(cluster string, svc *corev1.Service, exportAnnotated bool) (*
 	}
 	s := &recordv1.Service{
 		Namespace: svc.Namespace, Name: svc.Name,
-		Global: settings.Global, Shared: settings.Shared, Affinity: settings.Affinity,
+		Global: settings.Global, Shared: settings.Shared, Affinity: settings.Affinity, Selector: svc.Spec.Selector,
 	}
 	for _, ip := range clusterIPs(svc) {
 		if ip == corev1.ClusterIPNone {

@@ -69,6 +69,8 @@ func (w *words) read(above, key string, v any) {
 		switch key {
 		case "serviceAccounts":
 			w.unsampled = "service accounts"
+		case "services":
+			w.unsampled = "services"
 		case "icmp":
 			for _, e := range v {
 				w.readICMP(e)

@@ -182,7 +182,7 @@ func (c *Cluster) makeUp() error {
 func (m *Mesh) World(cluster string) *policy.World {
 	w := &policy.World{
 		Cluster: cluster, Clusters: map[string]map[string]string{}, Identities: map[uint32]map[string]string{},
-		NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]policy.Node{},
+		NamedPorts: map[uint32]map[string][]uint16{}, Nodes: map[string]policy.Node{}, Services: map[policy.ServiceName]map[string]policy.Service{},
 	}
 	for _, n := range m.Clusters[cluster].Nodes {
 		w.Nodes[n.Name] = policy.Node{Labels: n.Labels, Addresses: n.Addresses}
@@ -200,8 +200,29 @@ func (m *Mesh) World(cluster string) *policy.World {
 	}
 	for _, p := range m.Clusters[cluster].Policies {
 		w.Policies = append(w.Policies, p.Model)
+		for _, name := range p.Model.ServiceNames() {
+			w.Services[name] = m.services(name)
+		}
 	}
 	return w
+}
+
+// services are what clusters say of a service.
+func (m *Mesh) services(name policy.ServiceName) map[string]policy.Service {
+	out := map[string]policy.Service{}
+	for cluster, c := range m.Clusters {
+		for _, d := range c.Services {
+			if d.Service.Namespace == name.Namespace && d.Service.Name == name.Name {
+				out[cluster] = policy.NewService(d.Service, d.Slices, m.isNode)
+			}
+		}
+	}
+	return out
+}
+
+func (m *Mesh) isNode(a netip.Addr) bool {
+	_, node := m.Holder(a)
+	return node != nil
 }
 
 func addPorts(named map[uint32]map[string][]uint16, p *Pod) {

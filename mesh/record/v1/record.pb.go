@@ -827,8 +827,9 @@ type Service struct {
 	Headless               bool                   `protobuf:"varint,9,opt,name=headless,proto3" json:"headless,omitempty"`
 	// Addresses outside of the cluster that lead to it for its pods too: of load balancers, and externalIPs. Only meaningful in
 	// the cluster that wrote it.
-	ExternalAddresses []string `protobuf:"bytes,10,rep,name=external_addresses,json=externalAddresses,proto3" json:"external_addresses,omitempty"`
-	ExternalByProxy   bool     `protobuf:"varint,11,opt,name=external_by_proxy,json=externalByProxy,proto3" json:"external_by_proxy,omitempty"` // what comes from outside is left to kube-proxy, which knows where it may come from and must stay
+	ExternalAddresses []string          `protobuf:"bytes,10,rep,name=external_addresses,json=externalAddresses,proto3" json:"external_addresses,omitempty"`
+	Selector          map[string]string `protobuf:"bytes,12,rep,name=selector,proto3" json:"selector,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"` // of its pods; empty: it has none
+	ExternalByProxy   bool              `protobuf:"varint,11,opt,name=external_by_proxy,json=externalByProxy,proto3" json:"external_by_proxy,omitempty"`                                   // what comes from outside is left to kube-proxy, which knows where it may come from and must stay
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -929,6 +930,13 @@ func (x *Service) GetHeadless() bool {
 func (x *Service) GetExternalAddresses() []string {
 	if x != nil {
 		return x.ExternalAddresses
+	}
+	return nil
+}
+
+func (x *Service) GetSelector() map[string]string {
+	if x != nil {
+		return x.Selector
 	}
 	return nil
 }
@@ -1350,7 +1358,7 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\tR\bprotocol\x12\x12\n" +
 	"\x04port\x18\x03 \x01(\rR\x04port\x12\x1b\n" +
-	"\tnode_port\x18\x04 \x01(\rR\bnodePort\"\xae\x03\n" +
+	"\tnode_port\x18\x04 \x01(\rR\bnodePort\"\xb2\x04\n" +
 	"\aService\x12\x1c\n" +
 	"\tnamespace\x18\x01 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1f\n" +
@@ -1363,8 +1371,12 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x18affinity_timeout_seconds\x18\b \x01(\rR\x16affinityTimeoutSeconds\x12\x1a\n" +
 	"\bheadless\x18\t \x01(\bR\bheadless\x12-\n" +
 	"\x12external_addresses\x18\n" +
-	" \x03(\tR\x11externalAddresses\x12*\n" +
-	"\x11external_by_proxy\x18\v \x01(\bR\x0fexternalByProxy\"\xa1\x01\n" +
+	" \x03(\tR\x11externalAddresses\x12E\n" +
+	"\bselector\x18\f \x03(\v2).fairlead.record.v1.Service.SelectorEntryR\bselector\x12*\n" +
+	"\x11external_by_proxy\x18\v \x01(\bR\x0fexternalByProxy\x1a;\n" +
+	"\rSelectorEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa1\x01\n" +
 	"\aBackend\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x14\n" +
 	"\x05ready\x18\x02 \x01(\bR\x05ready\x12\x18\n" +
@@ -1415,7 +1427,7 @@ func file_mesh_record_v1_record_proto_rawDescGZIP() []byte {
 }
 
 var file_mesh_record_v1_record_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_mesh_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_mesh_record_v1_record_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_mesh_record_v1_record_proto_goTypes = []any{
 	(Affinity)(0),        // 0: fairlead.record.v1.Affinity
 	(*Record)(nil),       // 1: fairlead.record.v1.Record
@@ -1435,6 +1447,7 @@ var file_mesh_record_v1_record_proto_goTypes = []any{
 	nil,                  // 15: fairlead.record.v1.Node.LabelsEntry
 	nil,                  // 16: fairlead.record.v1.Identity.LabelsEntry
 	nil,                  // 17: fairlead.record.v1.Endpoint.NamedPortsEntry
+	nil,                  // 18: fairlead.record.v1.Service.SelectorEntry
 }
 var file_mesh_record_v1_record_proto_depIdxs = []int32{
 	2,  // 0: fairlead.record.v1.Record.cluster_info:type_name -> fairlead.record.v1.Cluster
@@ -1452,14 +1465,15 @@ var file_mesh_record_v1_record_proto_depIdxs = []int32{
 	7,  // 12: fairlead.record.v1.Endpoint.host_ports:type_name -> fairlead.record.v1.HostPort
 	8,  // 13: fairlead.record.v1.Service.ports:type_name -> fairlead.record.v1.ServicePort
 	0,  // 14: fairlead.record.v1.Service.affinity:type_name -> fairlead.record.v1.Affinity
-	8,  // 15: fairlead.record.v1.BackendSlice.ports:type_name -> fairlead.record.v1.ServicePort
-	10, // 16: fairlead.record.v1.BackendSlice.backends:type_name -> fairlead.record.v1.Backend
-	12, // 17: fairlead.record.v1.Policy.provenance:type_name -> fairlead.record.v1.Provenance
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	18, // 15: fairlead.record.v1.Service.selector:type_name -> fairlead.record.v1.Service.SelectorEntry
+	8,  // 16: fairlead.record.v1.BackendSlice.ports:type_name -> fairlead.record.v1.ServicePort
+	10, // 17: fairlead.record.v1.BackendSlice.backends:type_name -> fairlead.record.v1.Backend
+	12, // 18: fairlead.record.v1.Policy.provenance:type_name -> fairlead.record.v1.Provenance
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_mesh_record_v1_record_proto_init() }
@@ -1482,7 +1496,7 @@ func file_mesh_record_v1_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_mesh_record_v1_record_proto_rawDesc), len(file_mesh_record_v1_record_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,85 @@
+// Copyright The Fairlead Authors.
+// SPDX-License-Identifier: Apache-2.0
+
+package policy
+
+import (
+	"net/netip"
+	"reflect"
+	"testing"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
+)
+
+func TestWhatStandsForAService(t *testing.T) {
+	node, pod, mapped := netip.MustParseAddr("172.18.0.2"), netip.MustParseAddr("10.1.0.9"), netip.MustParseAddr("::ffff:172.18.0.2")
+	backends := []*record.Slice{{Backends: []record.Backend{{Addr: node}, {Addr: pod}}}, {Backends: []record.Backend{{Addr: mapped}}}}
+	isNode := func(a netip.Addr) bool { return a == node }
+	for _, tt := range []struct {
+		name      string
+		selector  map[string]string
+		want      map[string]string
+		addresses []netip.Addr
+	}{
+		{"pods by the selector, the host network by address", map[string]string{"app": "a"}, map[string]string{"app": "a"}, []netip.Addr{node}},
+		{"no selector", nil, nil, []netip.Addr{pod, node}},
+		{"a label that identities leave out", map[string]string{"app": "a", "statefulset.kubernetes.io/pod-name": "a-0"}, nil, []netip.Addr{pod, node}},
+		{"a label that pods can't have", map[string]string{identity.LabelNamespace: "other"}, nil, []netip.Addr{pod, node}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := NewService(&record.Service{Selector: tt.selector, Shared: true}, backends, isNode)
+			if !reflect.DeepEqual(s.Selector, tt.want) || !reflect.DeepEqual(s.Addresses, tt.addresses) {
+				t.Errorf("got %+v", s)
+			}
+			if s.Shared {
+				t.Error("a service that isn't global is shared")
+			}
+		})
+	}
+}
+
+// A change of a service compiles the policies anew that name it, and no others.
+func TestAServiceConcernsThePoliciesThatNameIt(t *testing.T) {
+	w := &World{Cluster: "east", Clusters: map[string]map[string]string{"east": {}}, Identities: map[uint32]map[string]string{
+		identity.Of(1, identity.FirstLocal): identity.PodLabels("east", "a", "default", map[string]string{"app": "web"}, nil),
+	}}
+	for name, spec := range map[string]string{
+		"names": `{"podSelector":{},"egress":{"allow":[{"peers":[{"services":[{"name":"s"}]}]}]}}`,
+		"other": `{"podSelector":{},"egress":{"allow":[{"peers":[{"services":[{"name":"t"}]}]}]}}`,
+		"none":  `{"podSelector":{},"egress":{"allow":[{"peers":[{"podSelector":{}}]}]}}`,
+	} {
+		w.Policies = append(w.Policies, Parse(&record.Policy{PolicyKind: KindMeshNetworkPolicy, Namespace: "a", Name: name, Spec: []byte(spec)}))
+	}
+	e, k := build(w)
+	seqs := func() map[string]uint64 {
+		out := map[string]uint64{}
+		for _, p := range e.policies.byKey {
+			out[p.source.rec.Name] = p.seq
+		}
+		return out
+	}
+	was := seqs()
+	set := func(services map[string]Service) (changed []string) {
+		e.SetService(ServiceName{"a", "s"}, services)
+		k.apply(e.Step())
+		now := seqs()
+		for _, name := range sortedKeys(now) {
+			if now[name] != was[name] {
+				changed = append(changed, name)
+			}
+		}
+		was = now
+		return changed
+	}
+	web := func() map[string]Service { return map[string]Service{"east": {Selector: map[string]string{"app": "web"}}} }
+	for i, want := range [][]string{{"names"}, nil, {"names"}, nil} {
+		services := web()
+		if i > 1 {
+			services = nil
+		}
+		if got := set(services); !reflect.DeepEqual(got, want) {
+			t.Errorf("change %d compiled %v anew, want %v", i, got, want)
+		}
+	}
+}
