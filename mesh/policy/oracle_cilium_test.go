@@ -224,7 +224,7 @@ func (o *oracle) ciliumPorts(namespace string, r ciliumSays, c connection, deny 
 	}
 	for _, p := range r.ports {
 		name := strings.ToUpper(p.Protocol)
-		if any := name == "" || name == "ANY"; c.proto == 1 || c.proto == 58 || !any && !isNamed(name, c.proto) {
+		if ports := name == "" || name == "ANY"; c.proto == 1 || c.proto == 58 || !ports && !isNamed(name, c.proto) {
 			continue
 		}
 		number, err := strconv.Atoi(p.Port)
