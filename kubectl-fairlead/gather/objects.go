@@ -69,7 +69,8 @@ func protocolOf(p corev1.Protocol) record.Protocol {
 	return record.TCP
 }
 
-func definitions(cluster string, services []corev1.Service, eps []discoveryv1.EndpointSlice) []service.Definition {
+// Definitions are services with their slices.
+func Definitions(cluster string, services []corev1.Service, eps []discoveryv1.EndpointSlice) []service.Definition {
 	var out []service.Definition
 	for i := range services {
 		s := &services[i]

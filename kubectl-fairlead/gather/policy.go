@@ -210,6 +210,6 @@ func (r reading) services(ctx context.Context) error {
 	if err := r.list(ctx, "EndpointSlices", &slices); err != nil {
 		return err
 	}
-	r.out.Services = definitions(r.out.Name, services.Items, slices.Items)
+	r.out.Services = Definitions(r.out.Name, services.Items, slices.Items)
 	return nil
 }

@@ -87,7 +87,11 @@ func TestRulesOfCiliumPolicies(t *testing.T) {
 		{"a part that is none", `"egressDeny":[{"toCIDRSet":[{"cidr":"10.0.0.0/8","except":["11.0.0.0/8"]}]}]`, out("deny to anywhere [0]\nwarning: spec.egressDeny[0].toCIDRSet: element 0: except[0]: 11.0.0.0/8 is not a part of 10.0.0.0/8; it denies everybody who may be meant")},
 		{"a group of ranges", `"egress":[{"toCIDRSet":[{"cidrGroupRef":"a"}]}]`, out("allow to nowhere [0]\nwarning: spec.egress[0].toCIDRSet: element 0: groups of CIDRs are not read yet; it allows nobody")},
 
-		{"services", `"egress":[{"toServices":[{"k8sService":{"serviceName":"a"}}]}]`, out("allow to nowhere [0]\nwarning: spec.egress[0].toServices: is not enforced yet; it allows nobody")},
+		{"services", `"egress":[{"toServices":[{"k8sService":{"serviceName":"a","namespace":"shop"}},{"k8sService":{"serviceName":"kubernetes","namespace":"default"}}],"toPorts":[{"ports":[{"port":"443","protocol":"TCP"}]}]}]`,
+			out("allow to service shop/a or service default/kubernetes on TCP/443 [0]")},
+		{"a service without namespace", `"egress":[{"toServices":[{"k8sService":{"serviceName":"a"}}]}]`, out("allow to nowhere [0]\nwarning: spec.egress[0].toServices: element 0: k8sService: needs serviceName and namespace; it allows nobody")},
+		{"services by labels", `"egress":[{"toServices":[{"k8sServiceSelector":{"selector":{"matchLabels":{"a":"b"}},"namespace":"shop"}}]}]`,
+			out("allow to nowhere [0]\nwarning: spec.egress[0].toServices: element 0: k8sServiceSelector is not enforced yet; it allows nobody")},
 		{"names", `"egress":[{"toFQDNs":[{"matchName":"a.example"}],"toPorts":[{"ports":[{"port":"443","protocol":"TCP"}]}]}]`, out("allow to nowhere on TCP/443 [0]\nwarning: spec.egress[0].toFQDNs: is not enforced yet; it allows nobody")},
 		{"groups, denied on a port", `"egressDeny":[{"toGroups":[{"aws":{}}],"toPorts":[{"ports":[{"port":"443","protocol":"TCP"}]}]}]`, out("deny to anywhere on TCP/443 [0]\nwarning: spec.egressDeny[0].toGroups: is not enforced yet; it denies everybody who may be meant")},
 		{"nodes", `"ingress":[{"fromNodes":[{"matchLabels":{"a":"b"}}]}]`, in("allow from nowhere [0]" + closed + ".fromNodes: is not enforced yet; it allows nobody")},

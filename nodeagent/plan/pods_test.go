@@ -13,12 +13,13 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fairlead-mesh/fairlead/mesh/record"
+	"github.com/fairlead-mesh/fairlead/mesh/service"
 )
 
 // What podFacts counts equals counting all pods anew, after any changes.
 func TestPodFactsEqualACount(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := newPodFacts(newPolicyPlan(Config{Cluster: "east", Limits: limits}, NewMemory().Policy), nil)
+		f := newPodFacts(newPolicyPlan(Config{Cluster: "east", Limits: limits}, NewMemory().Policy, service.NewPlanner(service.Config{})), nil)
 		pods, local := map[string]*record.Endpoint{}, map[string]bool{}
 		for range rapid.IntRange(1, 40).Draw(t, "changes") {
 			name := fmt.Sprint(rapid.IntRange(0, 5).Draw(t, "pod"))

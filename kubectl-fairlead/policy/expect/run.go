@@ -18,13 +18,15 @@ import (
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/explain"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
+	"github.com/fairlead-mesh/fairlead/mesh/service"
 )
 
 // Tree is what was found below some paths.
 type Tree struct {
 	Policies   []*world.Policy
 	Namespaces []Namespace
-	Pods       []*world.Pod // without a cluster: of all
+	Pods       []*world.Pod         // without a cluster: of all
+	Services   []service.Definition // likewise
 	Files      []File
 }
 
@@ -138,6 +140,12 @@ func Mesh(t Tree, f File) (*world.Mesh, error) {
 				own := *p
 				own.Cluster, described[key] = name, true
 				c.Pods = append(c.Pods, &own)
+			}
+		}
+		for _, d := range t.Services {
+			if d.Cluster == "" || d.Cluster == name {
+				d.Cluster = name
+				c.Services = append(c.Services, d)
 			}
 		}
 		for _, n := range f.Nodes {

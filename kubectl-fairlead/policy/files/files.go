@@ -61,6 +61,7 @@ func Read(paths []string, namespace string) (expect.Tree, error) {
 		r.file(name, data)
 	}
 	r.twice()
+	r.define()
 	if len(r.problems) > 0 {
 		return expect.Tree{}, &ProblemsError{r.problems}
 	}

@@ -6,8 +6,10 @@ package files
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
@@ -22,6 +24,8 @@ import (
 type reader struct {
 	namespace string
 	tree      expect.Tree
+	services  []corev1.Service
+	slices    []discoveryv1.EndpointSlice
 	problems  []Problem
 }
 
@@ -77,6 +81,16 @@ func (r *reader) object(file string, raw []byte, pos manifest.Positions) {
 		if r.decode(file, raw, &pod, pos) && r.placed(file, &pod, pos) {
 			r.tree.Pods = append(r.tree.Pods, gather.PodOf(pod.Annotations[v1alpha1.LabelCluster], &pod))
 		}
+	case meta.APIVersion == "v1" && meta.Kind == "Service":
+		var s corev1.Service
+		if r.decode(file, raw, &s, pos) && r.placed(file, &s, pos) {
+			r.services = append(r.services, s)
+		}
+	case meta.APIVersion == "discovery.k8s.io/v1" && meta.Kind == "EndpointSlice":
+		var s discoveryv1.EndpointSlice
+		if r.decode(file, raw, &s, pos) && r.placed(file, &s, pos) {
+			r.slices = append(r.slices, s)
+		}
 	case group == v1alpha1.GroupVersion.Group && meta.Kind != "PolicySource" && meta.Kind != "ClusterMesh" && meta.Kind != "MeshCluster":
 		r.fail(file, pos.Of("kind"), "there is no kind %s of %s", meta.Kind, meta.APIVersion)
 	}
@@ -122,6 +136,16 @@ func (r *reader) policy(file string, raw []byte, pos manifest.Positions, kind v1
 		return
 	}
 	r.tree.Policies = append(r.tree.Policies, &world.Policy{Record: rec, Model: policy.Parse(rec), Line: pos.Find})
+}
+
+// define puts services together with their slices.
+func (r *reader) define() {
+	cluster := func(o metav1.Object) string { return o.GetAnnotations()[v1alpha1.LabelCluster] }
+	for i := range r.services {
+		s := &r.services[i]
+		own := slices.DeleteFunc(slices.Clone(r.slices), func(e discoveryv1.EndpointSlice) bool { return cluster(&e) != cluster(s) })
+		r.tree.Services = append(r.tree.Services, gather.Definitions(cluster(s), r.services[i:i+1], own)...)
+	}
 }
 
 // twice finds policies that are defined more than once: an API server holds one of a name.
