@@ -83,3 +83,34 @@ func TestAServiceConcernsThePoliciesThatNameIt(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoIsBehindAService(t *testing.T) {
+	addr := func(s string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(s)} }
+	web := map[string]string{"app": "web"}
+	for _, tt := range []struct {
+		name       string
+		east, west Service
+		want       string
+	}{
+		{"pods of the own cluster", Service{Selector: web}, Service{}, "pods app=web in namespace a"},
+		{"pods and a node", Service{Selector: web, Addresses: addr("172.18.0.2")}, Service{}, "172.18.0.2/32 or pods app=web in namespace a"},
+		{"another shares it", Service{Global: true, Selector: web}, Service{Global: true, Shared: true, Selector: map[string]string{"app": "api"}},
+			"pods app=web in namespace a or pods app=api,fairlead.dev/cluster=west in namespace a of all clusters"},
+		{"another shares addresses", Service{Global: true}, Service{Global: true, Shared: true, Addresses: addr("10.2.0.9")}, "10.2.0.9/32"},
+		{"another doesn't share it", Service{Global: true, Selector: web}, Service{Global: true, Addresses: addr("10.2.0.9")}, "pods app=web in namespace a"},
+		{"another calls it shared, and not global", Service{Global: true, Selector: web}, Service{Shared: true, Addresses: addr("10.2.0.9")}, "pods app=web in namespace a"},
+		{"the own one isn't global", Service{Selector: web}, Service{Global: true, Shared: true, Addresses: addr("10.2.0.9")}, "pods app=web in namespace a"},
+		{"nothing is behind it", Service{Global: true}, Service{Global: true}, "0.0.0.0/32"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			n := named{cluster: "east", services: map[ServiceName]map[string]Service{{"a", "s"}: {"east": tt.east, "west": tt.west}}}
+			if got := peersText(&rule{peers: n.ofService(ServiceName{"a", "s"})}); got != tt.want {
+				t.Errorf("got  %s\nwant %s", got, tt.want)
+			}
+		})
+	}
+	n := named{cluster: "east", services: map[ServiceName]map[string]Service{{"a", "s"}: {"west": {Global: true, Shared: true, Selector: web}}}}
+	if got := peersText(&rule{peers: n.ofService(ServiceName{"a", "s"})}); got != "0.0.0.0/32" {
+		t.Errorf("the own cluster has none, and it means %s", got)
+	}
+}
