@@ -42,7 +42,7 @@ type ciliumSays struct {
 	cidrs      *[]string
 	cidrSets   *[]ciliumBlock
 	services   *[]ServiceName // in egress
-	unenforced string // a field about peers that isn't enforced
+	unenforced string         // a field about peers that isn't enforced
 
 	ports []ciliumOpens
 	icmps bool

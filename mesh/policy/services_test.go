@@ -72,7 +72,9 @@ func TestAServiceConcernsThePoliciesThatNameIt(t *testing.T) {
 		was = now
 		return changed
 	}
-	web := func() map[string]Service { return map[string]Service{"east": {Selector: map[string]string{"app": "web"}}} }
+	web := func() map[string]Service {
+		return map[string]Service{"east": {Selector: map[string]string{"app": "web"}}}
+	}
 	for i, want := range [][]string{{"names"}, nil, {"names"}, nil} {
 		services := web()
 		if i > 1 {
