@@ -82,6 +82,10 @@ type ClusterMeshSpec struct {
 	// +kubebuilder:default={}
 	Services ServicesSpec `json:"services,omitempty"`
 
+	// +optional
+	// +kubebuilder:default={}
+	Policy PolicySpec `json:"policy,omitempty"`
+
 	// Suspend stops exporting and importing; what the datapath holds stays.
 	// +optional
 	Suspend bool `json:"suspend,omitempty"`
@@ -124,6 +128,15 @@ type ServicesSpec struct {
 	// +kubebuilder:validation:Enum=Annotated;None
 	// +kubebuilder:default=Annotated
 	DefaultExport string `json:"defaultExport,omitempty"`
+}
+
+// PolicySpec sets what holds for all policies of this cluster.
+type PolicySpec struct {
+	// Mode Audit has every policy of this cluster audited, whatever its kind and its own mode: no policy denies anything, and
+	// what one would have denied is reported. What is closed for other reasons than a policy stays closed.
+	// +optional
+	// +kubebuilder:default=Enforce
+	Mode PolicyMode `json:"mode,omitempty"`
 }
 
 // ClusterMeshStatus tells how the membership goes.

@@ -7,6 +7,7 @@ package v1alpha1
 const (
 	ConditionStoreReachable        = "StoreReachable"
 	ConditionEncryptionEnforced    = "EncryptionEnforced"
+	ConditionPolicyEnforced        = "PolicyEnforced"
 	ConditionAccepted              = "Accepted"
 	ConditionControlPlaneConnected = "ControlPlaneConnected"
 	ConditionSynced                = "Synced"
@@ -24,6 +25,9 @@ const (
 	AnnotationShared   = "fairlead.dev/shared"
 	AnnotationAffinity = "fairlead.dev/affinity"
 )
+
+// AnnotationPolicyMode on a Namespace, with the value Audit, has the namespace's own policies audited.
+const AnnotationPolicyMode = "fairlead.dev/policy-mode"
 
 // Annotations and labels that Fairlead writes on objects it applied from Git.
 const (

@@ -46,8 +46,8 @@ func enforcedCheck(f *finding, s Snapshot) {
 		if err != nil || !ok {
 			continue // the operator can't export it either, and says so
 		}
-		content := (&record.Policy{UID: string(p.GetUID()), Generation: p.GetGeneration(), Spec: spec}).Content()
-		if on := enforced[key][content]; len(on) < countSaying(s.Nodes) {
+		on := asWritten(s, p, spec, enforced[key])
+		if len(on) < countSaying(s.Nodes) {
 			f.fail(hintLagging, fmt.Sprintf("%s: as it is written now on %d of %s", name, len(on), plural(countSaying(s.Nodes), "node", "nodes")))
 		}
 	}
@@ -64,6 +64,17 @@ func enforcedCheck(f *finding, s Snapshot) {
 			f.fail(hintLagging, policy+": is gone, and still enforced by "+shorten(flatten(enforced[key])))
 		}
 	}
+}
+
+// asWritten are the nodes that have a policy as it is written now, and in the mode that its namespace and its cluster give it.
+func asWritten(s Snapshot, p v1alpha1.PolicyObject, spec []byte, enforced map[string][]string) []string {
+	rec := record.Policy{UID: string(p.GetUID()), Generation: p.GetGeneration(), Spec: spec, Mode: modeOf(s, p.GetNamespace())}
+	on := enforced[rec.Content()]
+	if s.ModesUnknown && !rec.Mode.Audit() && p.GetNamespace() != "" {
+		rec.Mode.ByNamespace = true // perhaps
+		on = slices.Concat(on, enforced[rec.Content()])
+	}
+	return on
 }
 
 // enforcedBy gives the nodes that enforce a policy without an error, by the policy's key and content.

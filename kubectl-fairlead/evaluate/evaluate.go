@@ -55,6 +55,7 @@ func checks(s Snapshot) []Check {
 	}
 	out = append(out, servicesCheck(s))
 	out = append(out, sourcesCheck(s), policiesCheck(s))
+	out = append(out, modesCheck(s)...)
 	if worst(out) != Failing {
 		out = append(out, readyCheck(s)...)
 	}

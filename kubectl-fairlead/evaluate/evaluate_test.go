@@ -142,6 +142,20 @@ func TestEachFaultIsSeenByItsCheck(t *testing.T) {
 			networkPolicy(s, 1, 1, 1)
 			s.OtherPolicies = nil
 		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy/shop/web: is gone, and still enforced by east-1, east-2", nil},
+		{"a namespace in Audit", func(s *evaluate.Snapshot) { s.Modes = map[string]record.NamespaceMode{"shop": {Audit: true}} },
+			"fl-policies-enforced", evaluate.Warning, "namespace shop has its own policies audited", nil},
+		{"a mode that isn't understood", func(s *evaluate.Snapshot) { s.Modes = map[string]record.NamespaceMode{"shop": {Problem: "a typo"}} },
+			"fl-policies-enforced", evaluate.Warning, "a typo", nil},
+		{"a cluster in Audit", func(s *evaluate.Snapshot) { s.Mesh.Spec.Policy.Mode = v1alpha1.PolicyAudit },
+			"fl-policies-enforced", evaluate.Warning, "all policies of this cluster audited", nil},
+		{"a policy that should be audited, and isn't yet", func(s *evaluate.Snapshot) {
+			networkPolicy(s, 2, 2, 2)
+			s.Modes = map[string]record.NamespaceMode{"shop": {Audit: true}}
+		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy shop/web: as it is written now on 0 of 2 nodes", []string{"fl-policies-enforced"}},
+		{"a policy that is still audited", func(s *evaluate.Snapshot) {
+			networkPolicy(s, 2, 2, 2)
+			audit(s)
+		}, "fl-policies-realized", evaluate.Failing, "NetworkPolicy shop/web: as it is written now on 0 of 2 nodes", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := fixture.Healthy("east")
@@ -189,6 +203,19 @@ func networkPolicy(s *evaluate.Snapshot, generation int64, enforced ...int64) {
 	}
 }
 
+// audit has what networkPolicy added reported as audited.
+func audit(s *evaluate.Snapshot) {
+	p := s.OtherPolicies[0]
+	spec, err := json.Marshal(networkingv1.NetworkPolicySpec{})
+	if err != nil {
+		panic(err)
+	}
+	content := (&record.Policy{UID: string(p.GetUID()), Generation: p.GetGeneration(), Spec: spec, Mode: record.Mode{ByCluster: true}}).Content()
+	for i := range s.Nodes {
+		s.Nodes[i].Status.Policies[0].Content = content
+	}
+}
+
 // clusterNetworkPolicy adds one that all nodes enforce.
 func clusterNetworkPolicy(s *evaluate.Snapshot) {
 	p := &npav1alpha2.ClusterNetworkPolicy{ObjectMeta: metav1.ObjectMeta{Name: "floor", UID: "u2", Generation: 1}}
@@ -208,6 +235,11 @@ func TestEnforcedPoliciesAreHealthy(t *testing.T) {
 	for name, change := range map[string]func(*evaluate.Snapshot){
 		"in force":               func(s *evaluate.Snapshot) { networkPolicy(s, 2, 2, 2) },
 		"a ClusterNetworkPolicy": clusterNetworkPolicy,
+		"in force or audited, where namespaces can't be read": func(s *evaluate.Snapshot) {
+			networkPolicy(s, 2, 2, 2)
+			audit(s)
+			s.ModesUnknown = true
+		},
 		"an agent that doesn't say what it enforces": func(s *evaluate.Snapshot) {
 			networkPolicy(s, 2, 2, 2)
 			s.Nodes[1].Status.Policies[0].Content = ""

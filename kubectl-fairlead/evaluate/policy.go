@@ -60,12 +60,16 @@ func source(f *finding, name string, src v1alpha1.PolicySource) {
 // saying is what the first node that says something of a policy says.
 type saying struct{ problem, warning string }
 
-// sayings are what nodes say of policies, by their kinds and names as people write them.
-func sayings(nodes []v1alpha1.MeshNode) map[string]saying {
+// sayings are what nodes say of policies, by their kinds and names as people write them. What a namespace says of its policies
+// and nobody heeds has a check of its own.
+func sayings(s Snapshot) map[string]saying {
 	out := map[string]saying{}
-	for _, n := range nodes {
+	for _, n := range s.Nodes {
 		for _, p := range n.Status.Policies {
 			name, ok := policyName(p.Key)
+			if p.Warning != "" && p.Warning == s.Modes[namespaceOf(p.Key)].Problem {
+				p.Warning = ""
+			}
 			if !ok || p.Error == "" && p.Warning == "" {
 				continue
 			}
@@ -93,14 +97,22 @@ func policyName(key string) (string, bool) {
 	return kind + " " + namespace + "/" + name, true
 }
 
+// namespaceOf a policy, by its record's key.
+func namespaceOf(key string) string {
+	if parts := strings.Split(key, "/"); len(parts) == 5 {
+		return parts[3]
+	}
+	return ""
+}
+
 // policiesCheck judges whether each policy is in the kernel of every node, as it is written now. Kinds of others have no
 // status of ours, so of them what nodes say is compared with what is written.
 func policiesCheck(s Snapshot) Check {
 	var f finding
 	var realized, audit int
-	said := sayings(s.Nodes)
-	one := func(name string, mode v1alpha1.PolicyMode, generation int64, st v1alpha1.MeshPolicyStatus) {
-		if mode == v1alpha1.PolicyAudit {
+	said := sayings(s)
+	one := func(name, namespace string, mode v1alpha1.PolicyMode, generation int64, st v1alpha1.MeshPolicyStatus) {
+		if mode == v1alpha1.PolicyAudit || modeOf(s, namespace).Audit() {
 			audit++
 		}
 		if policy(&f, name, generation, st, said[name]) {
@@ -108,10 +120,10 @@ func policiesCheck(s Snapshot) Check {
 		}
 	}
 	for _, p := range s.Policies {
-		one("MeshNetworkPolicy "+p.Namespace+"/"+p.Name, p.Spec.Mode, p.Generation, p.Status)
+		one("MeshNetworkPolicy "+p.Namespace+"/"+p.Name, p.Namespace, p.Spec.Mode, p.Generation, p.Status)
 	}
 	for _, p := range s.ClusterPolicies {
-		one("ClusterMeshNetworkPolicy "+p.Name, p.Spec.Mode, p.Generation, p.Status)
+		one("ClusterMeshNetworkPolicy "+p.Name, "", p.Spec.Mode, p.Generation, p.Status)
 	}
 	for _, name := range slices.Sorted(maps.Keys(said)) {
 		kind, _, _ := strings.Cut(name, " ")

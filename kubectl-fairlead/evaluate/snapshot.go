@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Snapshot is what one cluster's Kubernetes API said at a time.
@@ -36,6 +37,10 @@ type Snapshot struct {
 	ClusterPolicies []v1alpha1.ClusterMeshNetworkPolicy
 	// OtherPolicies are of the kinds that have no status of ours.
 	OtherPolicies []v1alpha1.PolicyObject
+
+	// Modes are what namespaces say of their own policies' mode. ModesUnknown: it could not be read.
+	Modes        map[string]record.NamespaceMode
+	ModesUnknown bool
 
 	// KubeNodes are the names of all nodes of the cluster.
 	KubeNodes []string

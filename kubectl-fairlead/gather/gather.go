@@ -21,6 +21,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/evaluate"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Timeout of everything that is asked of one cluster.
@@ -76,6 +77,7 @@ func read(ctx context.Context, c client.Client, s *evaluate.Snapshot) error {
 		clusterPolicies v1alpha1.ClusterMeshNetworkPolicyList
 		kubeNodes       corev1.NodeList
 		services        corev1.ServiceList
+		namespaces      corev1.NamespaceList
 	)
 	for _, l := range []struct {
 		kind string
@@ -88,6 +90,7 @@ func read(ctx context.Context, c client.Client, s *evaluate.Snapshot) error {
 		{"ClusterMeshNetworkPolicies", &clusterPolicies},
 		{"Nodes", &kubeNodes},
 		{"Services", &services},
+		{"Namespaces", &namespaces},
 	} {
 		if err := optional(s, l.kind, c.List(ctx, l.list)); err != nil {
 			return err
@@ -97,6 +100,10 @@ func read(ctx context.Context, c client.Client, s *evaluate.Snapshot) error {
 	s.Policies, s.ClusterPolicies, s.Services = policies.Items, clusterPolicies.Items, services.Items
 	for _, n := range kubeNodes.Items {
 		s.KubeNodes = append(s.KubeNodes, n.Name)
+	}
+	s.Modes, s.ModesUnknown = map[string]record.NamespaceMode{}, len(namespaces.Items) == 0
+	for _, n := range namespaces.Items {
+		s.Modes[n.Name] = record.ReadNamespaceMode(n.Name, n.Labels, n.Annotations)
 	}
 	if err := otherPolicies(ctx, c, s); err != nil {
 		return err

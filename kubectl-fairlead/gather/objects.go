@@ -165,6 +165,7 @@ func (r reading) policy(ctx context.Context, kind v1alpha1.PolicyKind, o v1alpha
 	}
 	rec := &record.Policy{
 		PolicyKind: kind.Name, Namespace: o.GetNamespace(), Name: o.GetName(), Spec: spec, UID: string(o.GetUID()), Generation: o.GetGeneration(),
+		Mode: r.out.ModeOf(o.GetNamespace()),
 	}
 	rec.Provenance = r.provenance(ctx, kind, o, rec)
 	r.out.Policies = append(r.out.Policies, &world.Policy{Record: rec, Model: policy.Parse(rec)})

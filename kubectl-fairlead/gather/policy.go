@@ -18,6 +18,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Policy reads what policies are judged by from a cluster: pods, nodes, services, policies, and what its nodes' agents say that
@@ -58,6 +59,7 @@ func readPolicy(ctx context.Context, c client.Client, name string) (*world.Clust
 	}
 	out := &world.Cluster{
 		Name: mesh.Spec.ClusterName, ID: uint8(mesh.Spec.ClusterID), Context: name, Labels: mesh.Spec.Labels, Strict: mesh.Spec.Encryption.Strict,
+		PolicyMode: mesh.Spec.Policy.Mode, Modes: map[string]record.NamespaceMode{},
 		Namespaces: map[string]map[string]string{}, Identities: map[uint32]map[string]string{}, Others: map[string]world.Other{},
 	}
 	r := reading{c, out}
@@ -165,6 +167,7 @@ func (r reading) namespaces(ctx context.Context) error {
 	}
 	for _, n := range list.Items {
 		r.out.Namespaces[n.Name] = n.Labels
+		r.out.Modes[n.Name] = record.ReadNamespaceMode(n.Name, n.Labels, n.Annotations)
 	}
 	return nil
 }

@@ -93,6 +93,9 @@ func ruleLine(r world.Rule) string {
 		return r.Rule + " (built in)"
 	}
 	s := r.Policy + ", " + r.Rule + ", " + r.Mode
+	if r.AuditedBy != "" {
+		s += " by " + r.AuditedBy
+	}
 	if r.Tier != "" {
 		s += ", " + r.Tier + " tier"
 	}

@@ -42,7 +42,11 @@ func Parse(rec *record.Policy) *Model {
 		m.nobody, m.dirs = true, [2]*direction{}
 	}
 	for _, one := range m.all() {
+		one.setMode(rec.Mode)
 		one.finish()
+	}
+	if why := rec.Mode.Problem; why != "" {
+		m.warn(why)
 	}
 	return m
 }

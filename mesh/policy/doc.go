@@ -28,6 +28,8 @@
 //
 //   - Policies in Audit mode change nothing that enforcing ones decide. What these let through is asked about again, with
 //     all policies as if they enforced: where that denies, the verdict is AuditDeny: let through, and reported.
+//   - A policy that its namespace or its cluster has audited (mode.go; docs/decisions/0015) is in Audit mode but for its allows,
+//     which count.
 //   - A policy that can't be understood isolates its subjects (in Admin and Baseline: denies everybody at its place) and
 //     allows nothing; a deny rule of it that can't be understood denies everything. Opening what somebody meant to close is
 //     the one mistake that must not happen.

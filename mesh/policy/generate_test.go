@@ -258,6 +258,7 @@ func genScene(t *rapid.T, networkOnly bool) *scene {
 		oracle: oracle{local: "east", clusters: genClusters},
 		pods:   map[uint32]*oraclePod{},
 	}
+	s.oracle.audited = rapid.IntRange(0, 7).Draw(t, "cluster audited") == 0
 	for i := range rapid.IntRange(2, 8).Draw(t, "pods") {
 		s.addPod(t, i)
 	}
@@ -325,7 +326,8 @@ func (s *scene) addPolicy(t *rapid.T, kind string, i int) {
 	if kind == KindNetworkPolicy || kind == KindMeshNetworkPolicy || kind == KindCiliumNetworkPolicy {
 		rec.Namespace = rapid.SampledFrom([]string{"a", "b"}).Draw(t, "policy namespace")
 	}
-	o := oraclePolicy{namespace: rec.Namespace, name: rec.Name}
+	rec.Mode = record.Mode{ByNamespace: rec.Namespace != "" && rapid.IntRange(0, 3).Draw(t, "audited") == 0, ByCluster: s.oracle.audited}
+	o := oraclePolicy{namespace: rec.Namespace, name: rec.Name, audited: rec.Mode.Audit()}
 	var spec any
 	switch kind {
 	case KindNetworkPolicy:

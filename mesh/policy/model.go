@@ -21,6 +21,7 @@ type Model struct {
 	rec      *record.Policy
 	nobody   bool // not even the subjects could be read
 	audit    bool
+	opens    bool // though it is audited, its allows count: its own mode doesn't say so
 	tier     Tier
 	priority int32     // in Admin and Baseline: lower ones are asked first
 	clusters *selector // in which clusters it has subjects; nil: all

@@ -117,7 +117,7 @@ func checkExplanation(t *rapid.T, r *Reference, c Connection) {
 func (s *scene) String() string {
 	var b strings.Builder
 	for _, p := range s.in.Policies {
-		fmt.Fprintf(&b, "%s %s\n", p.Key(), p.rec.Spec)
+		fmt.Fprintf(&b, "%s %s %+v\n", p.Key(), p.rec.Spec, p.rec.Mode)
 	}
 	return b.String()
 }

@@ -190,6 +190,7 @@ func (s *sequence) setPorts(t *rapid.T) {
 
 func (s *sequence) setPolicy(t *rapid.T) {
 	g := &scene{}
+	g.oracle.audited = rapid.IntRange(0, 7).Draw(t, "audited by the cluster") == 0
 	kind := rapid.SampledFrom(allKinds).Draw(t, "kind")
 	g.addPolicy(t, kind, rapid.IntRange(0, 3).Draw(t, "name"))
 	m := g.in.Policies[0]

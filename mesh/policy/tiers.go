@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
+
+	"github.com/fairlead-mesh/fairlead/mesh/identity"
 )
 
 // Tier is where a policy is judged. docs/decisions/0010 has the rules.
@@ -94,7 +96,7 @@ func (p *installed) of() *Model { return p.model }
 // isolatesOwnNode says whether a policy isolates its subjects, in a direction, from their own node as well.
 func (m *Model) isolatesOwnNode(dir Direction) bool {
 	d := m.dirs[dir]
-	return d.isolates && d.ownNode && !m.audit
+	return d.isolates && d.ownNode
 }
 
 // isolating orders policies as isolation is blamed on them: first on those that mean the own node as well.
@@ -197,13 +199,15 @@ func (e *Engine) draftTiers(p *profile) {
 		}
 	}
 	// Only where an administrator's policy in Audit mode passes can allows of audit matter to isolated subjects: to what
-	// would be, had it not been allowed before. Or to what the Baseline says of the own node.
-	heeded := len(enforced) == 0 || p.dir == Egress && len(baseline) > 0 || slices.ContainsFunc(admin, func(pol *installed) bool { return pol.model.audit })
+	// would be, had it not been allowed before. Or to what the Baseline says of the own node, or isolation in Audit mode.
+	ownNode := len(enforced) > 0 && enforced[0].model.isolatesOwnNode(p.dir)
+	ownAudited := !ownNode && len(audited) > 0 && audited[0].model.isolatesOwnNode(p.dir)
+	heeded := len(enforced) == 0 || ownAudited || p.dir == Egress && len(baseline) > 0 || slices.ContainsFunc(admin, func(pol *installed) bool { return pol.model.audit })
 	from := len(p.draft)
 	for _, pol := range tiers[TierNamespace] {
 		rules := pol.model.dirs[p.dir].rules
 		for i := range rules {
-			v := verdict(rules[i].kind, pol.model.audit).effective(len(enforced) > 0, len(baseline) > 0)
+			v := pol.model.verdict(rules[i].kind).effective(len(enforced) > 0, len(baseline) > 0)
 			if v == AuditAllow && !heeded {
 				continue // it opens nothing that an enforcing policy keeps closed
 			}
@@ -216,7 +220,12 @@ func (e *Engine) draftTiers(p *profile) {
 	isolate := func(v Verdict, by *installed) {
 		p.draft = append(p.draft, draftLine{Line: Line{Verdict: v, Rule: by.ids.isolate[p.dir]}, policy: by, tier: TierNamespace})
 	}
-	ownNode := len(enforced) > 0 && enforced[0].model.isolatesOwnNode(p.dir)
+	if ownAudited && len(enforced)+len(baseline) > 0 {
+		// The subject's flags are about what enforces, or there are lines behind: so isolation is one that names the node.
+		own := rule{kind: RuleDeny, peers: []peer{{entity: identity.Host}}, anyPort: true}
+		own.identify()
+		e.draftRule(p, audited[0], &own, Line{Verdict: AuditDeny, Rule: audited[0].ids.isolate[p.dir]})
+	}
 	switch {
 	case len(enforced) > 0 && p.dir == Egress && len(baseline) > 0 && !ownNode:
 		isolate(Deny, enforced[0]) // a line, because Baseline decides about the own node
@@ -224,7 +233,7 @@ func (e *Engine) draftTiers(p *profile) {
 		p.base = Subject{Isolated: true, Closed: ownNode, DefaultRule: enforced[0].ids.isolate[p.dir]}
 		return
 	case len(audited) > 0 && len(baseline) == 0:
-		p.base = Subject{Isolated: true, Audit: true, DefaultRule: audited[0].ids.isolate[p.dir]}
+		p.base = Subject{Isolated: true, Audit: true, Closed: ownAudited, DefaultRule: audited[0].ids.isolate[p.dir]}
 	case len(audited) > 0:
 		isolate(AuditDeny, audited[0]) // Baseline still decides, but would not if the policy enforced
 	}
@@ -236,7 +245,7 @@ func (e *Engine) draftOrdered(p *profile, policies []*installed) {
 	for _, pol := range policies {
 		d, ids := pol.model.dirs[p.dir], pol.ids
 		decide := func(kind RuleKind) Verdict {
-			v := verdict(kind, pol.model.audit)
+			v := pol.model.verdict(kind)
 			if pol.model.tier == TierBaseline {
 				v = v.inBaseline()
 			}

@@ -19,6 +19,7 @@ type opinion struct {
 	baseline          bool       // a policy of Baseline selects the subject
 	spared            bool       // denials that don't name the peer don't mean it: it is the subject's own node
 	ownNode           bool       // isolation does, all the same
+	ownAudited        bool       // that of a policy in Audit mode would
 }
 
 func (r *Reference) ask(c Connection) opinion {
@@ -35,13 +36,16 @@ func (r *Reference) ask(c Connection) opinion {
 		for _, p := range tiers[tier] {
 			matches := r.matching(p, c)
 			if p.dirs[c.Dir].isolates && !o.spared {
-				matches = append(matches, Match{Rule: r.Rules[p.ids.isolate[c.Dir]], Verdict: verdict(RuleIsolate, p.audit)})
+				matches = append(matches, Match{Rule: r.Rules[p.ids.isolate[c.Dir]], Verdict: p.verdict(RuleIsolate)})
 			}
 			o.ordered[tier] = append(o.ordered[tier], matches...)
 		}
 	}
 	o.baseline = len(tiers[TierBaseline]) > 0
-	o.ownNode = slices.ContainsFunc(tiers[TierNamespace], func(p numbered) bool { return p.isolatesOwnNode(c.Dir) })
+	for _, p := range tiers[TierNamespace] {
+		own := p.isolatesOwnNode(c.Dir)
+		o.ownNode, o.ownAudited = o.ownNode || own && !p.audit, o.ownAudited || own && p.audit
+	}
 	for _, p := range isolating(tiers[TierNamespace], c.Dir) {
 		if id := p.ids.isolate[c.Dir]; id != 0 && p.audit {
 			o.audited = append(o.audited, r.Rules[id])
@@ -76,7 +80,7 @@ func (r *Reference) matching(p numbered, c Connection) []Match {
 			kind, m.Rule.ID = RuleUnclear, 0
 		}
 		if ok && (!everybody || !kind.denies() || c.Peer != identity.Host || d.ownNode) {
-			m.Verdict = verdict(kind, p.audit)
+			m.Verdict = p.verdict(kind)
 			out = append(out, m)
 		}
 	}
@@ -132,9 +136,17 @@ func (o *opinion) view(audit bool) (out answer) {
 	if audit {
 		isolation = slices.Concat(o.enforced, o.audited)
 	}
-	if len(isolation) > 0 && (!o.spared || o.ownNode) {
-		// With a Baseline behind it that may be asked, isolation is a line as any other.
+	named := o.spared && !o.ownNode // isolation must mean the own node, and none that enforces does
+	if named {
+		isolation = nil
+		if audit && o.ownAudited {
+			isolation = o.audited
+		}
+	}
+	if len(isolation) > 0 {
+		// With a Baseline behind it that may be asked, isolation is a line as any other. So it is where it is about the own node alone.
 		out.verdict, out.by, out.byDefault = Deny, &isolation[0], !o.baseline || len(o.enforced) > 0 && (o.dir == Ingress || o.ownNode)
+		out.byDefault = out.byDefault && !(named && len(o.enforced) > 0)
 		return out
 	}
 	for _, m := range o.ordered[TierBaseline] {

@@ -17,6 +17,8 @@ func TestContentIsOfOneStateOfOneObject(t *testing.T) {
 		"another spec":             func(p *Policy) { p.Spec = []byte(`{"a":2}`) },
 		"another generation":       func(p *Policy) { p.Generation = 2 },
 		"another object":           func(p *Policy) { p.UID = "u2" },
+		"audited by its namespace": func(p *Policy) { p.Mode.ByNamespace = true },
+		"audited by its cluster":   func(p *Policy) { p.Mode.ByCluster = true },
 		"what moved between parts": func(p *Policy) { p.UID, p.Generation = "u1"+"1", 0 },
 	} {
 		if content(change) == is {
@@ -25,6 +27,12 @@ func TestContentIsOfOneStateOfOneObject(t *testing.T) {
 	}
 	if got := content(func(p *Policy) { p.Provenance.Revision = "r" }); got != is {
 		t.Error("the content depends on where the policy came from")
+	}
+	if content(func(p *Policy) { p.Mode.ByNamespace = true }) != content(func(p *Policy) { p.Mode = Mode{ByNamespace: true, ByCluster: true} }) {
+		t.Error("the content depends on who has the policy audited")
+	}
+	if got := content(func(p *Policy) { p.Mode.Problem = "a typo" }); got != is {
+		t.Error("the content depends on what isn't heeded")
 	}
 	if SpecContent(base.Spec) == SpecContent([]byte(`{"a":2}`)) {
 		t.Error("two specs have the same content")

@@ -19,6 +19,7 @@ type Policy struct {
 	Provenance      Provenance
 	Generation      int64
 	UID             string // of the object; empty from operators that don't say
+	Mode            Mode   // that others than its spec give it
 }
 
 // Provenance says where an object came from.
@@ -65,7 +66,10 @@ func (r policyReader) parse() (Object, error) {
 	from := r.GetProvenance()
 	return &Policy{
 		PolicyKind: r.GetKind(), Namespace: r.GetNamespace(), Name: r.GetName(), Spec: r.GetSpecJson(), Generation: r.GetGeneration(),
-		UID:        r.GetUid(),
+		UID: r.GetUid(),
+		Mode: Mode{
+			ByNamespace: r.GetAuditedByNamespace() && r.GetNamespace() != "", ByCluster: r.GetAuditedByCluster(), Problem: r.GetModeProblem(),
+		},
 		Provenance: Provenance{Source: from.GetSource(), URL: from.GetUrl(), Revision: from.GetRevision(), Path: from.GetPath()},
 	}, nil
 }
@@ -83,6 +87,9 @@ func (p *Policy) check(Claim) error {
 		if err := checkText("policy.provenance", s); err != nil {
 			return err
 		}
+	}
+	if err := checkText("policy.mode_problem", p.Mode.Problem); err != nil {
+		return err
 	}
 	return checkText("policy.uid", p.UID)
 }

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 var (
@@ -103,7 +104,9 @@ func (m *machine) policy(t *rapid.T) {
 		return
 	}
 	m.w.policies[key] = Wanted{
-		Version{rapid.SampledFrom(revisions).Draw(t, "revision"), rapid.SampledFrom(contents[1:]).Draw(t, "content")}, "", rapid.Int64Range(1, 2).Draw(t, "generation"),
+		Version:    Version{rapid.SampledFrom(revisions).Draw(t, "revision"), rapid.SampledFrom(contents[1:]).Draw(t, "content")},
+		Generation: rapid.Int64Range(1, 2).Draw(t, "generation"),
+		Mode:       record.Mode{ByCluster: rapid.Bool().Draw(t, "audited")},
 	}
 	m.x.SetPolicy(key, m.w.policies[key])
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // maxFailing is how many nodes a status names, which is the API's limit.
@@ -29,6 +30,7 @@ type Wanted struct {
 	Version
 	UID        string
 	Generation int64
+	Mode       record.Mode // that others than its spec give it
 }
 
 // policy counts nodes by what they report of a policy.

@@ -93,7 +93,7 @@ func wanted(rec *recordv1.Record) (aggregate.Wanted, bool) {
 		return aggregate.Wanted{}, false
 	}
 	return aggregate.Wanted{
-		Version: aggregate.Version{Revision: p.Provenance.Revision, Content: p.Content()}, UID: p.UID, Generation: p.Generation,
+		Version: aggregate.Version{Revision: p.Provenance.Revision, Content: p.Content()}, UID: p.UID, Generation: p.Generation, Mode: p.Mode,
 	}, true
 }
 

@@ -33,6 +33,7 @@ func setMeshStatus(m *v1alpha1.ClusterMesh, f *Facts, ready int) {
 
 	setStoreReachable(set, m, f)
 	setEncryption(set, m, f)
+	setPolicyMode(set, m)
 	setMembers(set, f)
 	summarize(set, meshProblem(m, f), "in mesh %s with %d other clusters, %d of %d nodes ready", m.Spec.MeshID, len(f.Clusters), m.Status.Nodes.Ready, m.Status.Nodes.Total)
 
@@ -145,6 +146,15 @@ func setEncryption(set condition.Setter, m *v1alpha1.ClusterMesh, f *Facts) {
 		}
 		set.True(typ, "Enforced", "%s", strings.Join(used, ", "))
 	}
+}
+
+// setPolicyMode says whether policies are enforced in this cluster.
+func setPolicyMode(set condition.Setter, m *v1alpha1.ClusterMesh) {
+	if m.Spec.Policy.Mode == v1alpha1.PolicyAudit {
+		set.False(v1alpha1.ConditionPolicyEnforced, "Audited", "spec.policy.mode is Audit: no policy of this cluster denies anything; what one would have denied is reported")
+		return
+	}
+	set.True(v1alpha1.ConditionPolicyEnforced, "Enforced", "policies are enforced, but for those that are in Audit mode themselves or by their namespace")
 }
 
 // setMembers names clusters that were not let in.

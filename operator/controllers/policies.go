@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -15,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/operator/aggregate"
 	"github.com/fairlead-mesh/fairlead/operator/condition"
 )
@@ -96,7 +98,7 @@ func setPolicyStatus(st *v1alpha1.MeshPolicyStatus, o metav1.Object, sum aggrega
 	p := policyProblem(o, sum)
 	summarize(set, p, "in force on all %d nodes", sum.Nodes.Total)
 	if p == nil {
-		inForce(set, condition.Ready, sum)
+		inForce(set, condition.Ready, o, sum)
 	}
 }
 
@@ -110,16 +112,43 @@ func setPolicyCondition(kind v1alpha1.PolicyKind, o v1alpha1.PolicyObject, sum a
 		set.False(v1alpha1.ConditionPolicyReady, p.reason, "%s", p.message)
 		return
 	}
-	inForce(set, v1alpha1.ConditionPolicyReady, sum)
+	inForce(set, v1alpha1.ConditionPolicyReady, o, sum)
 }
 
-// inForce says so in a condition, and what nodes warn about.
-func inForce(set condition.Setter, typ string, sum aggregate.Policy) {
-	if sum.Warning != "" {
-		set.True(typ, "Warning", "in force on all %d nodes, and not quite as written: %s", sum.Nodes.Total, sum.Warning)
-		return
+// inForce says so in a condition, with what it means: whether the policy is audited, and what nodes warn about.
+func inForce(set condition.Setter, typ string, o metav1.Object, sum aggregate.Policy) {
+	reason, text := "Ready", fmt.Sprintf("in force on all %d nodes", sum.Nodes.Total)
+	if by := auditedBy(o, sum.Want.Mode); len(by) > 0 {
+		reason = "Audited"
+		text += ", audited by " + strings.Join(by, " and by ") + ": what it denies passes and is reported"
 	}
-	set.True(typ, "Ready", "in force on all %d nodes", sum.Nodes.Total)
+	if sum.Warning != "" {
+		reason = "Warning"
+		text += ", and not quite as written: " + sum.Warning
+	}
+	set.True(typ, reason, "%s", text)
+}
+
+// auditedBy names all that have a policy audited: it is enforced only once none of them does.
+func auditedBy(o metav1.Object, mode record.Mode) []string {
+	var own v1alpha1.PolicyMode
+	switch p := o.(type) {
+	case *v1alpha1.MeshNetworkPolicy:
+		own = p.Spec.Mode
+	case *v1alpha1.ClusterMeshNetworkPolicy:
+		own = p.Spec.Mode
+	}
+	var by []string
+	if own == v1alpha1.PolicyAudit {
+		by = append(by, "its spec.mode")
+	}
+	if mode.ByNamespace {
+		by = append(by, "its namespace")
+	}
+	if mode.ByCluster {
+		by = append(by, "the ClusterMesh")
+	}
+	return by
 }
 
 // givenToAgents is true if agents are given the object as it is now: this generation of this very object.

@@ -6,6 +6,7 @@ package controllers
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +14,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	npav1alpha2 "sigs.k8s.io/network-policy-api/apis/v1alpha2"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
@@ -100,6 +103,8 @@ func TestClusterMeshStatus(t *testing.T) {
 			"EncryptionEnforced": "False NodesNotEncrypting: no tunnel yet on n2", "Ready": "False NodesNotEncrypting",
 		}, 2},
 		{"no encryption", func(f *Facts) { f.Mesh.Spec.Encryption.Mode = v1alpha1.EncryptionNone }, map[string]string{"EncryptionEnforced": "False Disabled", "Ready": "True"}, 2},
+		{"policies audited", func(f *Facts) { f.Mesh.Spec.Policy.Mode = v1alpha1.PolicyAudit }, map[string]string{"PolicyEnforced": "False Audited", "Ready": "True"}, 2},
+		{"policies enforced", func(*Facts) {}, map[string]string{"PolicyEnforced": "True Enforced"}, 2},
 		{"a silent agent", func(f *Facts) { f.Agents["n1"] = agent("n1", 4*time.Minute) }, map[string]string{"Ready": "False NodesNotReady: no recent report from the agents of n1"}, 1},
 		{"a refused cluster", func(f *Facts) { f.Refused = map[string]string{"north": "clusterID 1 is taken"} }, map[string]string{
 			"MembersAccepted": "False ClusterRefused: north: clusterID 1 is taken", "Ready": "True",
@@ -206,6 +211,25 @@ func TestHeartbeatsAloneAreNotWritten(t *testing.T) {
 	}
 }
 
+func TestAuditedByNamesAll(t *testing.T) {
+	own := v1alpha1.MeshNetworkPolicySpec{Mode: v1alpha1.PolicyAudit}
+	for _, tt := range []struct {
+		object metav1.Object
+		mode   record.Mode
+		want   []string
+	}{
+		{&v1alpha1.MeshNetworkPolicy{}, record.Mode{}, nil},
+		{&v1alpha1.MeshNetworkPolicy{Spec: own}, record.Mode{}, []string{"its spec.mode"}},
+		{&v1alpha1.MeshNetworkPolicy{Spec: own}, record.Mode{ByNamespace: true, ByCluster: true}, []string{"its spec.mode", "its namespace", "the ClusterMesh"}},
+		{&v1alpha1.ClusterMeshNetworkPolicy{Spec: v1alpha1.ClusterMeshNetworkPolicySpec{MeshNetworkPolicySpec: own}}, record.Mode{ByCluster: true}, []string{"its spec.mode", "the ClusterMesh"}},
+		{&npav1alpha2.ClusterNetworkPolicy{}, record.Mode{ByCluster: true}, []string{"the ClusterMesh"}},
+	} {
+		if got := auditedBy(tt.object, tt.mode); !slices.Equal(got, tt.want) {
+			t.Errorf("%T, %+v: %v, want %v", tt.object, tt.mode, got, tt.want)
+		}
+	}
+}
+
 func TestPolicyStatus(t *testing.T) {
 	const key = "east/policies/MeshNetworkPolicy/shop/web"
 	want := aggregate.Wanted{Version: aggregate.Version{Revision: "main@sha1:2", Content: "x"}, Generation: 4}
@@ -236,6 +260,13 @@ func TestPolicyStatus(t *testing.T) {
 				x.SetAgent(node, a)
 			}
 		}, "True Warning: in force on all 2 nodes, and not quite as written: spec.podSelector: label pod-template-hash", "main@sha1:2", v1alpha1.PolicyNodes{Total: 2, Realized: 2}},
+		{"audited by its namespace", func(x *aggregate.Index) {
+			audited := want
+			audited.Mode.ByNamespace = true
+			x.SetPolicy(key, audited)
+			on(x, "n1", "main@sha1:2", "")
+			on(x, "n2", "main@sha1:2", "")
+		}, "True Audited: in force on all 2 nodes, audited by its namespace: what it denies passes and is reported", "main@sha1:2", v1alpha1.PolicyNodes{Total: 2, Realized: 2}},
 		{"a node without an agent", func(x *aggregate.Index) { on(x, "n1", "main@sha1:2", ""); x.SetAgent("n2", nil) }, "False Progressing: in force on 1 of 2 nodes", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2, Realized: 1}},
 		{"not exported", func(x *aggregate.Index) { x.RemovePolicy(key) }, "False Progressing: generation 4 is not with the agents yet", "main@sha1:1", v1alpha1.PolicyNodes{Total: 2}},
 		{"edited at the same revision, and not in every kernel yet", func(x *aggregate.Index) {

@@ -112,7 +112,7 @@ func exported(name, revision string) export.Change { return exportedAs(policyObj
 
 func exportedAs(p *v1alpha1.MeshNetworkPolicy, revision string) export.Change {
 	kind, _ := v1alpha1.PolicyKindOf(p)
-	rec, err := export.PolicyRecord("east", export.PolicyOf(kind, p), &recordv1.Provenance{Revision: revision})
+	rec, err := export.PolicyRecord("east", export.PolicyOf(kind, p), record.Mode{}, &recordv1.Provenance{Revision: revision})
 	if err != nil {
 		panic(err)
 	}

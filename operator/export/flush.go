@@ -232,17 +232,22 @@ func (s *State) recordOf(r ref) (rec *recordv1.Record, publish bool, warnings []
 }
 
 func (s *State) policyRecord(r ref, p Policy) (*recordv1.Record, []string) {
-	rec, err := PolicyRecord(s.mesh.ClusterName, p, nil)
+	mode := record.ModeOf(r.namespace, s.modes[r.namespace], s.mesh.Policy.Mode)
+	rec, err := PolicyRecord(s.mesh.ClusterName, p, mode, nil)
 	if err != nil {
 		return nil, []string{"not exported: " + err.Error()}
+	}
+	var warnings []string
+	if mode.Problem != "" {
+		warnings = append(warnings, mode.Problem)
 	}
 	from, doubt := s.provenance(r, p, record.SpecContent(rec.GetPolicy().GetSpecJson()))
 	rec.GetPolicy().Provenance = from
 	s.doubted.set(r, doubt != "")
 	if _, told := s.doubted.told[r]; told {
-		return rec, []string{doubt}
+		warnings = append(warnings, doubt)
 	}
-	return rec, nil
+	return rec, warnings
 }
 
 func (s *State) sliceRecord(k nsName, part uint32) (*recordv1.Record, bool, []string) {

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // TestIncrementalEqualsFromScratch drives a State through random changes with flushes in between, and compares what a
@@ -60,23 +61,25 @@ type world struct {
 	nodes      map[string]*corev1.Node
 	policies   map[string]*Policy
 	owners     map[string]*Owner
+	modes      map[string]record.NamespaceMode
 }
 
 func newWorld() *world {
 	return &world{
 		pods: map[string]*corev1.Pod{}, namespaces: map[string]map[string]string{}, services: map[string]*corev1.Service{},
 		slices: map[string]*discoveryv1.EndpointSlice{}, identities: map[uint32]map[string]string{}, nodes: map[string]*corev1.Node{},
-		policies: map[string]*Policy{}, owners: map[string]*Owner{},
+		policies: map[string]*Policy{}, owners: map[string]*Owner{}, modes: map[string]record.NamespaceMode{},
 	}
 }
 
 func (w *world) step(t *rapid.T, s *State) {
 	name := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "name")
 	gone := rapid.IntRange(0, 3).Draw(t, "gone") == 0
-	switch rapid.SampledFrom([]string{"mesh", "pod", "namespace", "service", "slice", "identity", "allocate", "node", "policy", "owner"}).Draw(t, "what") {
+	switch rapid.SampledFrom([]string{"mesh", "pod", "namespace", "service", "slice", "identity", "allocate", "node", "policy", "owner", "mode"}).Draw(t, "what") {
 	case "mesh":
 		w.mesh = testMesh()
 		w.mesh.ClusterName = rapid.SampledFrom([]string{"east", "west"}).Draw(t, "cluster")
+		w.mesh.Policy.Mode = rapid.SampledFrom([]v1alpha1.PolicyMode{"", v1alpha1.PolicyEnforce, v1alpha1.PolicyAudit}).Draw(t, "mode")
 		w.mesh.Services.DefaultExport = rapid.SampledFrom([]string{"Annotated", "None"}).Draw(t, "export")
 		s.SetMesh(w.mesh)
 	case "pod":
@@ -117,6 +120,10 @@ func (w *world) step(t *rapid.T, s *State) {
 			w.namespaces["shop"] = labels
 		}
 		s.SetNamespace("shop", labels, gone)
+	case "mode":
+		namespace := rapid.SampledFrom([]string{"shop", "other"}).Draw(t, "mode of")
+		w.modes[namespace] = rapid.SampledFrom([]record.NamespaceMode{{}, {Audit: true}, {Problem: "a typo"}}).Draw(t, "mode")
+		s.SetNamespaceMode(namespace, w.modes[namespace])
 	case "service":
 		var svc *corev1.Service
 		if !gone {
@@ -169,6 +176,9 @@ func (w *world) step(t *rapid.T, s *State) {
 func (w *world) replay(s *State) {
 	for name, o := range w.owners {
 		s.SetOwner(OwnerName{OwnerKustomization, "flux-system", name}, o)
+	}
+	for name, says := range w.modes {
+		s.SetNamespaceMode(name, says)
 	}
 	for _, p := range w.policies {
 		s.SetPolicy(*p)

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	recordv1 "github.com/fairlead-mesh/fairlead/mesh/record/v1"
 	"github.com/fairlead-mesh/fairlead/mesh/service"
 )
@@ -195,13 +196,14 @@ func affinityTimeout(svc *corev1.Service) uint32 {
 	return uint32(corev1.DefaultClientIPServiceAffinitySeconds)
 }
 
-// PolicyRecord carries a policy in its own dialect.
-func PolicyRecord(cluster string, p Policy, from *recordv1.Provenance) (*recordv1.Record, error) {
+// PolicyRecord carries a policy in its own dialect, and what others than its spec make of its mode.
+func PolicyRecord(cluster string, p Policy, mode record.Mode, from *recordv1.Provenance) (*recordv1.Record, error) {
 	spec, err := json.Marshal(p.Spec)
 	if err != nil {
 		return nil, fmt.Errorf("write the spec of %s %s/%s: %w", p.Kind, p.Namespace, p.Name, err)
 	}
 	return &recordv1.Record{Cluster: cluster, Payload: &recordv1.Record_Policy{Policy: &recordv1.Policy{
 		Kind: p.Kind, Namespace: p.Namespace, Name: p.Name, SpecJson: spec, Generation: p.Generation, Uid: p.UID, Provenance: from,
+		AuditedByNamespace: mode.ByNamespace, AuditedByCluster: mode.ByCluster, ModeProblem: mode.Problem,
 	}}}, nil
 }

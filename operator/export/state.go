@@ -48,6 +48,7 @@ type State struct {
 
 	pods       map[nsName]*podState
 	namespaces map[string]map[string]string
+	modes      map[string]record.NamespaceMode // of namespaces that say something
 	nodes      map[string]*corev1.Node
 	meshNodes  map[string]*v1alpha1.MeshNode
 	services   map[nsName]*corev1.Service
@@ -62,6 +63,7 @@ type State struct {
 	podsByLabels    map[string]map[nsName]bool // canonical label set → pods that have it
 	slicesByService map[nsName]map[nsName]bool
 	policiesByClaim map[OwnerName]map[ref]bool // owner → policies that claim to come from it
+	policiesIn      map[string]map[ref]bool    // namespace → its own policies
 	numbers         map[string]uint32          // canonical label set → number
 
 	dirty map[ref]bool
@@ -75,6 +77,7 @@ func NewState(version string) *State {
 		version:         version,
 		pods:            map[nsName]*podState{},
 		namespaces:      map[string]map[string]string{},
+		modes:           map[string]record.NamespaceMode{},
 		nodes:           map[string]*corev1.Node{},
 		meshNodes:       map[string]*v1alpha1.MeshNode{},
 		services:        map[nsName]*corev1.Service{},
@@ -88,6 +91,7 @@ func NewState(version string) *State {
 		podsByLabels:    map[string]map[nsName]bool{},
 		slicesByService: map[nsName]map[nsName]bool{},
 		policiesByClaim: map[OwnerName]map[ref]bool{},
+		policiesIn:      map[string]map[ref]bool{},
 		numbers:         map[string]uint32{},
 		dirty:           map[ref]bool{},
 		built:           map[ref]*built{},
@@ -170,6 +174,20 @@ func (s *State) SetNamespace(name string, labels map[string]string, gone bool) {
 	}
 }
 
+// SetNamespaceMode sets what a namespace says of the mode of its own policies; the zero value: nothing. It costs these.
+func (s *State) SetNamespaceMode(name string, says record.NamespaceMode) {
+	if s.modes[name] == says {
+		return
+	}
+	s.modes[name] = says
+	if says == (record.NamespaceMode{}) {
+		delete(s.modes, name)
+	}
+	for r := range s.policiesIn[name] {
+		s.touch(r)
+	}
+}
+
 // relabel computes the label set of a pod's identity anew. A pod whose namespace isn't known has none yet.
 func (s *State) relabel(k nsName) {
 	p := s.pods[k]
@@ -225,6 +243,7 @@ func (s *State) SetPolicy(p Policy) {
 	r := PolicyName{p.Kind, p.Namespace, p.Name}.ref()
 	s.dropPolicy(r)
 	s.policies[r] = p
+	put(s.policiesIn, p.Namespace, r)
 	for _, c := range claimsOf(p) {
 		put(s.policiesByClaim, c.owner, r)
 	}
@@ -243,6 +262,7 @@ func (s *State) dropPolicy(r ref) {
 		drop(s.policiesByClaim, c.owner, r)
 	}
 	delete(s.policies, r)
+	drop(s.policiesIn, r.namespace, r)
 	s.touch(r)
 }
 

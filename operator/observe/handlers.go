@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/operator/export"
 )
 
@@ -51,9 +52,7 @@ func on[T client.Object](o *Observer, set, gone func(*export.State, T)) cache.Re
 func (o *Observer) feeds() []feed {
 	feeds := []feed{
 		{&v1alpha1.ClusterMesh{}, on(o, o.setMesh, o.keepMesh)},
-		{&corev1.Namespace{}, on(o,
-			func(s *export.State, n *corev1.Namespace) { s.SetNamespace(n.Name, n.Labels, false) },
-			func(s *export.State, n *corev1.Namespace) { s.SetNamespace(n.Name, nil, true) })},
+		{&corev1.Namespace{}, on(o, setNamespace, removeNamespace)},
 		{&v1alpha1.MeshIdentity{}, on(o, setIdentity, removeIdentity)},
 		{&corev1.Pod{}, on(o,
 			func(s *export.State, p *corev1.Pod) { s.SetPod(p.Namespace, p.Name, p) },
@@ -104,6 +103,16 @@ func (o *Observer) setMesh(s *export.State, m *v1alpha1.ClusterMesh) {
 // all enforcement because of one kubectl delete.
 func (o *Observer) keepMesh(*export.State, *v1alpha1.ClusterMesh) {
 	o.log.Warn("the ClusterMesh was deleted: the exchange with other clusters stops, agents keep what they have")
+}
+
+func setNamespace(s *export.State, n *corev1.Namespace) {
+	s.SetNamespace(n.Name, n.Labels, false)
+	s.SetNamespaceMode(n.Name, record.ReadNamespaceMode(n.Name, n.Labels, n.Annotations))
+}
+
+func removeNamespace(s *export.State, n *corev1.Namespace) {
+	s.SetNamespace(n.Name, nil, true)
+	s.SetNamespaceMode(n.Name, record.NamespaceMode{})
 }
 
 func setIdentity(s *export.State, m *v1alpha1.MeshIdentity) {

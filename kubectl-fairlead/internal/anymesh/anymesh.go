@@ -132,6 +132,7 @@ func anyRules(t *rapid.T, what, peers, block, named string, most int) []object {
 // drawPolicy makes a random policy of any dialect.
 func drawPolicy(t *rapid.T, name string) *world.Policy {
 	rec := &record.Policy{PolicyKind: policy.KindMeshNetworkPolicy, Namespace: "a", Name: name}
+	rec.Mode.ByNamespace = rapid.IntRange(0, 5).Draw(t, "audited by its namespace") == 0
 	direction := func(what string) object {
 		return object{
 			"allow": anyRules(t, what+" allow", "peers", "", "name", 2), "deny": anyRules(t, what+" deny", "peers", "", "name", 1),

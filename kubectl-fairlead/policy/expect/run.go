@@ -15,9 +15,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/explain"
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 	"github.com/fairlead-mesh/fairlead/mesh/service"
 )
 
@@ -27,13 +29,25 @@ type Tree struct {
 	Namespaces []Namespace
 	Pods       []*world.Pod         // without a cluster: of all
 	Services   []service.Definition // likewise
+	Meshes     []v1alpha1.ClusterMesh
 	Files      []File
+}
+
+// policyMode is what a cluster's ClusterMesh says of all policies' mode. Where a file names no cluster, the only one is meant.
+func (t Tree) policyMode(cluster string, named bool) v1alpha1.PolicyMode {
+	for _, m := range t.Meshes {
+		if m.Spec.ClusterName == cluster || !named && len(t.Meshes) == 1 {
+			return m.Spec.Policy.Mode
+		}
+	}
+	return ""
 }
 
 // Namespace of a cluster, or of all.
 type Namespace struct {
 	Name, Cluster string
 	Labels        map[string]string
+	Mode          record.NamespaceMode
 }
 
 // Report is what came of all expectations.
@@ -125,11 +139,11 @@ func Mesh(t Tree, f File) (*world.Mesh, error) {
 		spec := specs[name]
 		c := &world.Cluster{
 			Name: name, ID: uint8(i + 1), Labels: spec.Labels, PodCIDRs: spec.PodCIDRs, ServiceCIDRs: spec.ServiceCIDRs,
-			Namespaces: map[string]map[string]string{},
+			Namespaces: map[string]map[string]string{}, Modes: map[string]record.NamespaceMode{}, PolicyMode: t.policyMode(name, len(f.Clusters) > 0),
 		}
 		for _, ns := range t.Namespaces {
 			if ns.Cluster == "" || ns.Cluster == name {
-				c.Namespaces[ns.Name] = ns.Labels
+				c.Namespaces[ns.Name], c.Modes[ns.Name] = ns.Labels, ns.Mode
 			}
 		}
 		maps.Copy(c.Namespaces, f.Namespaces)
@@ -157,7 +171,7 @@ func Mesh(t Tree, f File) (*world.Mesh, error) {
 		}
 		for _, p := range t.Policies {
 			if has(f.Path, spec.Policies, p.Record.Provenance.Path) {
-				c.Policies = append(c.Policies, p)
+				c.Policies = append(c.Policies, p.In(c.ModeOf(p.Record.Namespace)))
 			}
 		}
 		if len(c.Policies) == 0 && len(spec.Policies) > 0 {

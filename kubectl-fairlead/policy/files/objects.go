@@ -74,7 +74,14 @@ func (r *reader) object(file string, raw []byte, pos manifest.Positions) {
 	case meta.APIVersion == "v1" && meta.Kind == "Namespace":
 		var ns corev1.Namespace
 		if r.decode(file, raw, &ns, pos) {
-			r.tree.Namespaces = append(r.tree.Namespaces, expect.Namespace{Name: ns.Name, Labels: ns.Labels, Cluster: ns.Annotations[v1alpha1.LabelCluster]})
+			r.tree.Namespaces = append(r.tree.Namespaces, expect.Namespace{
+				Name: ns.Name, Labels: ns.Labels, Cluster: ns.Annotations[v1alpha1.LabelCluster], Mode: record.ReadNamespaceMode(ns.Name, ns.Labels, ns.Annotations),
+			})
+		}
+	case meta.APIVersion == v1alpha1.GroupVersion.String() && meta.Kind == "ClusterMesh":
+		var mesh v1alpha1.ClusterMesh
+		if r.decode(file, raw, &mesh, pos) {
+			r.tree.Meshes = append(r.tree.Meshes, mesh)
 		}
 	case meta.APIVersion == "v1" && meta.Kind == "Pod":
 		var pod corev1.Pod

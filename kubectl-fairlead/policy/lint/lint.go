@@ -18,6 +18,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/kubectl-fairlead/policy/world"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Code of a finding. Codes never change their meaning; docs/reference/policy-commands.md explains each.
@@ -102,6 +103,7 @@ func Run(meshes ...*world.Mesh) Report {
 	var order []Finding
 	live, pods := false, false
 	for _, m := range meshes {
+		m = asEnforced(m)
 		for _, name := range m.Names() {
 			c := m.Clusters[name]
 			live, pods = live || c.Live(), pods || len(c.Pods) > 0
@@ -143,6 +145,21 @@ func Run(meshes ...*world.Mesh) Report {
 		r.Skipped = append(r.Skipped, fmt.Sprintf("%s and %s: no pods are described", CodeSelectsNone, CodePeerNobody))
 	}
 	return r
+}
+
+// asEnforced is a mesh where policies enforce unless they say otherwise themselves: what is wrong with a rule is so whether or
+// not its namespace or its cluster has it audited for a while.
+func asEnforced(m *world.Mesh) *world.Mesh {
+	out := &world.Mesh{Clusters: map[string]*world.Cluster{}}
+	for name, c := range m.Clusters {
+		own := *c
+		own.Policies = nil
+		for _, p := range c.Policies {
+			own.Policies = append(own.Policies, p.In(record.Mode{}))
+		}
+		out.Clusters[name] = &own
+	}
+	return out
 }
 
 // keyOf turns a policy's name back into its key.
@@ -206,6 +223,9 @@ func (l *linter) policy(p *world.Policy) {
 		default:
 			l.find(CodeWarning, p, "", []string{field}, problem.Message, "the policy is in force, and not quite as it is written")
 		}
+	}
+	if why := l.cluster.ModeOf(p.Record.Namespace).Problem; why != "" {
+		l.find(CodeWarning, p, "", nil, why, "correct the annotation: until then it is as if it was not there")
 	}
 	if len(l.cluster.Pods) == 0 || len(l.cluster.Missing) > 0 {
 		return

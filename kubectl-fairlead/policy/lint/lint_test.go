@@ -212,7 +212,7 @@ func TestFindingsAboutPods(t *testing.T) {
 func TestRedundantRulesCanGo(t *testing.T) {
 	found := 0
 	rapid.Check(t, func(t *rapid.T) {
-		m := anymesh.Draw(t)
+		m := asEnforced(anymesh.Draw(t))
 		c := m.Clusters["east"]
 		before := m.Reference("east")
 		gone := map[string]map[string]bool{}

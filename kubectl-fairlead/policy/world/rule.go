@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
+	"github.com/fairlead-mesh/fairlead/mesh/record"
 )
 
 // Rule is a policy's rule as people and programs are told of it.
@@ -19,15 +20,17 @@ type Rule struct {
 	Policy  string `json:"policy,omitempty"`
 	Dialect string `json:"dialect,omitempty"`
 	// Rule is its place in the policy, e.g. "ingress allow[0]", or "ingress isolate" for what denies by default.
-	Rule     string `json:"rule"`
-	Text     string `json:"text"`
-	Mode     string `json:"mode,omitempty"` // Enforce or Audit
-	Tier     string `json:"tier,omitempty"` // Admin or Baseline; empty: that of namespaces
-	Source   string `json:"source,omitempty"`
-	URL      string `json:"url,omitempty"`
-	Revision string `json:"revision,omitempty"`
-	File     string `json:"file,omitempty"`
-	Line     int    `json:"line,omitempty"`
+	Rule string `json:"rule"`
+	Text string `json:"text"`
+	Mode string `json:"mode,omitempty"` // Enforce or Audit
+	// AuditedBy says who has the policy audited, if others than its own spec do, e.g. "its namespace".
+	AuditedBy string `json:"auditedBy,omitempty"`
+	Tier      string `json:"tier,omitempty"` // Admin or Baseline; empty: that of namespaces
+	Source    string `json:"source,omitempty"`
+	URL       string `json:"url,omitempty"`
+	Revision  string `json:"revision,omitempty"`
+	File      string `json:"file,omitempty"`
+	Line      int    `json:"line,omitempty"`
 }
 
 // Tell describes a rule of a cluster.
@@ -44,11 +47,24 @@ func (c *Cluster) Tell(r policy.Rule) Rule {
 	from := r.Provenance
 	out.Source, out.URL, out.Revision, out.File = from.Source, from.URL, from.Revision, from.Path
 	for _, p := range c.Policies {
-		if p.Line != nil && p.Model.Key() == r.PolicyKey {
-			out.Line = p.LineOf(r)
+		if p.Model.Key() == r.PolicyKey {
+			out.Line, out.AuditedBy = p.LineOf(r), AuditedBy(p.Record.Mode)
 		}
 	}
 	return out
+}
+
+// AuditedBy names who else than its spec has a policy audited.
+func AuditedBy(m record.Mode) string {
+	switch {
+	case m.ByNamespace && m.ByCluster:
+		return "its namespace and the ClusterMesh"
+	case m.ByNamespace:
+		return "its namespace"
+	case m.ByCluster:
+		return "the ClusterMesh"
+	}
+	return ""
 }
 
 // Place of a rule in its policy.

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/api/v1alpha1"
 	"github.com/fairlead-mesh/fairlead/mesh/identity"
 	"github.com/fairlead-mesh/fairlead/mesh/policy"
 	"github.com/fairlead-mesh/fairlead/mesh/record"
@@ -38,6 +39,9 @@ type Cluster struct {
 	// Strict: an address in PodCIDRs that nobody vouches for is dropped, not judged.
 	Strict     bool
 	Namespaces map[string]map[string]string // name → labels
+	// PolicyMode is what the cluster makes of all policies' mode, Modes what namespaces make of their own policies'.
+	PolicyMode v1alpha1.PolicyMode
+	Modes      map[string]record.NamespaceMode
 	// Identities by number, if the cluster has given them out; else the pods' label sets get numbers here.
 	Identities map[uint32]map[string]string
 	Pods       []*Pod
@@ -103,6 +107,17 @@ type Policy struct {
 	Line func(field string) (int, bool)
 }
 
+// In gives the policy as it is in a mode.
+func (p *Policy) In(mode record.Mode) *Policy {
+	if p.Record.Mode == mode {
+		return p
+	}
+	rec, out := *p.Record, *p
+	rec.Mode = mode
+	out.Record, out.Model = &rec, policy.Parse(&rec)
+	return &out
+}
+
 // Node of a cluster by name; nil if there is none.
 func (c *Cluster) Node(name string) *Node {
 	for _, n := range c.Nodes {
@@ -121,6 +136,11 @@ func (c *Cluster) Pod(namespace, name string) *Pod {
 		}
 	}
 	return nil
+}
+
+// ModeOf is what the cluster and a policy's namespace make of its mode.
+func (c *Cluster) ModeOf(namespace string) record.Mode {
+	return record.ModeOf(namespace, c.Modes[namespace], c.PolicyMode)
 }
 
 // Names of the clusters, sorted.

@@ -1189,16 +1189,20 @@ func (x *Provenance) GetPath() string {
 
 // Policy is a policy object in the dialect it was written in. spec_json is the object's spec as JSON.
 type Policy struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`           // one of v1alpha1.PolicyKinds
-	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"` // empty for cluster-scoped kinds
-	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
-	SpecJson      []byte                 `protobuf:"bytes,4,opt,name=spec_json,json=specJson,proto3" json:"spec_json,omitempty"`
-	Provenance    *Provenance            `protobuf:"bytes,5,opt,name=provenance,proto3" json:"provenance,omitempty"`
-	Generation    int64                  `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
-	Uid           string                 `protobuf:"bytes,7,opt,name=uid,proto3" json:"uid,omitempty"` // of the object: one that was deleted and made again is another policy
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Kind       string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`           // one of v1alpha1.PolicyKinds
+	Namespace  string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"` // empty for cluster-scoped kinds
+	Name       string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	SpecJson   []byte                 `protobuf:"bytes,4,opt,name=spec_json,json=specJson,proto3" json:"spec_json,omitempty"`
+	Provenance *Provenance            `protobuf:"bytes,5,opt,name=provenance,proto3" json:"provenance,omitempty"`
+	Generation int64                  `protobuf:"varint,6,opt,name=generation,proto3" json:"generation,omitempty"`
+	Uid        string                 `protobuf:"bytes,7,opt,name=uid,proto3" json:"uid,omitempty"` // of the object: one that was deleted and made again is another policy
+	// What its namespace and its cluster make of its mode, beside what the spec says. A reader that doesn't know these enforces.
+	AuditedByNamespace bool   `protobuf:"varint,8,opt,name=audited_by_namespace,json=auditedByNamespace,proto3" json:"audited_by_namespace,omitempty"` // of kinds that have a namespace only
+	AuditedByCluster   bool   `protobuf:"varint,9,opt,name=audited_by_cluster,json=auditedByCluster,proto3" json:"audited_by_cluster,omitempty"`
+	ModeProblem        string `protobuf:"bytes,10,opt,name=mode_problem,json=modeProblem,proto3" json:"mode_problem,omitempty"` // what was said of the mode and isn't heeded
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Policy) Reset() {
@@ -1276,6 +1280,27 @@ func (x *Policy) GetGeneration() int64 {
 func (x *Policy) GetUid() string {
 	if x != nil {
 		return x.Uid
+	}
+	return ""
+}
+
+func (x *Policy) GetAuditedByNamespace() bool {
+	if x != nil {
+		return x.AuditedByNamespace
+	}
+	return false
+}
+
+func (x *Policy) GetAuditedByCluster() bool {
+	if x != nil {
+		return x.AuditedByCluster
+	}
+	return false
+}
+
+func (x *Policy) GetModeProblem() string {
+	if x != nil {
+		return x.ModeProblem
 	}
 	return ""
 }
@@ -1396,7 +1421,7 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x10\n" +
 	"\x03url\x18\x02 \x01(\tR\x03url\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\tR\brevision\x12\x12\n" +
-	"\x04path\x18\x04 \x01(\tR\x04path\"\xdd\x01\n" +
+	"\x04path\x18\x04 \x01(\tR\x04path\"\xe0\x02\n" +
 	"\x06Policy\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -1408,7 +1433,11 @@ const file_mesh_record_v1_record_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\x06 \x01(\x03R\n" +
 	"generation\x12\x10\n" +
-	"\x03uid\x18\a \x01(\tR\x03uid*F\n" +
+	"\x03uid\x18\a \x01(\tR\x03uid\x120\n" +
+	"\x14audited_by_namespace\x18\b \x01(\bR\x12auditedByNamespace\x12,\n" +
+	"\x12audited_by_cluster\x18\t \x01(\bR\x10auditedByCluster\x12!\n" +
+	"\fmode_problem\x18\n" +
+	" \x01(\tR\vmodeProblem*F\n" +
 	"\bAffinity\x12\x11\n" +
 	"\rAFFINITY_NONE\x10\x00\x12\x12\n" +
 	"\x0eAFFINITY_LOCAL\x10\x01\x12\x13\n" +
