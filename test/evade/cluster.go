@@ -65,6 +65,23 @@ func (c cluster) attacker(ctx context.Context, pod string, input []byte, args ..
 	return c.run(ctx, input, append(verb, args...)...)
 }
 
+// follow runs the program in a pod, and reads what it says while it runs. If it fails, reading does at the end.
+func (c cluster) follow(ctx context.Context, pod string, args ...string) io.Reader {
+	out, in := io.Pipe()
+	verb := append([]string{"--kubeconfig", c.kubeconfig, "exec", "-n", namespace, pod, "--", "/attacker"}, args...)
+	cmd := exec.CommandContext(ctx, c.kubectl, verb...)
+	var problems bytes.Buffer
+	cmd.Stdout, cmd.Stderr = in, &problems
+	go func() {
+		err := cmd.Run()
+		if err != nil {
+			err = fmt.Errorf("%s: kubectl %s: %w: %s", c.name, strings.Join(verb[2:], " "), err, strings.TrimSpace(problems.String()))
+		}
+		in.CloseWithError(err)
+	}()
+	return out
+}
+
 // try has a pod do jobs.
 func (c cluster) try(ctx context.Context, pod string, jobs []job.Job) (map[string]job.Result, error) {
 	var in bytes.Buffer

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"time"
 
@@ -20,30 +21,35 @@ const (
 )
 
 func (c cluster) hold(ctx context.Context, pod, to string, port int, args ...string) (job.Hold, error) {
-	var h job.Hold
-	args = append(append([]string{"hold"}, args...), net.JoinHostPort(to, fmt.Sprint(port)))
-	out, err := c.attacker(ctx, pod, nil, args...)
-	if err != nil {
-		return h, err
-	}
-	if err := json.Unmarshal(out, &h); err != nil {
-		return h, fmt.Errorf("read what became of a connection: %w", err)
-	}
-	return h, nil
+	h := c.holdOn(ctx, pod, "", to, port, args...)
+	err := <-h.done
+	return h.hold, err
 }
 
 // holding is a connection in the background.
 type holding struct {
-	from, to string
-	done     chan error
-	hold     job.Hold
+	from, to  string
+	connected chan struct{} // closed when it is, or when it failed
+	done      chan error
+	hold      job.Hold // once it is done
 }
 
 func (c cluster) holdOn(ctx context.Context, from, what, to string, port int, args ...string) *holding {
-	h := &holding{from: from, to: what, done: make(chan error, 1)}
+	h := &holding{from: from, to: what, connected: make(chan struct{}), done: make(chan error, 1)}
+	args = append(append([]string{"hold"}, args...), net.JoinHostPort(to, fmt.Sprint(port)))
 	go func() {
-		var err error
-		h.hold, err = c.hold(ctx, from, to, port, args...)
+		said := json.NewDecoder(c.follow(ctx, from, args...))
+		err := said.Decode(&h.hold)
+		close(h.connected)
+		for err == nil {
+			err = said.Decode(&h.hold)
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		}
+		if err != nil {
+			err = fmt.Errorf("read what became of a connection: %w", err)
+		}
 		h.done <- err
 	}()
 	return h
@@ -62,14 +68,18 @@ func (s *suite) cut(ctx context.Context) error {
 					port := fmt.Sprint(42000 + 10*i + n)
 					to := s.named(home, away, who.away).pods[who.name]
 					what := fmt.Sprintf("%s of %s (IPv%d)", who.name, s.named(home, away, who.away).name, 4+2*family)
-					running[home] = append(running[home], home.holdOn(ctx, "raw", what, to.ip[family], open, "-for=14s", "-patience=8s", "-port", port, "-token", newToken()))
+					running[home] = append(running[home], home.holdOn(ctx, "raw", what, to.ip[family], open, "-for=40s", "-patience=8s", "-port", port, "-token", newToken()))
 				}
 			}
 			return nil
 		}); err != nil {
 			return err
 		}
-		time.Sleep(4 * time.Second) // until all are connected
+		for _, all := range running {
+			for _, h := range all {
+				<-h.connected
+			}
+		}
 	}
 	begin := time.Now()
 	for _, p := range s.places {

@@ -21,7 +21,8 @@ const (
 	stale = 3 * time.Second // a line that isn't echoed for so long makes a connection broken
 )
 
-// hold keeps a connection for a time and sends lines with the token, and opens new ones beside it.
+// hold keeps a connection for a time and sends lines with the token, and opens new ones beside it. It says when it is connected, and
+// at the end what became of it.
 func hold(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("hold", flag.ExitOnError)
 	duration := flags.Duration("for", 5*time.Second, "how long")
@@ -43,6 +44,9 @@ func hold(ctx context.Context, args []string) error {
 	h.Connected = true
 	if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
 		h.Port = a.Port
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(h.Hold); err != nil {
+		return err
 	}
 	done := make(chan struct{})
 	if *fresh {
