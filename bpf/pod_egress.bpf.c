@@ -69,6 +69,19 @@ FL_GLOBAL int fl_source_borrowed(struct __sk_buff *skb, const struct iface *ifac
 	return anothers_link_local(skb, addr);
 }
 
+/* Whether a pod may call a link-local address its own: it isn't made of the hardware
+ * address of another pod or of the gateway. */
+static __always_inline bool may_claim(const struct __sk_buff *skb, const struct iface *iface, const __u8 *addr)
+{
+	const __u8 *mac = iface->host_mac;
+
+	if ((iface->flags & FL_IFACE_BRIDGED) && addr[8] == (mac[0] ^ 2) && addr[9] == mac[1] &&
+	    addr[10] == mac[2] && addr[11] == 0xff && addr[12] == 0xfe && addr[13] == mac[3] &&
+	    addr[14] == mac[4] && addr[15] == mac[5])
+		return false;
+	return !anothers_link_local(skb, addr);
+}
+
 static __always_inline bool own_ip6(const struct iface *iface, const __u8 *addr)
 {
 	return (iface->flags & FL_IFACE_IP6) && addr_equal(AF_INET6, addr, iface->ip6);
@@ -89,27 +102,36 @@ static __always_inline bool to_neighbor(const struct pod_ctx *c)
 
 /* Neighbour discovery likewise: asking is free, claiming somebody else's
  * address or playing the router is not. Queries for listeners are a router's. */
-static __always_inline enum reason neighbor_verdict(struct __sk_buff *skb, const struct pod_ctx *c,
-						    const struct iface *iface)
+FL_GLOBAL int fl_neighbor_verdict(struct __sk_buff *skb, const struct pod_ctx *c)
 {
+	__u32 ifindex = skb->ifindex;
+	const struct iface *iface = bpf_map_lookup_elem(&fl_ifaces, &ifindex);
 	__u8 target[16];
+	bool probe;
 
+	if (!c || !iface)
+		return FL_REASON_INVALID_SOURCE;
 	if (!own_ip6(iface, c->p.saddr) && !addr_is_link_local(c->p.saddr) &&
 	    !addr_is_unspecified(c->p.saddr))
 		return FL_REASON_INVALID_SOURCE;
 	if (c->p.icmp_type == NDISC_ROUTER_ADVERTISEMENT || c->p.icmp_type == NDISC_REDIRECT ||
 	    c->p.icmp_type == ICMPV6_MLD_QUERY)
 		return FL_REASON_INVALID_SOURCE;
-	if (c->p.icmp_type != NDISC_NEIGHBOUR_ADVERTISEMENT)
+	/* Neighbours keep the sender's hardware address beside its address, whatever
+	 * it says; and who asks from :: keeps others from taking the target. */
+	if (addr_is_link_local(c->p.saddr) && !may_claim(skb, iface, c->p.saddr))
+		return FL_REASON_INVALID_SOURCE;
+	probe = c->p.icmp_type == NDISC_NEIGHBOUR_SOLICITATION && addr_is_unspecified(c->p.saddr);
+	if (c->p.icmp_type != NDISC_NEIGHBOUR_ADVERTISEMENT && !probe)
 		return FL_REASON_NEIGHBOR;
 	fl_pull(skb, c->p.l4 + FL_DISCOVERY_MAX);
 	if (bpf_skb_load_bytes(skb, c->p.l4 + sizeof(struct icmphdr), target, sizeof(target)))
 		return FL_REASON_MALFORMED;
-	if (!own_ip6(iface, target) &&
-	    !(addr_is_link_local(target) && addr_equal(AF_INET6, target, c->p.saddr) &&
-	      !anothers_link_local(skb, target)))
+	if (own_ip6(iface, target))
+		return FL_REASON_NEIGHBOR;
+	if (!addr_is_link_local(target) || !may_claim(skb, iface, target))
 		return FL_REASON_INVALID_SOURCE;
-	return FL_REASON_NEIGHBOR;
+	return probe || addr_equal(AF_INET6, target, c->p.saddr) ? FL_REASON_NEIGHBOR : FL_REASON_INVALID_SOURCE;
 }
 
 /* Identity goes by address, so it is worth exactly as much as this check. */
@@ -146,17 +168,17 @@ static __always_inline enum reason egress_verdict(struct __sk_buff *skb, struct 
 	if (discovery_too_long(skb, &c->p))
 		return FL_REASON_MALFORMED;
 	if (c->p.kind == FL_PACKET_NEIGHBOR && to_neighbor(c))
-		return neighbor_verdict(skb, c, iface);
+		return fl_neighbor_verdict(skb, c);
 	if (!own_source(c, iface))
 		return FL_REASON_INVALID_SOURCE;
 	if (c->p.kind == FL_PACKET_ICMP_ERROR)
 		return fl_related_verdict(skb, c);
-	if (c->p.frag_first || c->p.frag_later) {
+	if (c->p.frag_later) {
 		r = fl_fragment_ports(&c->p);
 		if (r != FL_REASON_NONE)
 			return r;
 	}
-	return fl_flow_verdict(skb, c);
+	return fl_fragment_keep(&c->p, fl_flow_verdict(skb, c));
 }
 
 /* What stands between the packet and the tunnel. */

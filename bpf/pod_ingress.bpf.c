@@ -58,15 +58,16 @@ static __always_inline enum reason ingress_verdict(struct __sk_buff *skb, struct
 		return FL_REASON_NOT_ADDRESSED;
 	if (c->p.kind == FL_PACKET_ICMP_ERROR)
 		return fl_related_verdict(skb, c);
-	if (c->p.frag_first || c->p.frag_later) {
-		/* The kernel forgets where an IPv6 datagram came from when it
-		 * copies it into fragments: tracking is asked for all of them. */
+	/* The kernel forgets where an IPv6 datagram came from when it copies it into
+	 * fragments: tracking is asked for all of them. */
+	if (c->p.frag_first || c->p.frag_later)
 		c->forwarded = true;
+	if (c->p.frag_later) {
 		r = fl_fragment_ports(&c->p);
 		if (r != FL_REASON_NONE)
 			return r;
 	}
-	return fl_flow_verdict(skb, c);
+	return fl_fragment_keep(&c->p, fl_flow_verdict(skb, c));
 }
 
 SEC("tc")

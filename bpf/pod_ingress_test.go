@@ -173,7 +173,7 @@ func TestFragmentsFollowTheFirst(t *testing.T) {
 		f.ingress(first(1, 53)).passes(t, "first", HookPodIngress, ReasonForwarded)
 		f.ingress(later(1)).passes(t, "its follower", HookPodIngress, ReasonForwarded)
 		f.ingress(first(2, 54)).drops(t, "first of a denied one", HookPodIngress, ReasonDefaultDenied)
-		f.ingress(later(2)).drops(t, "its follower", HookPodIngress, ReasonDefaultDenied)
+		f.ingress(later(2)).drops(t, "its follower", HookPodIngress, ReasonFragment)
 	})
 }
 

@@ -77,9 +77,13 @@ FL_GLOBAL int fl_checksum_verdict(struct __sk_buff *ctx, const struct packet *p)
 	skb = bpf_cast_to_kern_ctx(ctx);
 	if (BPF_CORE_READ_BITFIELD(skb, ip_summed) != CHECKSUM_PARTIAL)
 		return FL_REASON_NONE;
+	/* Who makes fragments sums first. A later one has no transport header to bound
+	 * what may be written, and its fragment header says where it belongs. */
+	if (p->frag_first || p->frag_later)
+		return FL_REASON_MALFORMED;
 	l4 = (__u32)((__u64)skb->data - (__u64)skb->head) + p->l4;
 	at = (__u32)skb->csum_start + skb->csum_offset;
-	if (p->family && !p->frag_later && checksum_offset(p) && at == l4 + checksum_offset(p))
+	if (p->family && checksum_offset(p) && at == l4 + checksum_offset(p))
 		return FL_REASON_NONE;
 	return at >= l4 + judged_length(p) ? FL_REASON_NONE : FL_REASON_MALFORMED;
 }

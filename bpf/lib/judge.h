@@ -137,18 +137,20 @@ static __always_inline void judge_client(struct __sk_buff *skb, const struct pod
 	j->translated = true;
 	j->client_epoch = address_epoch_at(j->client);
 	__builtin_memset(&s->client, 0, sizeof(s->client));
-	j->identity = FL_IDENTITY_UNKNOWN;
-	if (!fl_client_find(skb, c, &s->client)) {
-		judge_by_policy(c, FL_DIR_INGRESS, dport, s->client.addr, s);
-		return;
-	}
+	if (!fl_client_find(skb, c, &s->client))
+		goto unknown;
 	j->client = address_epoch_index(s->client.addr);
 	j->client_epoch = address_epoch_at(j->client);
 	remote_lookup(c->p.family, s->client.addr, &r);
 	j->identity = r.identity;
 	if (r.flags & FL_REMOTE_HOST) {
-		j->reason = FL_REASON_HOST;
-		return;
+		if (!skb->ingress_ifindex) {
+			j->reason = FL_REASON_HOST;
+			return;
+		}
+		/* What the node sends comes from no interface: somebody took its address. */
+		__builtin_memset(&s->client, 0, sizeof(s->client));
+		goto unknown;
 	}
 	/* A pod may always reach itself, through a service's address too. */
 	if (addr_equal(c->p.family, s->client.addr, ctx_from_pod(c) ? c->p.saddr : c->p.daddr)) {
@@ -159,6 +161,10 @@ static __always_inline void judge_client(struct __sk_buff *skb, const struct pod
 		return judge_denied(j, FL_REASON_PLAINTEXT);
 	if (r.identity == FL_IDENTITY_UNKNOWN && !(r.flags & FL_REMOTE_UNVOUCHED))
 		return judge_denied(j, FL_REASON_UNKNOWN_SOURCE);
+	goto judge;
+unknown:
+	j->identity = FL_IDENTITY_UNKNOWN;
+judge:
 	judge_by_policy(c, FL_DIR_INGRESS, dport, s->client.addr, s);
 }
 
@@ -177,12 +183,16 @@ FL_GLOBAL int fl_judge(struct __sk_buff *skb, const struct pod_ctx *c, __u32 dpo
 	j = &s->j;
 	j->verdict = FL_VERDICT_ALLOW;
 	remote_lookup(c->p.family, ctx_peer_addr(c), &j->remote);
-	if (dir == FL_DIR_EGRESS && c->p.family == AF_INET6 && addr_is_link_local(ctx_peer_addr(c))) {
+	if (c->p.family == AF_INET6 && addr_is_link_local(ctx_peer_addr(c)) && !(j->remote.flags & FL_REMOTE_HOST)) {
 		/* A pod's or the node's: nobody vouches for either. */
 		j->remote.identity = FL_IDENTITY_UNKNOWN;
 		j->remote.flags |= FL_REMOTE_UNVOUCHED;
 	}
 	j->identity = j->remote.identity;
+	/* With route_localnet, which kube-proxy sets, these would reach what listens on
+	 * the node's loopback only. */
+	if (c->p.family == AF_INET && ctx_peer_addr(c)[0] == 127)
+		return judge_denied(j, FL_REASON_UNKNOWN_DESTINATION), 0;
 
 	if (dir == FL_DIR_EGRESS) {
 		if (fl_leads_find(c, dport, &j->remote, &s->leads) || j->remote.flags & FL_REMOTE_SERVICE) {

@@ -37,7 +37,7 @@ struct packet {
 	__u8 kind; /* packet_kind */
 	__u8 icmp_type;
 	__u8 frag_first; /* more fragments follow; this one has the ports */
-	__u8 frag_later; /* no ports inside */
+	__u8 frag_later; /* no ports inside; where it begins, in units of 8 bytes up to 255 */
 	__u32 frag_id;
 	__u16 l3; /* offset of the IP header: 14, or 0 on L3 devices */
 	__u16 l4;
@@ -236,6 +236,12 @@ static __always_inline enum reason parse_addresses(struct __sk_buff *skb, __u16 
 	return FL_REASON_NONE;
 }
 
+/* Where a later fragment begins, as frag_later has it. */
+static __always_inline __u8 fragment_start(__u32 units)
+{
+	return units > 0xff ? 0xff : units;
+}
+
 static __always_inline enum reason parse_ip4(struct __sk_buff *skb, struct packet *p)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
@@ -251,7 +257,7 @@ static __always_inline enum reason parse_ip4(struct __sk_buff *skb, struct packe
 	p->l4 = p->l3 + ip->ihl * 4;
 	frag = bpf_ntohs(ip->frag_off);
 	if (frag & (IP_MF | IP_OFFSET)) {
-		p->frag_later = (frag & IP_OFFSET) != 0;
+		p->frag_later = fragment_start(frag & IP_OFFSET);
 		p->frag_first = !p->frag_later;
 		p->frag_id = ip->id;
 	}
@@ -294,7 +300,7 @@ FL_GLOBAL int fl_skip_ip6_extensions(struct __sk_buff *skb, struct packet *p)
 				return FL_REASON_MALFORMED;
 			p->proto = frag.nexthdr;
 			p->frag_id = frag.identification;
-			p->frag_later = (bpf_ntohs(frag.frag_off) & 0xfff8) != 0;
+			p->frag_later = fragment_start(bpf_ntohs(frag.frag_off) >> 3);
 			p->frag_first = !p->frag_later && (bpf_ntohs(frag.frag_off) & 1);
 			off += sizeof(frag);
 			if (p->frag_later)

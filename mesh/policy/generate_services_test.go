@@ -47,12 +47,13 @@ func genMeshService(t *rapid.T) v1alpha1.MeshPolicyService {
 	return v1alpha1.MeshPolicyService{Namespace: name.Namespace, Name: name.Name}
 }
 
-// behind says whether somebody is a pod behind a service, or has an address behind it.
-func (o *oracle) behind(name ServiceName, who oraclePeer) (asPod, at bool) {
-	own, is := o.services[name][o.local]
-	if !is {
-		return false, false
+// behind says whether somebody is a pod behind a service, or is behind it at all: by an address, or as the own node, which has others.
+func (o *oracle) behind(name ServiceName, who oraclePeer) (asPod bool, is truth) {
+	own, there := o.services[name][o.local]
+	if !there {
+		return false, no
 	}
+	at := false
 	for cluster, s := range o.services[name] {
 		if cluster != o.local && (!own.Global || !s.Global || !s.Shared) {
 			continue
@@ -67,7 +68,15 @@ func (o *oracle) behind(name ServiceName, who oraclePeer) (asPod, at bool) {
 		}
 		asPod = asPod || has
 	}
-	return asPod, asPod || at
+	switch {
+	case asPod || at:
+		return asPod, yes
+	case !who.own || len(own.Addresses) == 0:
+		return false, no
+	case o.node == nil:
+		return false, unknown
+	}
+	return false, truthOf(slices.ContainsFunc(o.node.Addresses, func(a netip.Addr) bool { return slices.Contains(own.Addresses, a) }))
 }
 
 // asPod says whether a peer of a rule means somebody as a pod, who has names for ports then.

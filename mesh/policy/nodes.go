@@ -132,15 +132,14 @@ func (n *named) resolve(m *Model) *Model {
 func (n *named) resolveRule(r rule) (out rule, doubt bool) {
 	var peers []peer
 	for _, p := range r.peers {
-		switch {
-		case !p.isName():
+		if !p.isName() {
 			peers = append(peers, p)
 			continue
-		case p.nodes == nil:
-			peers = append(peers, n.ofService(p.service)...)
-			continue
 		}
-		chosen, may := n.ofNodes(p.nodes)
+		chosen, may := n.ofService(p.service)
+		if p.nodes != nil {
+			chosen, may = n.ofNodes(p.nodes)
+		}
 		peers = append(peers, chosen...)
 		switch {
 		case may && r.kind.denies():
@@ -172,6 +171,14 @@ func (c nodeChange) concerns(s nodeSelector) bool {
 	return was != now || was && !slices.Equal(c.was.Addresses, c.now.Addresses)
 }
 
+// movesOwn says whether the own node is known now and was not, or the reverse, or has other addresses.
+func (c nodeChange) movesOwn() bool {
+	if c.was == nil || c.now == nil {
+		return c.own && c.was != c.now
+	}
+	return c.own && !slices.Equal(c.was.Addresses, c.now.Addresses)
+}
+
 // applyNodes takes over nodes, and has the policies installed anew for which a change matters.
 func (e *Engine) applyNodes() {
 	var changes []nodeChange
@@ -188,6 +195,13 @@ func (e *Engine) applyNodes() {
 	}
 	if len(changes) == 0 {
 		return
+	}
+	if slices.ContainsFunc(changes, nodeChange.movesOwn) { // services that it serves mean it
+		for _, all := range e.policies.onServices {
+			for p := range all {
+				e.outdate(p)
+			}
+		}
 	}
 	for p := range e.policies.onNodes {
 		concerned := slices.ContainsFunc(p.source.nodeSelectors(), func(s nodeSelector) bool {

@@ -194,7 +194,10 @@ func (o *oracle) ciliumPeers(namespace string, r ciliumSays, c connection) truth
 	case r.services != nil:
 		for _, name := range *r.services {
 			_, is := o.behind(name, who)
-			could(is)
+			if who.unknown {
+				is = unknown
+			}
+			out = max(out, is)
 		}
 	default:
 		return truthOf(len(r.ports) > 0 || r.icmps)

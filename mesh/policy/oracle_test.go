@@ -334,7 +334,7 @@ func (o *oracle) meshPeer(namespace string, p v1alpha1.MeshPolicyPeer, who oracl
 	case len(p.Services) > 0:
 		return slices.ContainsFunc(p.Services, func(s v1alpha1.MeshPolicyService) bool {
 			_, is := o.behind(ServiceName{s.Namespace, s.Name}, who)
-			return is
+			return is >= least
 		})
 	case len(p.Entities) > 0:
 		return who.entity != "" && slices.Contains(p.Entities, who.entity)

@@ -82,11 +82,11 @@ func (s Service) peers(namespace, cluster string, local bool) []peer {
 }
 
 // ofService are the peers that a rule means by a service: what is behind the local cluster's and, if that is global, behind those
-// that other clusters share. There is no such service: nobody.
-func (n *named) ofService(name ServiceName) []peer {
+// that other clusters share; nobody if there is none. If the subject's own node is behind the local one, it is identity.Host as
+// well, for it has other addresses. May says that it may be: nothing is known of it.
+func (n *named) ofService(name ServiceName) (out []peer, may bool) {
 	by := n.services[name]
 	own, there := by[n.cluster]
-	var out []peer
 	if there {
 		out = own.peers(name.Namespace, n.cluster, true)
 	}
@@ -98,9 +98,13 @@ func (n *named) ofService(name ServiceName) []peer {
 		}
 	}
 	if len(out) == 0 {
-		return []peer{{cidr: nobody}}
+		return []peer{{cidr: nobody}}, false
 	}
-	return out
+	node, known := n.nodes[n.node]
+	if slices.ContainsFunc(node.Addresses, func(a netip.Addr) bool { return slices.Contains(own.Addresses, a.Unmap()) }) {
+		out = append(out, peer{entity: identity.Host})
+	}
+	return out, n.node != "" && !known && len(own.Addresses) > 0
 }
 
 // SetService sets what clusters say of a service, by their names; empty removes it. Of others than the local cluster only those count that

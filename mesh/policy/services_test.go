@@ -106,13 +106,39 @@ func TestWhoIsBehindAService(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			n := named{cluster: "east", services: map[ServiceName]map[string]Service{{"a", "s"}: {"east": tt.east, "west": tt.west}}}
-			if got := peersText(&rule{peers: n.ofService(ServiceName{"a", "s"})}); got != tt.want {
-				t.Errorf("got  %s\nwant %s", got, tt.want)
+			if got, _ := n.ofService(ServiceName{"a", "s"}); peersText(&rule{peers: got}) != tt.want {
+				t.Errorf("got  %s\nwant %s", peersText(&rule{peers: got}), tt.want)
 			}
 		})
 	}
 	n := named{cluster: "east", services: map[ServiceName]map[string]Service{{"a", "s"}: {"west": {Global: true, Shared: true, Selector: web}}}}
-	if got := peersText(&rule{peers: n.ofService(ServiceName{"a", "s"})}); got != "0.0.0.0/32" {
-		t.Errorf("the own cluster has none, and it means %s", got)
+	if got, _ := n.ofService(ServiceName{"a", "s"}); peersText(&rule{peers: got}) != "0.0.0.0/32" {
+		t.Errorf("the own cluster has none, and it means %s", peersText(&rule{peers: got}))
+	}
+}
+
+// A denial of a service that the subject's own node serves holds at each of that node's addresses, as one that names the node does:
+// the API server listens at a bridge's as well.
+func TestAServiceOnTheOwnNodeIsDeniedAtAllItsAddresses(t *testing.T) {
+	web := identity.Of(1, identity.FirstLocal)
+	node, bridge := netip.MustParseAddr("172.18.0.2"), netip.MustParseAddr("10.1.0.1")
+	for name, spec := range map[string]string{
+		"node":    `{"podSelector":{},"egress":{"defaultAction":"Allow","deny":[{"peers":[{"nodeSelector":{}}],"ports":[{"port":6443}]}]}}`,
+		"service": `{"podSelector":{},"egress":{"defaultAction":"Allow","deny":[{"peers":[{"services":[{"name":"kubernetes","namespace":"default"}]}],"ports":[{"port":6443}]}]}}`,
+	} {
+		w := &World{
+			Cluster: "east", Clusters: map[string]map[string]string{"east": {}}, Node: "n1",
+			Identities: map[uint32]map[string]string{web: identity.PodLabels("east", "a", "default", nil, nil)},
+			Nodes:      map[string]Node{"n1": {Addresses: []netip.Addr{node}}},
+			Services:   map[ServiceName]map[string]Service{{"default", "kubernetes"}: {"east": {Addresses: []netip.Addr{node}}}},
+			Policies:   []*Model{Parse(&record.Policy{PolicyKind: KindMeshNetworkPolicy, Namespace: "a", Name: name, Spec: []byte(spec)})},
+		}
+		r := NewReference(w)
+		for _, at := range []netip.Addr{node, bridge} {
+			c := Connection{Subject: web, Peer: identity.Host, Addr: at, Dir: Egress, Proto: protoTCP, Port: 6443}
+			if d := r.Evaluate(c); d.Passes() {
+				t.Errorf("denied by %s, the API server of the own node is reached at %s", name, at)
+			}
+		}
 	}
 }

@@ -207,6 +207,12 @@ func fragmentAttacks() []attack {
 		add("atomic", "6", samePacket, shutUDP), add("in a fragment", "6", nothing, shutUDP), add("ports in second", "6", nothing, shutUDP),
 		add("later in first", "6", nothing, shutUDP), add("later in atomic", "6", nothing, shutUDP), add("reserved bit", "4", nothing, shutUDP),
 	}
+	for i := range all {
+		if all[i].detail == "TCP ports rewritten" {
+			// Of a friend's, the first part and the last one are left: a segment to the port that is open to it.
+			all[i].from = "raw outcast"
+		}
+	}
 	for _, name := range []string{"tiny first", "later first", "only a later one", "TCP tail rewritten", "protocol changes", "past the end"} {
 		port := shutUDP
 		if name == "tiny first" || name == "TCP tail rewritten" {

@@ -168,6 +168,9 @@ func (all witnesses) by(home *place, me pod, j job.Job) string {
 		if w.place == home && w.actor.name == me.name || (w.actor.role == "friend" || w.actor.role == "bystander") && me.role != "outcast" {
 			continue
 		}
+		if me.role == "outcast" && w.actor.host && w.place == home && w.actor.node == me.node {
+			continue // isolation doesn't mean the own node, by whichever service it is reached
+		}
 		for _, sighting := range w.seen[j.Token] {
 			if j.Open != 0 && strings.HasSuffix(sighting.What, fmt.Sprintf(" > %d", j.Open)) {
 				continue // at the port that is open

@@ -78,7 +78,7 @@ enum reason {
 	FL_REASON_NOT_LOCAL = 26, /* from the tunnel, for nobody here */
 	FL_REASON_UNSUPPORTED_PROTOCOL = 27, /* neither IPv4 nor IPv6 */
 	FL_REASON_MALFORMED = 28, /* headers don't add up */
-	FL_REASON_FRAGMENT = 29, /* later fragment, first one never seen */
+	FL_REASON_FRAGMENT = 29, /* later fragment, first one never seen, or dropped */
 	FL_REASON_TOO_BIG = 30, /* beyond the tunnel's MTU; answered by ICMP */
 	FL_REASON_NO_BACKEND = 31, /* the service has none: refused */
 	FL_REASON_FLOW_TABLE = 32, /* the flow could not be remembered */

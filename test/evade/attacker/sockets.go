@@ -244,7 +244,7 @@ func openSocket(_ context.Context, a *attempt) error {
 	} else {
 		to.(*unix.SockaddrInet4).Addr = a.to.As4()
 	}
-	if err := unix.Connect(fd, to); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	if err := unix.Connect(fd, to); err != nil { // EINPROGRESS, too: that it takes longer than we wait
 		if errors.Is(err, unix.ECONNREFUSED) {
 			a.answered = "refused by " + a.target()
 		}

@@ -181,6 +181,9 @@ func (a *attempt) answer(f []byte) bool {
 		if len(p.payload) < 4 || binary.BigEndian.Uint16(p.payload) != a.Port || binary.BigEndian.Uint16(p.payload[2:]) != a.FromPort {
 			return false
 		}
+		if p.proto == unix.IPPROTO_TCP && len(p.payload) > 13 && p.payload[13]&4 != 0 {
+			return false // the node says that nothing listens at one of its addresses; pods see themselves what arrives
+		}
 	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
 		if len(p.payload) < 1 || p.payload[0] != 0 && p.payload[0] != 129 || !bytes.Contains(p.payload, []byte(a.Token)) {
 			return false // no echo of ours
